@@ -331,7 +331,8 @@ def test_every_room_has_its_place_in_the_order() -> None:
 
 
 @pytest.mark.parametrize("room", ["policies", "providers"])
-def test_every_policy_and_provider_has_a_test_file_of_its_name(room: str) -> None:
-    modules = {path.stem for path in (ROOT / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / room).rglob("test_*.py")}
-    assert modules - {"__init__"} <= tested
+def test_every_policy_and_provider_has_tests_of_its_name(room: str) -> None:
+    """`tests/<room>/test_<name>.py`, or a folder `tests/<room>/<name>/` for one that is a folder itself."""
+    modules = {path.stem for path in (ROOT / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+    mirror = ROOT / "tests" / room
+    assert [name for name in sorted(modules) if not (mirror / f"test_{name}.py").exists() and not (mirror / name).is_dir()] == []
