@@ -1,0 +1,133 @@
+"""What the tests over real sockets share: one scripted upstream, and few gateways, since each costs a process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import Gateway, provider
+from tests.support.upstream import Script, Upstream, sliced
+
+PATIENT = {"connect": "1s", "first_token": "6s", "idle": "6s", "total": "10s"}
+BRIEF = {"connect": "1s", "first_token": "1s", "idle": "1s", "total": "800ms"}
+
+
+def closed_port() -> int:
+    """A port on loopback where connecting is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Deaf:
+    """A port where connecting neither succeeds nor fails: its queue is full and nobody accepts."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.port: int = self._listener.getsockname()[1]
+        self._fillers: list[socket.socket] = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+            self._fillers.append(filler)
+
+    def stop(self) -> None:
+        for each in (*self._fillers, self._listener):
+            each.close()
+
+
+class Babbler:
+    """Answers whatever comes first, a TLS hello for one, with the same bytes."""
+
+    def __init__(self, babble: bytes = b"\x15\x03\x09not TLS at all\r\n") -> None:
+        self._babble = babble
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, name="babbler", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            with peer:
+                peer.settimeout(2)
+                try:
+                    peer.recv(65536)
+                    peer.sendall(self._babble)
+                    peer.recv(65536)
+                except OSError:
+                    pass
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def raw_upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        yield server
+
+
+@pytest.fixture
+def upstream(raw_upstream: Upstream) -> Iterator[Upstream]:
+    """The scripted upstream with nothing recorded; a test fails that leaves a script unasked for."""
+    raw_upstream.forget()
+    yield raw_upstream
+    unplayed = raw_upstream.unplayed
+    raw_upstream.forget()
+    assert not unplayed, f"{unplayed} scripts were never asked for"
+
+
+@pytest.fixture(scope="session")
+def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The gateway of most tests: provider `up` is the scripted upstream, the others fail or wait in their own ways."""
+    deaf, babbler = Deaf(), Babbler()
+    config: dict[str, Any] = {
+        "server": {"max_body": "1MiB", "ping": "10s"},
+        "providers": {
+            "up": provider(raw_upstream.url),
+            "refusing": provider(f"http://127.0.0.1:{closed_port()}"),
+            "deaf": provider(f"http://127.0.0.1:{deaf.port}"),
+            "babbling": provider(f"https://127.0.0.1:{babbler.port}"),
+            "nowhere": provider("http://no-such-host.invalid"),
+            "patient": provider(raw_upstream.url, timeouts=PATIENT),
+            "brief": provider(raw_upstream.url, timeouts=BRIEF),
+        },
+        "models": {"test-model": "up", "other-model": "up", "alias-model": {"provider": "up", "model": "vendor/real-model"}},
+        "default_provider": "up",
+    }
+    with Gateway(config, tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+    deaf.stop()
+    babbler.stop()
+
+
+@pytest.fixture(scope="session")
+def tight(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with small limits, frequent pings, and no table of models: every bare name goes to `up`."""
+    small = {"body": "8KiB", "header": "4KiB", "event": "4KiB"}
+    config: dict[str, Any] = {
+        "server": {"max_body": "8KiB", "ping": "300ms", "body_timeout": "1s", "header_timeout": "1s"},
+        "providers": {
+            "up": provider(raw_upstream.url, limits=small),
+            "patient": provider(raw_upstream.url, limits=small, timeouts=PATIENT),
+        },
+        "default_provider": "up",
+    }
+    with Gateway(config, tmp_path_factory.mktemp("tight")) as running:
+        yield running
+
+
+@pytest.fixture(params=["whole", "sliced"])
+def cut(request: pytest.FixtureRequest) -> Callable[[Script], Script]:
+    """How the upstream's answer is delivered: as it is, or each byte on its own."""
+    return sliced if request.param == "sliced" else lambda answer: answer
