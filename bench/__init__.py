@@ -1,0 +1,1 @@
+"""Measuring: what the gateway costs, against nginx in the same run."""

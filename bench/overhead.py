@@ -1,0 +1,123 @@
+"""What the gateway costs: CPU per request and per streamed chunk, against nginx in front of the same upstream in the same run.
+
+`python -m bench.overhead`, or `make bench`. Upstream and load share one core, the server under test has another to itself. In every round
+each server is measured in each slot, one after the other, the order turned from round to round. Exit status: 0, 1 when something was
+answered wrongly, 2 when the measurement cannot run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import footprint, report, servers, slots, wrk
+from bench.payload import Pace
+
+RESULTS = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line chose."""
+
+    parameters: slots.Parameters
+    cores: tuple[int, int]
+    startups: int
+    memory: bool
+    json: bool
+    output: Path | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns the exit status."""
+    options = parse(arguments)
+    try:
+        result = measure(options)
+    except (servers.ServerFailed, servers.ToolMissing, slots.WrongAnswer) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    text = json.dumps(result, indent=1) + "\n"
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(text)
+        sys.stderr.write(f"kept in {options.output}\n")
+    sys.stdout.write(text if options.json else report.table(result))
+    return 1 if result["warnings"]["failed"] else 0
+
+
+def parse(arguments: Sequence[str] | None) -> Options:
+    """The command line. Exits on what it does not understand, as argparse does."""
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="about 20 s in all: fewer, shorter rounds; kept only with --output")
+    parser.add_argument("--rounds", type=int, help="paired rounds (5)")
+    parser.add_argument("--seconds", type=int, help="length of a slot (3)")
+    parser.add_argument("--connections", type=int, default=32, help="of the load without streams (%(default)s)")
+    parser.add_argument("--bodies", type=_numbers, help="sizes of the request in KiB, one slot each (1,32)")
+    parser.add_argument("--streams", type=int, default=64, help="streams at a time (%(default)s)")
+    parser.add_argument("--chunks", type=int, help="of each stream (256)")
+    parser.add_argument("--interval-ms", type=int, default=6, help="from one chunk of a stream to the next (%(default)s)")
+    parser.add_argument("--ask-usage", action="store_true", help="the client asks for the usage event, as upstream is asked in any case")
+    parser.add_argument("--memory", action="store_true", help="resident memory too: idle, and with 1,000 streams open")
+    parser.add_argument("--cores", type=_numbers, help="core of upstream and load, core of the server (the first two allowed)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of as a table")
+    parser.add_argument("--output", type=Path, help="where the JSON is kept (bench/results/<date>-overhead.json)")
+    given = parser.parse_args(arguments)
+    cores = given.cores or tuple(sorted(os.sched_getaffinity(0))[:2])
+    if len(cores) != 2 or cores[0] == cores[1]:
+        parser.error("two different cores are needed: one for upstream and load, one for the server under test")
+    quick = given.quick
+    parameters = slots.Parameters(
+        rounds=given.rounds or (2 if quick else 5),
+        seconds=given.seconds or (1 if quick else 3),
+        connections=given.connections,
+        bodies_kib=given.bodies or ((1,) if quick else (1, 32)),
+        streams=given.streams,
+        pace=Pace(given.chunks or (64 if quick else 256), given.interval_ms),
+        usage=given.ask_usage,
+    )
+    output = given.output or (None if quick else RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-overhead.json")
+    return Options(parameters, (cores[0], cores[1]), 3 if quick else 5, given.memory, given.json, output)
+
+
+def measure(options: Options) -> report.Result:
+    """Run it all. Raises ToolMissing, ServerFailed, WrongAnswer."""
+    wrk.executable(), servers.nginx_executable()
+    _raise_file_limit()
+    os.sched_setaffinity(0, {options.cores[0]})  # this process is the load generator, and wrk inherits it
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comporta-bench-")))
+        bench = servers.Bench(directory, *options.cores)
+        upstream = stack.enter_context(servers.upstream(bench))
+        startup = footprint.startup(bench, upstream.port, options.startups)
+        memory = footprint.memory(bench, upstream.port) if options.memory else None
+        nginx = stack.enter_context(servers.nginx(bench, upstream.port))
+        gateway = stack.enter_context(servers.gateway(bench, upstream.port))
+        stage = slots.Stage(bench, upstream, (nginx, gateway), options.parameters, _tell)
+        samples = slots.run(stage)
+    return report.document(options.parameters, options.cores, samples, startup, memory)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
