@@ -1,0 +1,98 @@
+"""Follows references to secrets: `env:NAME`, `file:PATH`, `keyring:NAME`, `store:NAME`. The configuration itself never holds one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+_SERVICE = "comporta"
+_MAX_BYTES = 64 * 1024
+
+
+class SecretError(Exception):
+    """A reference leads nowhere. The message says why and what to do, and holds nothing of what was found."""
+
+
+class Keyring(Protocol):
+    """The one call that is made of the package `keyring`."""
+
+    def get_password(self, service_name: str, username: str) -> str | None: ...
+
+
+def resolve(reference: str, environ: Mapping[str, str]) -> str:
+    """The secret that `reference` names, without the line break at its end. Raises SecretError.
+
+    `file:` paths are absolute, or relative to where the process was started; `~` is the home directory.
+    """
+    scheme, _, name = reference.partition(":")
+    find = _SCHEMES.get(scheme)
+    if find is None or not name:
+        raise SecretError(f"write a reference as one of {', '.join(f'{known}:NAME' for known in _SCHEMES)}")
+    secret = find(name, environ).strip("\r\n")
+    if not secret.strip():
+        raise SecretError("it is empty")
+    if not (secret.isascii() and secret.isprintable()):
+        raise SecretError("it holds a line break or other characters that no key has")
+    return secret
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> str:
+    if name not in environ:
+        raise SecretError(f"the environment variable {name} is not set; export {name}=... before the start")
+    return environ[name]
+
+
+def _from_file(path: str, _environ: Mapping[str, str]) -> str:
+    path = os.path.expanduser(path)
+    try:
+        # Without waiting: opening a named pipe would otherwise hold up the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SecretError(f"{path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        # Of the open file, not of the path: what was checked is what is read.
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise SecretError(f"{path} is no regular file")
+        if found.st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise SecretError(f"{path} is open to every user of this machine; chmod 600 {path} (in a Kubernetes volume: defaultMode: 0440)")
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise SecretError(f"{path} is larger than {_MAX_BYTES // 1024} KiB, which no key is")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise SecretError(f"{path} is not text") from None
+
+
+def _from_keyring(name: str, _environ: Mapping[str, str]) -> str:
+    try:
+        import keyring  # type: ignore[import-not-found,unused-ignore]  # An optional dependency: servers mostly have no keyring.
+    except ImportError:
+        raise SecretError("the package keyring is not installed; pip install keyring, or use env: or file:") from None
+    return from_keyring(keyring, name)
+
+
+def from_keyring(keyring: Keyring, name: str) -> str:
+    """What the operating system's keyring has for the service `comporta` under `name`."""
+    try:
+        found = keyring.get_password(_SERVICE, name)
+    except Exception as error:  # noqa: BLE001 - each of keyring's back ends raises errors of its own
+        raise SecretError(f"the keyring does not answer ({type(error).__name__})") from None
+    if found is None:
+        raise SecretError(f"the keyring has none of that name; set it with: keyring set {_SERVICE} {name}")
+    return found
+
+
+def _from_store(_name: str, _environ: Mapping[str, str]) -> str:
+    raise SecretError("this version has no credential store; use env: or file:")
+
+
+_SCHEMES: dict[str, Callable[[str, Mapping[str, str]], str]] = {
+    "env": _from_environment,
+    "file": _from_file,
+    "keyring": _from_keyring,
+    "store": _from_store,
+}

@@ -1,0 +1,19 @@
+"""What an administrator decided: file, environment and flags, made into frozen, validated settings."""
+
+from proxy.settings.loading import Loaded, load, secret_warnings
+from proxy.settings.messages import Problem, SettingsError
+from proxy.settings.model import Address, ModelEntry, ServerSettings, Settings, TlsSettings, parse_address
+
+__all__ = [
+    "Address",
+    "Loaded",
+    "ModelEntry",
+    "Problem",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "TlsSettings",
+    "load",
+    "parse_address",
+    "secret_warnings",
+]

@@ -1,0 +1,174 @@
+"""What no single section can know: names that must exist elsewhere, addresses that must differ, and what looks like a mistake."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from proxy.secrets import SecretError, resolve
+from proxy.settings.discovery import is_literal, is_loopback_name
+from proxy.settings.messages import Findings, nearest
+from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
+from proxy.settings.tree import Node, leaves_of
+
+_PROVIDER_NAME = re.compile(r"[a-z0-9._-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# How the keys of well-known providers look. A value like that is refused wherever it stands.
+_KEY = re.compile(r"(?:Bearer\s+)?(?:sk-|sk_|gsk_|xai-|hf_|r8_|pplx-|AIza|AKIA|ghp_|glpat-|nvapi-)[A-Za-z0-9_\-.]{16,}")
+_CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
+_WEB_PORTS = {"http": 80, "https": 443}
+
+
+# ---------------------------------------------------------------------------------------------------------------- before the sections
+def check_text(tree: Node, findings: Findings) -> None:
+    """No control character goes into a header or a log, and no key stands in the file."""
+    for path, node in tree.leaves():
+        if any(isinstance(part, str) and _CONTROL.search(part) for part in path):
+            findings.problem(path, "its name holds a control character, such as a line break")
+        if not isinstance(node.value, str):
+            continue
+        if _CONTROL.search(node.value):
+            findings.problem(path, "holds a control character, such as a line break")
+        elif _KEY.fullmatch(node.value.strip()) and not _is_key_field(path):
+            findings.problem(path, "looks like a key; a key is never written itself, only where to find it", 'such as api_key: "env:NAME"')
+
+
+def _is_key_field(path: tuple[str | int, ...]) -> bool:
+    """These refuse it themselves, with the line to write instead."""
+    return any(part in ("api_key", "api_keys") for part in path)
+
+
+def check_provider_name(name: str, findings: Findings) -> None:
+    if not _PROVIDER_NAME.fullmatch(name):
+        suggestion = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-")
+        findings.problem(
+            ("providers", name),
+            "a provider's name is made of lower-case letters, digits, dots, dashes and underscores",
+            f"such as {suggestion!r}" if suggestion else None,
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------- between the sections
+def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
+    """Everything that is asked of the sections together. `listed` has the providers' names, of wrong sections too."""
+    _names(settings, listed, findings)
+    for one in (_listeners, _base_urls, _headers, _simulated):
+        one(settings, findings)
+
+
+def _names(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
+    if not listed:
+        findings.problem(("providers",), "there is no provider", "list one, set OPENAI_API_KEY, or leave the simulated one: sim: true")
+    default = settings.default_provider
+    if default is not None and default not in listed:
+        findings.problem(("default_provider",), f"there is no provider {default!r}", nearest(default, listed))
+    for name, entry in (settings.models or {}).items():
+        path = ("models", name, "provider")
+        before, slash, rest = entry.provider.partition("/")
+        if slash and before in listed:
+            findings.problem(path, "names a provider and a model in one", f"write {name}: {{provider: {before}, model: {rest}}}")
+        elif entry.provider not in listed:
+            findings.problem(path, f"there is no provider {entry.provider!r}", nearest(entry.provider, listed))
+        before, slash, rest = name.partition("/")
+        if slash and before in listed:
+            findings.warning(("models", name), f"hides the model {rest!r} of the provider {before!r}")
+
+
+def _listeners(settings: Settings, findings: Findings) -> None:
+    server = settings.server
+    data, admin = server.address, server.admin_address
+    if data.port and data.port == admin.port and (data.host == admin.host or _any_interface(data.host) or _any_interface(admin.host)):
+        findings.problem(("server", "admin_listen"), "is where the data plane listens too", "the two planes need a port each")
+    for name, address in (("listen", data), ("admin_listen", admin)):
+        if not _is_local(address.host):
+            who = "clients need no key in this version" if address is data else "the admin plane asks for no key in this version"
+            findings.warning(("server", name), f"can be reached from other machines, and {who}")
+
+
+def _base_urls(settings: Settings, findings: Findings) -> None:
+    for name, section in settings.providers.items():
+        path = ("providers", name, "base_url")
+        parts = urlsplit(str(getattr(section, "base_url", "")))
+        host = (parts.hostname or "").lower()
+        if not host:
+            continue
+        if leads_here(str(section.base_url), settings.server):  # type: ignore[attr-defined]
+            findings.problem(path, "is this gateway's own address, so every request would come back to it")
+        if is_loopback_name(host) and not getattr(section, "allow_private", True):
+            findings.warning(
+                path, f"{host} resolves to this machine, which needs permission", "add allow_private: true, or write 127.0.0.1"
+            )
+        if parts.scheme == "http" and not _is_private(host):
+            findings.warning(path, "is not encrypted: the key and every prompt can be read on the way", "use https://")
+
+
+def _headers(settings: Settings, findings: Findings) -> None:
+    for name, section in settings.providers.items():
+        headers = getattr(section, "headers", None)
+        for header in headers if isinstance(headers, Mapping) else ():
+            path = ("providers", name, "headers", header)
+            if header.lower() in _CREDENTIAL_HEADERS:
+                findings.problem(path, "a credential is not written as a header", 'use api_key: "env:NAME"')
+            elif not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header):
+                findings.problem(path, "is no header name")
+
+
+def _simulated(settings: Settings, findings: Findings) -> None:
+    """An answer that says `sim` is simulated; nothing else may say so."""
+    section = settings.providers.get(SIMULATED)
+    if section is not None and getattr(section, "kind", None) != SIMULATED:
+        findings.problem(("providers", SIMULATED), "this name belongs to the simulated provider", "choose another one")
+
+
+# ------------------------------------------------------------------------------------------------------------------------------ addresses
+def leads_here(base_url: str, server: ServerSettings) -> bool:
+    """Whether `base_url` is where the data plane listens: the same variable often tells clients where the gateway is."""
+    try:
+        parts = urlsplit(base_url)
+        host, port = (parts.hostname or "").lower(), parts.port or _WEB_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return False
+    data = server.address
+    return port == data.port and _same_host(host, data)
+
+
+def _same_host(host: str, address: Address) -> bool:
+    return host == address.host or (_is_local(host) and (_is_local(address.host) or _any_interface(address.host)))
+
+
+def _any_interface(host: str) -> bool:
+    return host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
+
+
+def _is_local(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback if is_literal(host) else is_loopback_name(host)
+
+
+def _is_private(host: str) -> bool:
+    """A literal private address, or a name that cannot be one of the public Internet."""
+    if is_literal(host):
+        return not ipaddress.ip_address(host).is_global
+    return is_loopback_name(host) or "." not in host or host.endswith((".local", ".internal", ".lan", ".home.arpa"))
+
+
+# -------------------------------------------------------------------------------------------------------------------------------- secrets
+def check_secrets(settings: Settings, environ: Mapping[str, str], findings: Findings) -> None:
+    """Warn of every reference that leads nowhere. It reads the secrets, and shows none."""
+    for path, reference in references(settings):
+        try:
+            resolve(reference, environ)
+        except SecretError as error:
+            findings.warning(path, f"{reference} cannot be used: {error}")
+
+
+def references(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
+    """The references to secrets of all providers, each with its path."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for name, section in settings.providers.items():
+        wanted: tuple[Any, ...] = tuple(getattr(section, "references", ()))
+        dumped = section.model_dump(mode="json")
+        found += [(("providers", name, *path), value) for path, value in leaves_of(dumped) if value in wanted]
+    return found

@@ -1,0 +1,227 @@
+"""From a file, the environment and flags to settings that can be relied on, or to everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from proxy.fields import Section
+from proxy.settings import checks, kinds
+from proxy.settings.discovery import Probe, accepts_connection, discover
+from proxy.settings.kinds import Kinds
+from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest
+from proxy.settings.model import SECTIONS, SIMULATED, ModelEntry, ModelTargets, ServerSettings, Settings
+from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file
+from proxy.settings.tree import DEFAULT, Node, Path, dotted, leaves_of
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The outcome. `sources` says for each value, by dotted path, where it came from (see `Node.source`); `file` may be absent."""
+
+    settings: Settings
+    sources: dict[str, str]
+    warnings: list[Problem]
+    file: FilePath | None
+
+
+def load(
+    path: FilePath | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+    *,
+    known: Kinds | None = None,
+    probe: Probe = accepts_connection,
+) -> Loaded:
+    """Settings from defaults, the file (`path`, else `COMPORTA_CONFIG`), `COMPORTA_*` variables and `flags`, each over the one before.
+
+    `flags` are named as in `source.FLAGS`. Where nothing lists providers, they are discovered; `probe` is asked for Ollama. `known` is what
+    can be configured, by default everything that is installed. Raises SettingsError with all problems at once.
+    """
+    if path is None and environ.get(CONFIG_VARIABLE):
+        path = FilePath(environ[CONFIG_VARIABLE])
+    tree = read_file(path) if path else Node({})
+    findings = Findings(str(path) if path else "configuration", tree)
+    overlay_environment(tree, environ, findings)
+    overlay_flags(tree, flags)
+    assembly = _Assembly(tree, findings, known or kinds.installed())
+    settings = assembly.settings(environ, probe)
+    checks.check(settings, assembly.listed, findings)
+    if findings.problems:
+        raise SettingsError(findings.problems)
+    return Loaded(settings, _sources(settings, tree), findings.warnings, path)
+
+
+def secret_warnings(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
+    """A warning for each reference to a secret that leads nowhere."""
+    tree = read_file(loaded.file) if loaded.file else Node({})
+    findings = Findings(str(loaded.file) if loaded.file else "configuration", tree)
+    checks.check_secrets(loaded.settings, environ, findings)
+    return findings.warnings
+
+
+@dataclass
+class _Assembly:
+    """Validates section by section, so that one bad section does not hide what is wrong with the next."""
+
+    tree: Node
+    findings: Findings
+    known: Kinds
+
+    @property
+    def listed(self) -> list[str]:
+        """Names of all providers, also of those whose sections are wrong: who refers to them is right."""
+        node = self.tree.child("providers")
+        return list(node.value) if node is not None and isinstance(node.value, dict) else []
+
+    def settings(self, environ: Mapping[str, str], probe: Probe) -> Settings:
+        """What can be used of the tree; all of it, unless there are problems."""
+        top: dict[str, Node] = self.tree.value
+        for name in [name for name, node in top.items() if node.value is None]:
+            del top[name]  # A section with nothing in it is one that was commented out.
+        self._unknown_sections()
+        checks.check_text(self.tree, self.findings)
+        sim = self._sim()
+        server = self._section(ServerSettings, ("server",)) or ServerSettings()
+        if "providers" not in top:
+            top["providers"] = Node(discover(environ, probe))
+            self._drop_ourselves(server)
+        if sim and isinstance(top["providers"].value, dict) and SIMULATED not in top["providers"].value:
+            top["providers"].value[SIMULATED] = Node({"kind": Node(SIMULATED)})
+        providers = self._providers()
+        models = self._models()
+        policies = self._policies()
+        default = self._default_provider(self.listed)
+        return Settings(server=server, sim=sim, default_provider=default, providers=providers, models=models, policies=policies)
+
+    def _unknown_sections(self) -> None:
+        for name in self.tree.value:
+            if name not in SECTIONS:
+                self.findings.problem((name,), "unknown section", nearest(name, SECTIONS))
+
+    def _section(self, model: type[Section], path: Path) -> Any:
+        """The validated section at `path`, with defaults if it is absent; None where that fails, which is then a problem."""
+        node, depth = self.tree.nearest(path)
+        try:
+            return model.model_validate(node.plain() if depth == len(path) else {})
+        except ValidationError as error:
+            explain(error, model, path, self.findings)
+            return None
+
+    def _entries(self, section: str) -> dict[str, Node]:
+        node = self.tree.child(section)
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            self.findings.problem((section,), "wants a mapping from names to entries", Settings.model_fields[section].description)
+            return {}
+        return node.value
+
+    def _sim(self) -> bool:
+        node = self.tree.child("sim")
+        value = True if node is None else node.value
+        read = {"true": True, "false": False}.get(str(value).lower())
+        if read is None:
+            self.findings.problem(("sim",), "wants true or false", "its settings go into providers: {sim: {kind: sim, ...}}")
+        return True if read is None else read
+
+    def _drop_ourselves(self, server: ServerSettings) -> None:
+        """`OPENAI_BASE_URL` often tells applications where the gateway is; in the gateway's own environment it is no provider."""
+        found = self.tree.value["providers"].value
+        for name, section in list(found.items()):
+            base_url = section.value.get("base_url")
+            if base_url is not None and checks.leads_here(base_url.value, server):
+                self.findings.warning(("providers", name, "base_url"), "is this gateway's own address and is not used as a provider's")
+                del section.value["base_url"]
+                section.value.pop("allow_private", None)
+                if "api_key" not in section.value:
+                    del found[name]
+
+    def _providers(self) -> dict[str, Section]:
+        read: dict[str, Section] = {}
+        for name, node in self._entries("providers").items():
+            checks.check_provider_name(name, self.findings)
+            path = ("providers", name)
+            kind = node.value.get("kind") if isinstance(node.value, dict) else None
+            if not isinstance(node.value, dict):
+                self.findings.problem(path, "wants a mapping, such as {kind: openai}", nearest("", self.known.providers))
+            elif kind is None:
+                self.findings.problem(path, "has no kind, which says how to speak to it", nearest("", self.known.providers))
+            elif kind.value not in self.known.providers:
+                self.findings.problem((*path, "kind"), f"there is no kind {kind.value!r}", nearest(str(kind.value), self.known.providers))
+            else:
+                section = self._section(self.known.providers[kind.value], path)
+                if section is not None:
+                    read[name] = section
+        return read
+
+    def _models(self) -> dict[str, ModelEntry] | None:
+        if self.tree.child("models") is None:
+            return None
+        read: dict[str, ModelEntry] = {}
+        for name, node in self._entries("models").items():
+            if not name.strip():
+                self.findings.problem(("models", name), "a model needs a name")
+            path = self._only_target(name, node)
+            if path is None:
+                continue
+            entry = self._section(ModelEntry, path)
+            if entry is not None:
+                read[name] = entry if entry.model else entry.model_copy(update={"model": name})
+        return read
+
+    def _only_target(self, name: str, node: Node) -> Path | None:
+        """Where a model's one target stands. The short form is written out in the tree first, so that both forms have the same sources."""
+        path: Path = ("models", name)
+        if isinstance(node.value, str):
+            node.value = {"provider": Node(node.value, node.source), "model": Node(name, node.source)}
+        if not isinstance(node.value, dict):
+            self.findings.problem(path, "wants a provider's name, or {provider: NAME, model: NAME}")
+            return None
+        if "targets" not in node.value:
+            return path
+        long = self._section(ModelTargets, path)
+        if long is None:
+            return None
+        if len(long.targets) > 1:
+            self.findings.problem((*path, "targets", 1), "this version serves a model from one target", "leave one of them")
+            return None
+        node.value = node.value["targets"].value[0].value
+        return path
+
+    def _policies(self) -> dict[str, Any]:
+        read: dict[str, Any] = {}
+        for name, node in self._entries("policies").items():
+            path = ("policies", name)
+            if name not in self.known.policies:
+                self.findings.problem(path, "there is no such policy", nearest(name, self.known.policies))
+            elif node.value is False or str(node.value).lower() == "false":
+                read[name] = False
+            else:
+                if node.value is None or node.value is True:
+                    node.value = {}
+                section = self._section(self.known.policies[name], path)
+                if section is not None:
+                    read[name] = section
+        return read
+
+    def _default_provider(self, listed: list[str]) -> str | None:
+        node = self.tree.child("default_provider")
+        if node is None:
+            return next((name for name in listed if name != SIMULATED), None)
+        if not isinstance(node.value, str):
+            self.findings.problem(("default_provider",), "wants a provider's name", nearest("", listed))
+            return None
+        return node.value
+
+
+def _sources(settings: Settings, tree: Node) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path, _ in leaves_of(settings.model_dump(mode="json")):
+        node, depth = tree.nearest(path)
+        found[dotted(path)] = node.source if depth == len(path) else DEFAULT
+    return found

@@ -1,0 +1,112 @@
+"""The shape of the configuration. A provider's and a policy's sections stand beside the class that they configure."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, SerializeAsAny
+
+from proxy.fields import Duration, SecretRef, Section, Size
+
+#: The name of the provider that is there without being configured, and the kind that it has.
+SIMULATED = "sim"
+
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0 is any free one."""
+
+    host: str
+    port: int
+
+
+def parse_address(text: str) -> Address:
+    """`"127.0.0.1:8080"` or `"[::1]:8080"`. Raises ValueError."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError('wants HOST:PORT, such as "127.0.0.1:8080", "[::1]:8080", or "0.0.0.0:8080" for every interface')
+    return Address(match["v6"] or match["host"], int(match["port"]))
+
+
+def _address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _one_worker(workers: int) -> int:
+    if workers != 1:
+        raise ValueError("this version serves with one process; for more, run several behind a load balancer")
+    return workers
+
+
+AddressText = Annotated[str, AfterValidator(_address), Field(examples=["127.0.0.1:8080", "[::1]:8080"])]
+Positive = Annotated[Duration, Field(gt=0)]
+NotNegative = Annotated[Duration, Field(ge=0)]
+
+
+class TlsSettings(Section):
+    """The certificate that the data plane shows; without this section it speaks plain HTTP."""
+
+    certificate: SecretRef = Field(description='PEM file with the certificate and its chain, as "file:PATH"', pattern="^file:")
+    key: SecretRef = Field(description='PEM file with the private key, as "file:PATH"; only its owner may read it', pattern="^file:")
+
+
+class ServerSettings(Section):
+    """Where the gateway listens and how much it takes from its clients."""
+
+    listen: AddressText = Field("127.0.0.1:8080", description="address of the data plane, HOST:PORT; port 0 is any free one")
+    admin_listen: AddressText = Field("127.0.0.1:8081", description="address of the admin plane (/metrics), HOST:PORT")
+    workers: Annotated[int, AfterValidator(_one_worker)] = Field(1, description="processes that serve; 1 in this version", ge=1)
+    grace: NotNegative = Field(30.0, description="how long running requests may go on after SIGTERM")
+    max_body: Size = Field(32 * 2**20, description="largest request body; more is answered with 413", gt=0)
+    tls: TlsSettings | None = Field(None, description="certificate and key of the data plane; absent: plain HTTP")
+    ping: NotNegative = Field(10.0, description='silence in an event stream after which a comment ": ping" is sent; "0s" is never')
+    header_timeout: Positive = Field(10.0, description="how long a client may take to send the head of a request")
+    body_timeout: Positive = Field(15.0, description="how long a client may pause while it sends a body")
+    write_timeout: Positive = Field(30.0, description="how long a client may take none of an answer that waits for it")
+    keep_alive: NotNegative = Field(75.0, description="how long an idle connection of a client stays open")
+    max_connections: int = Field(65536, description="connections of all clients together", ge=1)
+    max_connections_per_address: int = Field(16384, description="connections from one client address", ge=1)
+
+    @property
+    def address(self) -> Address:
+        return parse_address(self.listen)
+
+    @property
+    def admin_address(self) -> Address:
+        return parse_address(self.admin_listen)
+
+
+class ModelEntry(Section):
+    """Who serves a model."""
+
+    provider: str = Field(description="name of a configured provider")
+    model: str = Field("", description="the model's name there; left out: the same as here")
+
+
+class ModelTargets(Section):
+    """The long form of a model: a list of who may serve it."""
+
+    targets: list[ModelEntry] = Field(description="who serves it; one in this version", min_length=1)
+
+
+class Settings(Section):
+    """The whole configuration. Everything has a default."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="listening, limits and time-outs towards clients")
+    sim: bool = Field(True, description="whether the simulated provider named `sim` is there without being listed")
+    default_provider: str | None = Field(
+        None, description="serves model names that no table lists, and routes that name no model; left out: the first listed provider"
+    )
+    providers: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict, description="a name of yours -> one upstream account")
+    models: dict[str, ModelEntry] | None = Field(
+        None, description="public model name -> who serves it; without the section every name goes to the default provider"
+    )
+    policies: dict[str, SerializeAsAny[Section] | Literal[False]] = Field(
+        default_factory=dict, description="a policy's name -> its settings, or false for off; absent: the policy's default"
+    )
+
+
+SECTIONS = tuple(Settings.model_fields)

@@ -1,0 +1,203 @@
+"""Where values come from: a YAML file, the environment, the command's flags. Each becomes nodes that remember it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from proxy.settings.messages import Findings, Problem, SettingsError, nearest
+from proxy.settings.model import SECTIONS
+from proxy.settings.tree import Node, Path, dotted
+
+PREFIX = "COMPORTA_"
+#: Names the file; not a value in it.
+CONFIG_VARIABLE = "COMPORTA_CONFIG"
+#: Flags that set a value, and which.
+FLAGS: dict[str, Path] = {"--listen": ("server", "listen"), "--admin-listen": ("server", "admin_listen")}
+
+_MAX_FILE = 4 * 2**20
+_MAX_NODES = 200_000
+_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = ("str", "timestamp", "value")
+# What Kubernetes puts into the environment of every pod beside a service called `comporta`.
+_SERVICE_LINK = re.compile(r"COMPORTA(_\w+)?_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+def read_file(path: FilePath) -> Node:
+    """The file as nodes. Raises SettingsError for one that cannot be read or is not YAML."""
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise SettingsError([Problem(str(path), None, "", f"is larger than {_MAX_FILE >> 20} MiB, which no configuration is")])
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError([Problem(str(path), None, "", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError([Problem(str(path), line, "", "is not UTF-8 text")]) from None
+    root = parse(text, str(path), lambda line: f"file:{line}")
+    if root.value is None:
+        return Node({})
+    if not isinstance(root.value, dict):
+        known = ", ".join(SECTIONS)
+        raise SettingsError([Problem(str(path), root.line, "", f"wants a mapping at its top level, with keys out of: {known}")])
+    return root
+
+
+def parse(text: str, file: str, source: Callable[[int], str]) -> Node:
+    """YAML text as nodes; `source` names a line's source. Safe types only, nothing is expanded, a key stands once. Raises SettingsError."""
+    loader = yaml.SafeLoader(text)
+    try:
+        document = loader.get_single_node()
+        reading = _Reading(loader, file, source)
+        root = Node(None) if document is None else reading.node(document, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        raise SettingsError([Problem(file, mark.line + 1 if mark else None, "", f"is not YAML: {said}")]) from None
+    except yaml.YAMLError as error:
+        position = getattr(error, "position", None)
+        line = text[:position].count("\n") + 1 if isinstance(position, int) else None
+        raise SettingsError([Problem(file, line, "", "is not YAML: holds a control character")]) from None
+    except RecursionError:
+        raise SettingsError([Problem(file, None, "", "is nested too deep")]) from None
+    finally:
+        loader.dispose()
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return root
+
+
+@dataclass
+class _Reading:
+    """Turns YAML's own nodes into ours. Keys are taken as they are written, so that `on` or `4.1` stay the names that they look like."""
+
+    loader: yaml.SafeLoader
+    file: str
+    source: Callable[[int], str]
+    problems: list[Problem] = field(default_factory=list)
+    count: int = 0
+
+    def node(self, written: yaml.Node, path: Path, line: int | None = None) -> Node:
+        # Aliases make a graph of few nodes into a tree of many.
+        self.count += 1
+        if self.count > _MAX_NODES:
+            raise SettingsError([Problem(self.file, _line(written), dotted(path), "its aliases expand into too many values")])
+        source = self.source(line or _line(written))
+        if isinstance(written, MappingNode):
+            return Node(self._mapping(written, path), source)
+        if isinstance(written, SequenceNode):
+            return Node([self.node(item, (*path, index)) for index, item in enumerate(written.value)], source)
+        return Node(self._scalar(written, path), source)
+
+    def _mapping(self, written: MappingNode, path: Path) -> dict[str, Node]:
+        merged: dict[str, Node] = {}
+        own: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        for key, value in written.value:
+            if key.tag == _MERGE:
+                merged = {**self._merged(value, path), **merged}
+            elif not isinstance(key, ScalarNode):
+                self._problem(key, path, "wants plain names as keys")
+            elif key.value in own:
+                self._problem(key, (*path, key.value), f"is written twice; the first is on line {lines[key.value]}")
+            else:
+                lines[key.value] = _line(key)
+                own[key.value] = self.node(value, (*path, key.value), _line(key))
+        return {**merged, **own}
+
+    def _merged(self, written: yaml.Node, path: Path) -> dict[str, Node]:
+        """What `<<: *alias` or `<<: [*one, *two]` brings in; the first one that has a key wins."""
+        sources: Iterable[yaml.Node] = written.value if isinstance(written, SequenceNode) else (written,)
+        merged: dict[str, Node] = {}
+        for one in sources:
+            if isinstance(one, MappingNode):
+                value = self.node(one, path).value
+                merged = {**value, **merged}
+            else:
+                self._problem(one, path, "<< wants an alias of a mapping, such as <<: *name")
+        return merged
+
+    def _scalar(self, written: yaml.Node, path: Path) -> Any:
+        kind = written.tag.removeprefix("tag:yaml.org,2002:")
+        text = str(written.value)
+        # YAML 1.1 would read 1:30 as ninety, and a date as an object.
+        if kind in _TEXT or (kind in ("int", "float") and ":" in text):
+            return text
+        if kind in ("null", "bool", "int", "float"):
+            try:
+                return self.loader.construct_object(written)
+            except ValueError:
+                return text
+        self._problem(written, path, f"the tag {written.tag} is not for configuration; write plain values")
+        return None
+
+    def _problem(self, written: yaml.Node, path: Path, message: str) -> None:
+        self.problems.append(Problem(self.file, _line(written), dotted(path), message))
+
+
+def _line(written: yaml.Node) -> int:
+    return int(written.start_mark.line) + 1
+
+
+# ------------------------------------------------------------------------------------------------------------------------- environment
+def overlay_environment(tree: Node, environ: Mapping[str, str], findings: Findings) -> None:
+    """Put `COMPORTA_SERVER__LISTEN=...` over `server.listen`, and so on; `__` goes one level down. Empty variables count as unset.
+
+    Values are text; one that begins with `{` or `[` is read as YAML. Names of yours (of providers, models) are found whatever their
+    case, with `_` for every other sign.
+    """
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not environ[name] or _SERVICE_LINK.fullmatch(name):
+            continue
+        parts = name.removeprefix(PREFIX).lower().split("__")
+        if parts[0] not in SECTIONS or "" in parts:
+            findings.warning((), f"environment variable {name} sets nothing", _variable_hint(parts))
+            continue
+        path = _matched(tree, parts)
+        try:
+            value = _from_text(environ[name], name)
+        except SettingsError as error:
+            findings.problems.extend(error.problems)
+            continue
+        tree.set(path, value)
+
+
+def _variable_hint(parts: list[str]) -> str:
+    inner = {"_".join(("server", *parts)).replace("server_server", "server"): "", "_".join(parts): ""}
+    for path in FLAGS.values():
+        if "_".join(str(part) for part in path) in inner:
+            return f"did you mean {PREFIX}{'__'.join(str(part) for part in path).upper()}?"
+    return nearest(parts[0], SECTIONS)
+
+
+def _matched(tree: Node, parts: list[str]) -> Path:
+    """The path that a variable's parts name: a key that is there and reads the same, else the part itself."""
+    path: list[str] = []
+    node: Node | None = tree
+    for part in parts:
+        keys = node.value if node is not None and isinstance(node.value, dict) else {}
+        key = next((key for key in keys if re.sub(r"[^a-z0-9]", "_", key.lower()) == part), part)
+        node = keys.get(key)
+        path.append(key)
+    return tuple(path)
+
+
+def _from_text(text: str, name: str) -> Node:
+    source = f"environment:{name}"
+    if text.lstrip()[:1] in ("{", "["):
+        return parse(text, f"environment variable {name}", lambda _line: source)
+    return Node(text, source)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- flags
+def overlay_flags(tree: Node, flags: Mapping[str, Any]) -> None:
+    """Put what the command line says over everything else. `flags` has the names with their dashes; None is a flag that was not given."""
+    for flag, value in flags.items():
+        if value is not None:
+            tree.set(FLAGS[flag], Node(value, f"flag:{flag}"))
