@@ -274,7 +274,7 @@ def test_an_event_stream_is_passed_on_byte_for_byte(gateway: Gateway, upstream: 
     events = [
         b'data: { "id":"x" , "choices":[{"index":0,"delta":{"role":"assistant","content":"\\u00e9"},"logprobs" :null}],"x":1.0 }\n\n',
         b'data: {"id":"x","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f"}}]}}]}\n\n',
-        b'data: {"id":"x","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}],"obfuscation":"ab"}\n\n',
+        b'data: {"id":"x","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}],"obfuscation":"a"}\n\n',
         b'data: {"id":"x","choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}\n\n',
         b'data: {"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\n',
     ]
