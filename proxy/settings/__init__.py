@@ -2,9 +2,10 @@
 
 from proxy.settings.loading import Loaded, load, secret_warnings
 from proxy.settings.messages import Problem, SettingsError
-from proxy.settings.model import Address, ModelEntry, ServerSettings, Settings, TlsSettings, parse_address
+from proxy.settings.model import SIMULATED, Address, ModelEntry, ServerSettings, Settings, TlsSettings, parse_address
 
 __all__ = [
+    "SIMULATED",
     "Address",
     "Loaded",
     "ModelEntry",

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.secrets import SecretError, resolve
 from proxy.settings.discovery import is_literal, is_loopback_name
 from proxy.settings.messages import Findings, nearest
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
@@ -155,15 +154,6 @@ def _is_private(host: str) -> bool:
 
 
 # -------------------------------------------------------------------------------------------------------------------------------- secrets
-def check_secrets(settings: Settings, environ: Mapping[str, str], findings: Findings) -> None:
-    """Warn of every reference that leads nowhere. It reads the secrets, and shows none."""
-    for path, reference in references(settings):
-        try:
-            resolve(reference, environ)
-        except SecretError as error:
-            findings.warning(path, f"{reference} cannot be used: {error}")
-
-
 def references(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
     """The references to secrets of all providers, each with its path."""
     found: list[tuple[tuple[str | int, ...], str]] = []

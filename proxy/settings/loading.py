@@ -10,13 +10,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.fields import Section
+from proxy.secrets import SecretError, resolve
 from proxy.settings import checks, kinds
 from proxy.settings.discovery import Probe, accepts_connection, discover
 from proxy.settings.kinds import Kinds
-from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest
+from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest, place
 from proxy.settings.model import SECTIONS, SIMULATED, ModelEntry, ModelTargets, ServerSettings, Settings
 from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file
-from proxy.settings.tree import DEFAULT, Node, Path, dotted, leaves_of
+from proxy.settings.tree import DEFAULT, Node, Path, dotted, leaves_of, line_of
+
+_NO_FILE = "configuration"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class Loaded:
     sources: dict[str, str]
     warnings: list[Problem]
     file: FilePath | None
+
+    @property
+    def name(self) -> str:
+        """What the configuration is called in messages."""
+        return str(self.file) if self.file else _NO_FILE
+
+    def values(self) -> list[tuple[str, Any, str]]:
+        """Dotted path, value as it would be written, and source, of everything that is set or has a default."""
+        leaves = ((dotted(path), value) for path, value in leaves_of(self.settings.model_dump(mode="json")))
+        return [(path, value, self.sources[path]) for path, value in leaves]
 
 
 def load(
@@ -45,7 +58,7 @@ def load(
     if path is None and environ.get(CONFIG_VARIABLE):
         path = FilePath(environ[CONFIG_VARIABLE])
     tree = read_file(path) if path else Node({})
-    findings = Findings(str(path) if path else "configuration", tree)
+    findings = Findings(str(path) if path else _NO_FILE, tree)
     overlay_environment(tree, environ, findings)
     overlay_flags(tree, flags)
     assembly = _Assembly(tree, findings, known or kinds.installed())
@@ -57,11 +70,15 @@ def load(
 
 
 def secret_warnings(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
-    """A warning for each reference to a secret that leads nowhere."""
-    tree = read_file(loaded.file) if loaded.file else Node({})
-    findings = Findings(str(loaded.file) if loaded.file else "configuration", tree)
-    checks.check_secrets(loaded.settings, environ, findings)
-    return findings.warnings
+    """A warning for each reference to a secret that leads nowhere. It reads the secrets, and shows none."""
+    warnings = []
+    for path, reference in checks.references(loaded.settings):
+        source = loaded.sources[dotted(path)]
+        try:
+            resolve(reference, environ)
+        except SecretError as error:
+            warnings.append(Problem(place(loaded.name, source), line_of(source), dotted(path), f"{reference} cannot be used: {error}"))
+    return warnings
 
 
 @dataclass

@@ -79,16 +79,16 @@ class Findings:
 
     def _at(self, path: Path, message: str, hint: str | None) -> Problem:
         node, _ = self.tree.nearest(path)
-        return Problem(place(self.file, node), node.line, dotted(path), message, hint)
+        return Problem(place(self.file, node.source), node.line, dotted(path), message, hint)
 
     def has_problem_at(self, path: Path) -> bool:
         name = dotted(path)
         return any(problem.path == name for problem in self.problems)
 
 
-def place(file: str, node: Node) -> str:
+def place(file: str, source: str) -> str:
     """Where a value came from, for people: the file, or which variable or flag."""
-    origin, _, name = node.source.partition(":")
+    origin, _, name = source.partition(":")
     if origin == "environment" or (origin == "discovered" and name.isupper()):
         return f"environment variable {name}"
     return f"flag {name}" if origin == "flag" else file

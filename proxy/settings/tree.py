@@ -27,8 +27,7 @@ class Node:
 
     @property
     def line(self) -> int | None:
-        """The line in the file, from 1; None for a value from elsewhere."""
-        return int(self.source.removeprefix(_FILE)) if self.source.startswith(_FILE) else None
+        return line_of(self.source)
 
     def plain(self) -> Any:
         """The value without its sources, as a validator wants it."""
@@ -77,6 +76,11 @@ class Node:
                 here.value[part] = child
             here = child
         here.value[path[-1]] = node
+
+
+def line_of(source: str) -> int | None:
+    """The line in the file, from 1; None for a value from elsewhere."""
+    return int(source.removeprefix(_FILE)) if source.startswith(_FILE) else None
 
 
 def dotted(path: Path) -> str:

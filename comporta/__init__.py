@@ -1,0 +1,40 @@
+"""The front door: the names that providers, policies and applications from outside are written against. It holds no logic."""
+
+from proxy import __version__
+from proxy.core.call import ANONYMOUS, Attempt, Call, Credential, Principal, Target, Timeouts, Usage
+from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
+from proxy.core.protocols import Clock, Handler, LLMProvider, Policy, Services, StreamDecoder, Transport, UpstreamRequest, UpstreamResponse
+from proxy.core.reply import Reply
+from proxy.fields import Duration, SecretRef, Section, Size
+
+__all__ = [
+    "ANONYMOUS",
+    "Attempt",
+    "Call",
+    "CapacityError",
+    "ClientDisconnected",
+    "ClientError",
+    "Clock",
+    "Credential",
+    "Duration",
+    "GatewayError",
+    "Handler",
+    "LLMProvider",
+    "Policy",
+    "Principal",
+    "Reply",
+    "SecretRef",
+    "Section",
+    "Services",
+    "Size",
+    "StreamDecoder",
+    "StreamError",
+    "Target",
+    "Timeouts",
+    "Transport",
+    "UpstreamError",
+    "UpstreamRequest",
+    "UpstreamResponse",
+    "Usage",
+    "__version__",
+]

@@ -1,0 +1,122 @@
+"""`comporta models`: what can be asked for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from comporta.cli.configuration import config_option, json_option, print_json, read, warn
+from proxy.fields import Section
+from proxy.secrets import SecretError, resolve
+from proxy.settings import SIMULATED, Settings
+
+EPILOG = """\b
+Examples:
+  comporta models
+  comporta models --config gateway.yaml --json | jq -r '.models[].id'
+
+\b
+With a table of models in the configuration, the table is listed. Without one, each provider is asked for its list.
+"""
+
+_PATIENCE = 5.0  # seconds, for each provider; all are asked at once
+_MAX_ANSWER = 8 * 2**20
+
+
+@click.command(epilog=EPILOG)
+@config_option
+@json_option('Print {"models": [...], "unanswered": [...]}.')
+def models(path: Path | None, as_json: bool) -> None:
+    """List the models that clients can ask for."""
+    loaded = read(path)
+    listing = listed(loaded.settings, os.environ)
+    if as_json:
+        print_json({"models": listing.models, "unanswered": listing.unanswered})
+        return
+    warn(loaded.warnings)
+    width = max((len(model["id"]) for model in listing.models), default=0)
+    for model in listing.models:
+        note = "  (simulated)" if model["simulated"] else f"  as {model['model']}" if model["model"] != model["id"] else ""
+        click.echo(f"{model['id']:{width}}  {model['provider']}{note}")
+    for missing in listing.unanswered:
+        click.echo(f"{click.style('no list', fg='yellow')} from {missing['provider']}: {missing['reason']}", err=True)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What can be asked for, and the providers that did not say."""
+
+    models: list[dict[str, Any]]
+    unanswered: list[dict[str, str]]
+
+
+def listed(settings: Settings, environ: Mapping[str, str]) -> Listing:
+    """The configured table; without one, what the providers themselves list, as clients would name it."""
+    if settings.models is not None:
+        return Listing([_entry(settings, name, entry.provider, entry.model) for name, entry in settings.models.items()], [])
+    with ThreadPoolExecutor(max_workers=min(16, len(settings.providers))) as pool:
+        answers = list(pool.map(lambda item: ask(item[1], environ), settings.providers.items()))
+    found: list[dict[str, Any]] = []
+    unanswered: list[dict[str, str]] = []
+    for name, answer in zip(settings.providers, answers, strict=True):
+        if isinstance(answer, str):
+            unanswered.append({"provider": name, "reason": answer})
+            continue
+        for model in answer:
+            # The default provider's models need no prefix, nor does the simulated model.
+            bare = name in (settings.default_provider, SIMULATED)
+            found.append(_entry(settings, model if bare else f"{name}/{model}", name, model))
+    return Listing(found, unanswered)
+
+
+def _entry(settings: Settings, name: str, provider: str, model: str) -> dict[str, Any]:
+    simulated = getattr(settings.providers[provider], "kind", None) == SIMULATED
+    return {"id": name, "provider": provider, "model": model, "simulated": simulated}
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A key is meant for the address that was configured, and for no other."""
+
+    def redirect_request(self, *_args: Any) -> None:
+        return None
+
+
+def ask(section: Section, environ: Mapping[str, str]) -> list[str] | str:
+    """The names that a provider's own `/models` lists, or why there are none. The key is the provider's first one."""
+    base_url = getattr(section, "base_url", None)
+    if base_url is None:
+        return [SIMULATED] if getattr(section, "kind", None) == SIMULATED else "it has no address to ask"
+    headers = {"accept": "application/json", "user-agent": "comporta", **getattr(section, "headers", {})}
+    try:
+        for reference in getattr(section, "references", ())[:1]:
+            headers["authorization"] = f"Bearer {resolve(reference, environ)}"
+        # The scheme is http or https: the section says so. Proxies from the environment are not for keys.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+        with opener.open(urllib.request.Request(f"{base_url}/models", headers=headers), timeout=_PATIENCE) as answer:  # noqa: S310
+            return _names(json.loads(answer.read(_MAX_ANSWER)))
+    except SecretError as error:
+        return str(error)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"it answered with status {error.code}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"it could not be reached: {getattr(error, 'reason', None) or error}"
+    except ValueError:
+        return "its answer is no list of models"
+
+
+def _names(answer: Any) -> list[str]:
+    """Of `{"data": [{"id": ...}]}`. Raises ValueError. Source: https://platform.openai.com/docs/api-reference/models/list"""
+    if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
+        raise ValueError("no list")
+    return sorted(str(model["id"]) for model in answer["data"] if isinstance(model, dict) and "id" in model)

@@ -1,0 +1,124 @@
+"""`comporta serve`: start the gateway and say how to reach it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from comporta.cli.configuration import config_option, json_option, origin, problem_json, read, warn
+from proxy import __version__, app
+from proxy.app import Ready
+from proxy.settings import SIMULATED, Loaded, secret_warnings
+
+EPILOG = """\b
+Examples:
+  comporta serve
+  comporta serve --config gateway.yaml --listen 0.0.0.0:8080
+  OPENAI_API_KEY=... comporta serve
+  COMPORTA_SERVER__GRACE=5s comporta serve    any value can be set like this
+
+\b
+Applications then need one thing:
+  OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+"""
+
+_SHOWN_MODELS = 12
+
+
+@click.command(epilog=EPILOG)
+@config_option
+@click.option("--listen", metavar="HOST:PORT", help="Address for clients; port 0 is any free one.  [default: 127.0.0.1:8080]")
+@click.option("--admin-listen", metavar="HOST:PORT", help="Address for /metrics and administration.  [default: 127.0.0.1:8081]")
+@json_option("Print one JSON line when ready, and nothing else, on stdout.")
+def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_json: bool) -> None:
+    """Start the gateway. It runs until SIGTERM or Ctrl-C, and lets running requests finish."""
+    loaded = read(path, {"--listen": listen, "--admin-listen": admin_listen})
+    doubts = loaded.warnings + secret_warnings(loaded, os.environ)
+    if as_json:
+        for doubt in doubts:
+            click.echo(json.dumps({"event": "configuration_warning", "level": "warning", **problem_json(doubt)}), err=True)
+    else:
+        warn(doubts)
+    try:
+        status = app.serve(loaded.settings, ready=_announce_json if as_json else _announcer(loaded, {doubt.path for doubt in doubts}))
+    except OSError as error:
+        raise click.ClickException(f"cannot start: {error.strerror or error}") from error
+    raise SystemExit(status)
+
+
+def _announce_json(ready: Ready) -> None:
+    line = {"event": "ready", "pid": os.getpid(), "listen": ready.listen, "admin": ready.admin}
+    click.echo(json.dumps({**line, "providers": list(ready.providers), "models": list(ready.models)}))
+
+
+def _announcer(loaded: Loaded, doubtful: set[str]) -> Callable[[Ready], None]:
+    def announce(ready: Ready) -> None:
+        click.echo(announcement(loaded, doubtful, ready))
+
+    return announce
+
+
+def announcement(loaded: Loaded, doubtful: set[str], ready: Ready) -> str:
+    """What people read when the gateway is ready. `doubtful` has the paths of values that may not work."""
+    lines = [
+        f"comporta {__version__} is ready",
+        "",
+        f"  OpenAI API   {ready.listen}/v1",
+        f"  metrics      {ready.admin}/metrics",
+        f"  providers    {_providers(loaded)}",
+        f"  models       {_models(ready)}",
+    ]
+    model = working_model(loaded, doubtful)
+    if model is not None:
+        lines += ["", "Try it:", f"  {curl(ready.listen, model)}"]
+        if _is_simulated(loaded, model):
+            lines.append(f"  ({model} is simulated: no model runs, its text is made up from the prompt)")
+    return "\n".join([*lines, ""])
+
+
+def _providers(loaded: Loaded) -> str:
+    def described(name: str) -> str:
+        source = loaded.sources.get(f"providers.{name}.kind") or loaded.sources.get(f'providers."{name}".kind', "")
+        section = loaded.settings.providers[name]
+        if getattr(section, "kind", None) == SIMULATED:
+            return f"{name} (simulated)"
+        where = getattr(section, "base_url", getattr(section, "kind", ""))
+        return f"{name} ({where}; {_found(source, loaded)})"
+
+    return f"\n{'':15}".join(described(name) for name in loaded.settings.providers)
+
+
+def _found(source: str, loaded: Loaded) -> str:
+    return f"{loaded.name} {origin(source)}" if source.startswith("file:") else origin(source)
+
+
+def _models(ready: Ready) -> str:
+    shown = ", ".join(ready.models[:_SHOWN_MODELS])
+    more = f" and {len(ready.models) - _SHOWN_MODELS} more" if len(ready.models) > _SHOWN_MODELS else ""
+    return f"{shown}{more}{'; ' if shown else ''}PROVIDER/MODEL for any other"
+
+
+def working_model(loaded: Loaded, doubtful: set[str]) -> str | None:
+    """A model that can be asked at once: the first one listed whose provider has what it needs, else the simulated one."""
+    settings = loaded.settings
+    for name, entry in (settings.models or {}).items():
+        if not any(path.startswith((f"providers.{entry.provider}.", f'providers."{entry.provider}".')) for path in doubtful):
+            return name
+    return SIMULATED if SIMULATED in settings.providers else None
+
+
+def _is_simulated(loaded: Loaded, model: str) -> bool:
+    entry = (loaded.settings.models or {}).get(model)
+    section = loaded.settings.providers.get(entry.provider if entry else model)
+    return getattr(section, "kind", None) == SIMULATED
+
+
+def curl(listen: str, model: str) -> str:
+    """A command line to paste: one streamed chat."""
+    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}, ensure_ascii=False)
+    return f"curl -N {listen}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}"
