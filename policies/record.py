@@ -1,0 +1,165 @@
+"""Every request ends in one record: a line of the log, and the metrics that it adds to."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+
+from proxy.core.call import Call
+from proxy.core.errors import ClientDisconnected, GatewayError
+from proxy.core.metrics import Distribution, Value
+from proxy.core.protocols import Handler, Services
+from proxy.core.reply import Reply
+from proxy.fields import Section
+
+#: Seconds. An answer takes from milliseconds (a cache, a small model) to many minutes (reasoning).
+LATENCY_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0)
+TOKEN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+OVERHEAD_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+LENGTH_BOUNDS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0)
+
+_FAULTS = {"client": "client_error", "upstream": "upstream_error", "gateway": "gateway_error"}
+
+
+class RecordSettings(Section):
+    """What is written down of each request."""
+
+    log: bool = Field(True, description="write one line for each request; the metrics are kept either way")
+    prompts: Literal["never"] = Field("never", description="whether prompts and answers are written down: never")
+
+
+class _Series:
+    """The metric children of one (operation, provider, model), looked up once."""
+
+    __slots__ = ("completion", "first_token", "latency", "length", "overhead", "per_token", "prompt", "statuses")
+
+    def __init__(self, metrics: _Metrics, operation: str, provider: str, model: str) -> None:
+        self.latency: Distribution = metrics.latency.labels(operation, provider, model)
+        self.length: Distribution = metrics.length.labels(operation, provider, model)
+        self.first_token: Distribution = metrics.first_token.labels(operation, provider, model)
+        self.per_token: Distribution = metrics.per_token.labels(operation, provider, model)
+        self.overhead: Distribution = metrics.overhead.labels(operation)
+        self.prompt: Value = metrics.tokens.labels(operation, provider, model, "prompt")
+        self.completion: Value = metrics.tokens.labels(operation, provider, model, "completion")
+        self.statuses: dict[int, Value] = {}
+
+
+class _Metrics:
+    def __init__(self, services: Services) -> None:
+        registry = services.metrics
+        who = ("operation", "provider", "model")
+        self.requests = registry.counter(
+            "llm_requests_total", "Requests by their final status.", "operation", "status", "provider", "model"
+        )
+        self.rejected = registry.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
+        self.tokens = registry.counter("llm_tokens_total", "Tokens, as reported or estimated.", *who, "kind")
+        self.active = registry.gauge("llm_active_requests", "Requests in flight.").labels()
+        self.latency = registry.histogram("llm_latency_seconds", "From the request's head to the end of its answer.", LATENCY_BOUNDS, *who)
+        self.length = registry.histogram("llm_response_length", "Bytes of answers.", LENGTH_BOUNDS, *who)
+        self.first_token = registry.histogram(
+            "llm_time_to_first_token_seconds", "From the head to the first content.", LATENCY_BOUNDS, *who
+        )
+        self.per_token = registry.histogram("llm_time_per_output_token_seconds", "Between contents, mean of a stream.", TOKEN_BOUNDS, *who)
+        self.overhead = registry.histogram(
+            "llm_overhead_seconds", "What the gateway added before the answer began.", OVERHEAD_BOUNDS, "operation"
+        )
+
+
+class Record:
+    """Outermost. What it is given to write is an allow-list of names, numbers and codes: no text of a prompt, an answer or an error."""
+
+    Settings = RecordSettings
+
+    def __init__(self, settings: RecordSettings, services: Services) -> None:
+        self._clock = services.clock
+        self._emit = services.emit if settings.log else None
+        self._metrics = _Metrics(services)
+        self._series: dict[tuple[str, str, str], _Series] = {}
+
+    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+        self._metrics.active.value += 1
+        try:
+            reply = await call_next(call)
+        except BaseException as error:
+            self._finish(call, None, error)
+            raise
+        reply.on_close(partial(self._finish, call, reply))
+        return reply
+
+    def _finish(self, call: Call, reply: Reply | None, error: BaseException | None) -> None:
+        now = self._clock.monotonic()
+        status, outcome, code = verdict(reply, error)
+        self._metrics.active.value -= 1
+        self._count(call, status, now - call.started)
+        if error is not None and outcome in ("client_error", "gateway_error"):
+            self._metrics.rejected.labels(code or "unknown").value += 1
+        if self._emit is not None:
+            self._emit(line(call, status, outcome, code, now))
+
+    def _count(self, call: Call, status: int, total: float) -> None:
+        target = call.target
+        provider, model = (target.provider, target.public or "other") if target is not None else ("none", "none")
+        key = (call.operation, provider, model)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(self._metrics, *key)
+        by_status = series.statuses.get(status)
+        if by_status is None:
+            by_status = series.statuses[status] = self._metrics.requests.labels(call.operation, str(status), provider, model)
+        by_status.value += 1
+        series.latency.observe(total)
+        if call.usage is not None:
+            series.prompt.value += call.usage.prompt
+            series.completion.value += call.usage.completion
+        if call.bytes_out:
+            series.length.observe(call.bytes_out)
+            series.overhead.observe(call.overhead)
+        if call.first_token is not None:
+            series.first_token.observe(call.first_token - call.started)
+            if call.tokens_seen > 1 and call.last_token is not None:
+                series.per_token.observe((call.last_token - call.first_token) / (call.tokens_seen - 1))
+
+
+def verdict(reply: Reply | None, error: BaseException | None) -> tuple[int, str, str | None]:
+    """Status, outcome and code. A client that left is 499, whatever had been sent."""
+    if error is None:
+        return (reply.status if reply is not None else 500), "ok", None
+    if isinstance(error, (CancelledError, ClientDisconnected)):
+        return 499, "cancelled", "client_disconnected"
+    if isinstance(error, GatewayError):
+        return error.status, _FAULTS[error.fault], error.code
+    return 500, "gateway_error", "internal_error"
+
+
+def line(call: Call, status: int, outcome: str, code: str | None, now: float) -> dict[str, Any]:
+    """The record's fields. Times are milliseconds, sizes bytes."""
+    usage, target = call.usage, call.target
+    fields: dict[str, Any] = {
+        "event": "request",
+        "id": call.id,
+        "operation": call.operation,
+        "model": call.model,
+        "served": target.model if target is not None else None,
+        "provider": target.provider if target is not None else None,
+        "status": status,
+        "outcome": outcome,
+        "stream": call.stream,
+        "attempts": len(call.attempts),
+        "prompt_tokens": usage.prompt if usage is not None else None,
+        "completion_tokens": usage.completion if usage is not None else None,
+        "usage": usage.provenance if usage is not None else "none",
+        "total_ms": round((now - call.started) * 1e3, 3),
+        "overhead_ms": round(call.overhead * 1e3, 3),
+        "bytes_in": call.bytes_in,
+        "bytes_out": call.bytes_out,
+    }
+    if call.first_token is not None:
+        fields["first_token_ms"] = round((call.first_token - call.started) * 1e3, 3)
+        if call.tokens_seen > 1 and call.last_token is not None:
+            fields["per_token_ms"] = round((call.last_token - call.first_token) / (call.tokens_seen - 1) * 1e3, 3)
+    if code is not None:
+        fields["error"] = code
+    return fields

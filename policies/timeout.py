@@ -1,0 +1,72 @@
+"""How long one attempt may take. The decision is here; the transport and the dispatch keep to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydantic import Field
+
+from proxy.core.call import Call, Timeouts
+from proxy.core.errors import CapacityError
+from proxy.core.protocols import Handler, Services
+from proxy.core.reply import Reply
+from proxy.fields import Section
+
+#: The official SDKs tell how long they will wait for the next byte. Source: openai-python, `_base_client.py`.
+CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
+
+
+class TimeoutSettings(Section):
+    """Whose patience counts beside the provider's own."""
+
+    honour_client: bool = Field(True, description=f"end an attempt when the client that sent {CLIENT_READ_TIMEOUT} will have given up")
+
+
+class Timeout:
+    Settings = TimeoutSettings
+
+    def __init__(self, settings: TimeoutSettings, services: Services) -> None:
+        self._honour_client = settings.honour_client
+        self._clock = services.clock
+
+    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+        if self._honour_client:
+            told = call.headers.get(CLIENT_READ_TIMEOUT)
+            if told is not None:
+                self._narrow(call, told)
+        if call.deadline is not None and call.timeouts is not None:
+            call.timeouts = until(call.timeouts, call.deadline - self._clock.monotonic())
+        return await call_next(call)
+
+    def _narrow(self, call: Call, told: str) -> None:
+        """A whole answer must begin within the client's read timeout; of a stream each silence must be shorter than it."""
+        patience = parse_patience(told)
+        if patience is None or call.timeouts is None:
+            return
+        if call.stream:
+            limits = call.timeouts
+            call.timeouts = replace(limits, first_token=_least(limits.first_token, patience), idle=_least(limits.idle, patience))
+        elif call.deadline is None or call.started + patience < call.deadline:
+            call.deadline = call.started + patience
+
+
+def parse_patience(text: str) -> float | None:
+    """Seconds that the client waits, or None for what makes no sense."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None
+
+
+def until(limits: Timeouts, left: float) -> Timeouts:
+    """`limits` cut to the `left` seconds. Raises CapacityError (504) when nothing is left."""
+    if left <= 0:
+        raise CapacityError("The request's deadline has passed.", status=504, code="deadline_exceeded")
+    return replace(
+        limits, connect=_least(limits.connect, left), first_token=_least(limits.first_token, left), total=_least(limits.total, left)
+    )
+
+
+def _least(limit: float | None, other: float) -> float:
+    return other if limit is None or other < limit else limit

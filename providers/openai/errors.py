@@ -1,0 +1,121 @@
+"""What a provider's error means, whether it comes as a status, inside a 200, or as an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
+from proxy.core.retry_after import parse_retry_after
+
+_LONGEST_MESSAGE = 4000
+
+#: An error object's `code` or `type` -> the kind of failure it is and its status.
+_BY_CODE: dict[str, tuple[str, int]] = {
+    "rate_limit_exceeded": ("rate_limit_exceeded", 429),
+    "rate_limit_error": ("rate_limit_exceeded", 429),
+    "requests": ("rate_limit_exceeded", 429),
+    "tokens": ("rate_limit_exceeded", 429),
+    "insufficient_quota": ("insufficient_quota", 429),
+    "overloaded": ("overloaded", 503),
+    "overloaded_error": ("overloaded", 503),
+    "service_unavailable": ("server_error", 503),
+    "invalid_api_key": ("provider_auth", 502),
+    "authentication_error": ("provider_auth", 502),
+    "permission_error": ("provider_auth", 502),
+    "context_length_exceeded": ("rejected", 400),
+    "content_policy_violation": ("rejected", 400),
+    "content_filter": ("rejected", 400),
+    "invalid_request_error": ("rejected", 400),
+    "model_not_found": ("rejected", 404),
+    "not_found_error": ("rejected", 404),
+    "timeout": ("upstream_timeout", 504),
+}
+
+_TYPES = {404: "invalid_request_error", 429: "requests"}
+
+
+def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+    """The error of an answer outside 2xx; rows 11-18 of docs/faults.md."""
+    fields = _fields(body)
+    retry_after = parse_retry_after(headers)
+    if status in (401, 403):
+        # The gateway's credential was refused, not the client's: the provider's words (which may hold part of a key) stay here.
+        return UpstreamError("provider_auth", "The provider refused the gateway's credential.", detail=f"status {status}")
+    if status == 429:
+        quota = "insufficient_quota" in (fields.get("code"), fields.get("type"))
+        kind = "insufficient_quota" if quota else "rate_limit_exceeded"
+        return _made(kind, 429, fields, retry_after, "The provider's rate limit was reached.")
+    if status in (503, 529):
+        kind = "overloaded" if status == 529 or "overloaded" in str(fields.get("type")) else "server_error"
+        return _made(kind, 503, fields if status == 503 else {}, retry_after, "The provider is overloaded.")
+    if 400 <= status < 500 and status != 408:
+        return _made("rejected", status, fields, retry_after, "The provider refused the request.")
+    if status == 408:
+        return _made("upstream_timeout", 504, {}, retry_after, "The provider timed out.")
+    if status == 504:
+        return _made("upstream_timeout", 504, fields, retry_after, "The provider timed out.")
+    if status in (500, 502):
+        return _made("server_error", status, fields, retry_after, "The provider failed.")
+    if status > 500:
+        return _made("server_error", 502, {}, retry_after, "The provider failed.")
+    return UpstreamError("bad_upstream", "The provider answered with a status that means nothing here.", detail=f"status {status}")
+
+
+def error_in_body(error: Any) -> UpstreamError:
+    """The error of an `error` member inside a 200, or of an event; rows 24-26 of docs/faults.md."""
+    fields = error if isinstance(error, dict) else {"message": error if isinstance(error, str) else None}
+    for name in ("code", "type"):
+        value = fields.get(name)
+        if isinstance(value, str) and value in _BY_CODE:
+            kind, status = _BY_CODE[value]
+            return _made(kind, status, fields if kind != "provider_auth" else {}, None, "The provider failed.")
+    for name in ("code", "status"):
+        value = fields.get(name)
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and 400 <= value < 600:
+            return error_of_status(value, {}, orjson.dumps({"error": {**fields, "code": None}}))
+    return _made("server_error", 502, fields, None, "The provider failed.")
+
+
+def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float | None, default: str) -> UpstreamError:
+    message = fields.get("message")
+    type_ = fields.get("type")
+    code = fields.get("code")
+    param = fields.get("param")
+    known_type = isinstance(type_, str) and type_
+    return UpstreamError(
+        kind,
+        message[:_LONGEST_MESSAGE] if isinstance(message, str) and message else default,
+        status=status,
+        type=type_ if known_type else _TYPES.get(status) or UPSTREAM_KINDS[kind][1],
+        code=str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) and code != "" else _code(kind, status),
+        param=param if isinstance(param, str) else None,
+        retry_after=retry_after,
+    )
+
+
+def _code(kind: str, status: int) -> str:
+    if kind != "rejected":
+        return kind
+    return {404: "not_found", 409: "conflict", 413: "request_too_large", 422: "unprocessable_entity"}.get(status, "invalid_request")
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    """The error object of a body in any of the shapes that OpenAI-compatible servers use; empty for HTML, text and nonsense."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    error = value.get("error")
+    if isinstance(error, dict):
+        return error
+    if isinstance(error, str):
+        return {"message": error}
+    message = value.get("message") or value.get("detail")
+    return {"message": message, "type": value.get("type"), "code": value.get("code")} if isinstance(message, str) else {}

@@ -1,0 +1,116 @@
+"""The pass-through provider. Only what must differ is changed in the client's bytes: the model's name, and the request for usage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from proxy.core.call import Call, Target, Usage
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import StreamDecoder, UpstreamRequest, UpstreamResponse
+from proxy.core.reply import Reply
+from proxy.core.splice import set_member
+
+from providers.openai.errors import error_in_body, error_of_status
+from providers.openai.settings import OpenAISettings
+from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
+
+#: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
+FORWARDED = ("accept", "content-type", "openai-beta", "idempotency-key", "range", "traceparent", "tracestate", "x-client-request-id")
+
+#: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
+CHAT_STREAMS = frozenset({"chat", "completion"})
+
+
+class OpenAI:
+    """Good for every server that speaks OpenAI's dialect. Source: https://platform.openai.com/docs/api-reference"""
+
+    Settings = OpenAISettings
+
+    def __init__(self, settings: OpenAISettings) -> None:
+        self.settings = settings
+        self.base_url = settings.base_url
+        self._headers = {"accept-encoding": "identity", "user-agent": "comporta"}
+        if settings.organization:
+            self._headers["openai-organization"] = settings.organization
+        if settings.project:
+            self._headers["openai-project"] = settings.project
+        self._headers.update({name.lower(): value for name, value in settings.headers.items()})
+
+    def encode(self, call: Call, target: Target) -> UpstreamRequest:
+        headers = self._headers.copy()
+        if target.credential is not None:
+            headers["authorization"] = "Bearer " + target.credential.secret
+        client = call.headers
+        for name in FORWARDED:
+            value = client.get(name)
+            if value is not None:
+                headers[name] = value
+        url = self.base_url + call.path
+        if call.query:
+            url = f"{url}?{call.query}"
+        if call.content is not None:
+            renamed = target.model is not None and call.model is not None and target.model != call.model
+            return UpstreamRequest(
+                call.method, url, headers, call.content.named(target.model) if renamed and target.model else call.content
+            )
+        return UpstreamRequest(call.method, url, headers, self._body(call, target))
+
+    def _body(self, call: Call, target: Target) -> bytes:
+        raw = call.raw
+        body = call.body
+        if target.model is not None and body.get("model") != target.model and "model" in body:
+            raw = set_member(raw, "model", orjson.dumps(target.model), present=True)
+        if call.stream and call.operation in CHAT_STREAMS and self.settings.stream_usage and not _asks_for_usage(body):
+            options: dict[str, Any] = {**(body.get("stream_options") or {}), "include_usage": True}
+            raw = set_member(raw, "stream_options", orjson.dumps(options), present="stream_options" in body)
+        return raw
+
+    def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
+        try:
+            answer = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
+        if not isinstance(answer, dict):
+            raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
+        if call.operation != "responses" and answer.get("error"):
+            raise error_in_body(answer["error"])
+        if call.operation in CHAT_STREAMS and not answer.get("choices"):
+            raise UpstreamError("invalid_response", "The provider's answer holds no choices.")
+        usage = answer.get("usage")
+        if usage:
+            call.usage = read_usage(usage)
+        elif call.operation in CHAT_STREAMS:
+            call.usage = _estimated(answer)
+        return Reply(response.status, body=body)
+
+    def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
+        return error_of_status(response.status, response.headers, body)
+
+    def stream_decoder(self, call: Call) -> StreamDecoder:
+        limit = self.settings.limits.event
+        if call.operation in CHAT_STREAMS:
+            choices = call.body.get("n")
+            return ChatDecoder(
+                limit,
+                choices=choices if isinstance(choices, int) and choices > 0 else 1,
+                wants_usage=_asks_for_usage(call.body) or not self.settings.stream_usage,
+            )
+        return TypedEventDecoder(limit, terminal=call.operation == "responses")
+
+
+def _asks_for_usage(body: dict[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _estimated(answer: dict[str, Any]) -> Usage:
+    """Tokens by the length of the text, at four bytes a token, where a provider reports none."""
+    size = 0
+    for choice in answer["choices"]:
+        if isinstance(choice, dict):
+            message = choice.get("message") or choice
+            text = (message.get("content") if isinstance(message, dict) else None) or choice.get("text") or ""
+            size += len(text.encode("utf-8", "replace")) if isinstance(text, str) else len(orjson.dumps(text))
+    return Usage(completion=(size + 3) // 4)

@@ -1,0 +1,19 @@
+"""What an OpenAI account can be told beside the network's settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from providers.settings import BaseURL, NetworkSettings
+
+
+class OpenAISettings(NetworkSettings):
+    """An OpenAI account, or any server that speaks its dialect."""
+
+    kind: Literal["openai"] = Field("openai", description="which dialect it speaks")
+    base_url: BaseURL = Field("https://api.openai.com/v1", description="where it is, up to and with /v1")
+    organization: str | None = Field(None, description="sent as OpenAI-Organization")
+    project: str | None = Field(None, description="sent as OpenAI-Project")
+    stream_usage: bool = Field(True, description="ask for the usage of streams; false for servers that refuse stream_options")

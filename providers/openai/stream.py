@@ -1,0 +1,223 @@
+"""OpenAI's event streams, decoded with as little reading as each event needs.
+
+Once content has begun, a canonical event (`data: {…}` and a blank line) whose bytes mention neither an error nor usage goes through unparsed:
+inside a JSON string every quote is escaped, so `"error"` with bare quotes can only be a member's name or a whole value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from proxy.core.call import Usage
+from proxy.core.errors import UpstreamError
+from proxy.core.sse import Event, EventDecoder, ProtocolError
+
+from providers.openai.errors import error_in_body
+
+DONE = b"data: [DONE]\n\n"
+_ERROR = b'"error"'
+_USAGE = b'"usage"'
+_NULL_USAGE = b',"usage":null'
+_FINISH = b'"finish_reason":"'
+_TOO_LARGE = "The provider sent an event that is larger than the limit."
+_CUT = "The provider's stream ended before the answer was complete."
+_SPACED_FINISH = b'"finish_reason": "'
+
+
+def read_usage(usage: Any) -> Usage | None:
+    """Tokens of a usage object in either of OpenAI's spellings; None if it is none."""
+    if not isinstance(usage, dict):
+        return None
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
+    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    reasoning = _detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
+    return Usage(_count(prompt), _count(completion), cached, reasoning, reported=True)
+
+
+def _detail(usage: dict[str, Any], names: tuple[str, str], key: str) -> int:
+    for name in names:
+        details = usage.get(name)
+        if isinstance(details, dict):
+            return _count(details.get(key))
+    return 0
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+class ChatDecoder:
+    """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
+
+    `choices` is how many finish reasons make the stream whole. Usage is asked for on the client's behalf; unless `wants_usage`, it is taken out again.
+    """
+
+    def __init__(self, limit: int, *, choices: int = 1, wants_usage: bool = False) -> None:
+        self.usage: Usage | None = None
+        self.tokens = 0
+        self.started = False
+        self.done = False
+        self.failure: UpstreamError | None = None
+        self._choices = choices
+        self._finished = 0
+        self._wants_usage = wants_usage
+        self._events = EventDecoder(limit)
+        self._whole = True
+
+    def feed(self, data: bytes) -> bytes:
+        if self.started and self._whole and data[:6] == b"data: " and data[-2:] == b"\n\n":
+            count = data.count(b"\n\ndata: ") + 1
+            if data.count(b"\n") == 2 * count and b"\r" not in data:
+                return self._pass(data, count)
+        try:
+            events = self._events.feed(data)
+        except ProtocolError:
+            self.failure = UpstreamError("response_too_large", _TOO_LARGE)
+            return b""
+        self._whole = self._events.is_clean
+        return self._decoded(events)
+
+    def _pass(self, data: bytes, count: int) -> bytes:
+        if not self._wants_usage:
+            data = data.replace(_NULL_USAGE, b"")
+        if _ERROR in data or _USAGE in data or b"data: [" in data:
+            return self._decoded([Event(frame[6:]) for frame in data[:-2].split(b"\n\n")])
+        self.tokens += count
+        self._finished += data.count(_FINISH) or data.count(_SPACED_FINISH)
+        return data
+
+    def _decoded(self, events: list[Event]) -> bytes:
+        frames = []
+        try:
+            for event in events:
+                if self.done:
+                    break
+                frames.append(self._event(event.data))
+        except UpstreamError as error:
+            self.failure = error
+        return b"".join(frames)
+
+    def _event(self, data: bytes) -> bytes:
+        if data.startswith(b"[DONE]"):
+            return self._end()
+        chunk = _parsed(data)
+        if chunk.get("error"):
+            raise error_in_body(chunk["error"])
+        choices = chunk.get("choices")
+        if isinstance(choices, list):
+            self._read(choices)
+        if "usage" in chunk:
+            usage = chunk["usage"]
+            if usage:
+                self.usage = read_usage(usage)
+            if not self._wants_usage:
+                if usage and not choices:
+                    return b""
+                del chunk["usage"]
+                data = orjson.dumps(chunk)
+        return b"data: %b\n\n" % data.replace(b"\n", b" ")
+
+    def _read(self, choices: list[Any]) -> None:
+        for choice in choices:
+            if not isinstance(choice, dict):
+                continue
+            if choice.get("finish_reason"):
+                self._finished += 1
+                self.started = True
+            delta = choice.get("delta")
+            if choice.get("text") or (isinstance(delta, dict) and any(delta[name] for name in delta if name != "role")):
+                self.tokens += 1
+                self.started = True
+
+    def _end(self) -> bytes:
+        self.done = True
+        if not self.started:
+            raise UpstreamError("invalid_response", "The provider's stream holds no choices.")
+        return DONE
+
+    def eof(self) -> bytes:
+        if self.done:
+            return b""
+        rest = self._events.eof()
+        if rest.startswith(b"[DONE]") or self._finished >= self._choices:
+            return self._decoded([Event(b"[DONE]")])
+        if self.started:
+            self.failure = UpstreamError("stream_truncated", _CUT)
+        else:
+            self.failure = UpstreamError("invalid_response", "The provider's stream ended before it began.")
+        return b""
+
+
+class TypedEventDecoder:
+    """Streams of named events: responses, audio, images, threads. They go through as they came, event by event.
+
+    With `terminal` (the Responses API), a stream that ends without one of its closing events was cut.
+    """
+
+    _CLOSING = frozenset({"response.completed", "response.failed", "response.incomplete", "error"})
+
+    def __init__(self, limit: int, *, terminal: bool) -> None:
+        self.usage: Usage | None = None
+        self.tokens = 0
+        self.started = False
+        self.done = False
+        self.failure: UpstreamError | None = None
+        self._terminal = terminal
+        self._closed = False
+        self._events = EventDecoder(limit)
+
+    def feed(self, data: bytes) -> bytes:
+        frames = []
+        try:
+            for event in self._events.feed(data):
+                frames.append(self._event(event))
+        except ProtocolError:
+            self.failure = UpstreamError("response_too_large", _TOO_LARGE)
+        except UpstreamError as error:
+            self.failure = error
+        return b"".join(frames)
+
+    def _event(self, event: Event) -> bytes:
+        if not event.data.startswith(b"[DONE]"):
+            self._read(event)
+        self.tokens += b"delta" in (event.name or event.data[:80])
+        self.started = True
+        name = b"event: %b\n" % event.name if event.name else b""
+        lines = event.data.replace(b"\n", b"\ndata: ")
+        return b"%bdata: %b\n\n" % (name, lines)
+
+    def _read(self, event: Event) -> None:
+        if not (event.name in (b"", b"error") or b"completed" in event.name or b"done" in event.name or b"response." in event.name):
+            return
+        value = _parsed(event.data)
+        kind = value.get("type")
+        if not self.started and (kind == "error" or (event.name in (b"", b"error") and value.get("error"))):
+            raise error_in_body(value.get("error") or value)
+        if kind in self._CLOSING:
+            self._closed = True
+        inner = value.get("response")
+        usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
+        if usage:
+            self.usage = read_usage(usage)
+
+    def eof(self) -> bytes:
+        if self._events.eof() or (self._terminal and not self._closed):
+            self.failure = UpstreamError("stream_truncated", _CUT)
+        return b""
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            # The event stream's own rule for bytes that are not UTF-8 is to replace them.
+            value = orjson.loads(data.decode("utf-8", "replace"))
+        except orjson.JSONDecodeError as error:
+            raise UpstreamError("invalid_response", "The provider sent an event that is not valid JSON.", detail=str(error)) from None
+    if not isinstance(value, dict):
+        raise UpstreamError("invalid_response", "The provider sent an event that is not a JSON object.")
+    return value

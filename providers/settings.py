@@ -1,0 +1,72 @@
+"""What every provider that is reached over the network can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from proxy.core.call import Timeouts
+from proxy.fields import Duration, SecretRef, Section, Size
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f'{value!r} is no address; write it whole, such as "https://api.openai.com/v1"')
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("no user, password, query or fragment belongs into base_url; the key goes into api_key, as a reference")
+    return value.rstrip("/")
+
+
+BaseURL = Annotated[str, AfterValidator(_base_url)]
+
+
+class PoolSettings(Section):
+    """Connections to one provider."""
+
+    connections: int = Field(512, ge=1, description="most connections that are open at once; further requests wait")
+    keep_alive: Duration = Field(60.0, description="how long an idle connection is kept")
+
+
+class TimeoutSettings(Section):
+    """How long to wait for one provider."""
+
+    connect: Duration = Field(5.0, description="name resolution, TCP and TLS")
+    first_token: Duration | None = Field(
+        None,
+        description='from sending to the first content; "60s" for streams where unset. Set, it also bounds the first byte of a whole answer',
+    )
+    idle: Duration = Field(30.0, description="between two contents; comments and pings do not count")
+    total: Duration = Field(600.0, description="the whole attempt")
+
+    def decided(self, *, stream: bool) -> Timeouts:
+        first = self.first_token if self.first_token is not None else 60.0 if stream else None
+        return Timeouts(connect=self.connect, first_token=first, idle=self.idle, total=self.total)
+
+
+class LimitSettings(Section):
+    """What an answer may measure before it is cut off."""
+
+    body: Size = Field(64 * 2**20, description="a whole answer")
+    header: Size = Field(64 * 2**10, description="an answer's headers")
+    event: Size = Field(8 * 2**20, description="one event of a stream")
+
+
+class NetworkSettings(Section):
+    """One upstream account, whatever its dialect."""
+
+    base_url: BaseURL = Field(description="where it is, up to and with its version, such as /v1")
+    api_key: SecretRef | None = Field(None, description="its key, by reference")
+    api_keys: tuple[SecretRef, ...] = Field((), description="several keys, used in turn")
+    headers: dict[str, str] = Field(default_factory=dict, description="further headers for every request")
+    pool: PoolSettings = Field(default_factory=PoolSettings, description="connections")
+    timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="patience")
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="sizes of answers")
+    allow_private: bool = Field(False, description="let a host name resolve to a private or loopback address")
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The references of its keys, in the order of use."""
+        return ((self.api_key,) if self.api_key else ()) + self.api_keys

@@ -1,0 +1,242 @@
+"""The composition root: everything is built, started and stopped here, and nothing anywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import uvloop
+from aiohttp import http, http_parser, web
+
+import policies
+import providers
+from policies.route import Route, Table
+from proxy import log
+from proxy.catalogue import Catalogue, table_of
+from proxy.core.call import Credential, Timeouts
+from proxy.core.clock import SystemClock
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Clock, Emit, Handler, Policy, Services
+from proxy.dispatch import Dispatch, Upstream
+from proxy.fields import Section
+from proxy.http.admin import admin_app
+from proxy.http.data_plane import DataPlane, EdgeLimits
+from proxy.http.models import Models
+from proxy.http.server import Listener, bind
+from proxy.loop import LagMeter
+from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, compose, receive
+from proxy.secrets import SecretError, resolve
+from proxy.settings import Settings
+from proxy.transport import ClientTransport
+
+from providers.settings import NetworkSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a started gateway says of itself. `listen` and `admin` are URLs."""
+
+    listen: str
+    admin: str
+    providers: list[str]
+    models: list[str]
+
+
+class Gateway:
+    """One process's gateway. `start` and `stop` it in an event loop."""
+
+    def __init__(self, settings: Settings, *, environ: Mapping[str, str], emit: Emit, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.metrics = Registry()
+        self.table: Table = table_of(settings)
+        self.upstreams = {name: build_upstream(name, section, environ, self.clock) for name, section in settings.providers.items()}
+        self._services = Services(self.clock, self.metrics, emit)
+        self._ready = False
+        self._servers: list[asyncio.Server] = []
+        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
+        self._lag = LagMeter(self.metrics)
+
+    # -- building --
+
+    def _policy(self, name: str) -> Policy | None:
+        """A built-in or installed policy with its settings; None where it is switched off."""
+        kind = policies.kinds()[name]
+        section = self.settings.policies.get(name)
+        if section is False:
+            return None
+        policy: Policy = kind(section if section is not None else kind.Settings(), self._services)
+        return policy
+
+    def _chain(self, names: tuple[str, ...], innermost: Handler) -> Handler:
+        fixed: dict[str, Policy] = {"receive": receive, "route": Route(self.table, self.upstreams)}
+        found = [fixed[name] if name in fixed else self._policy(name) for name in names]
+        return compose([policy for policy in found if policy is not None], innermost)
+
+    def _data_plane(self) -> DataPlane:
+        server = self.settings.server
+        dispatch = Dispatch(self.upstreams, self.clock, self.metrics)
+        gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
+        onward = self._chain(PER_REQUEST[PER_REQUEST.index("record") + 1 :], self._chain(PER_ATTEMPT, dispatch))
+        models = self._chain(("record",), Models(Catalogue(self.table, self.upstreams, self.clock), onward))
+        return DataPlane(
+            gateway,
+            {"models": models},
+            limits=EdgeLimits(server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf")),
+            clock=self.clock,
+            metrics=self.metrics,
+            is_ready=lambda: self._ready,
+            report=_report,
+        )
+
+    # -- life --
+
+    async def start(self) -> Ready:
+        """Listen. Raises OSError where an address cannot be had."""
+        require_extensions()
+        server = self.settings.server
+        plane = self._data_plane()
+        self._listener = Listener(
+            plane,
+            plane.refuse,
+            most=server.max_connections,
+            most_per_address=server.max_connections_per_address,
+            options={
+                "header_timeout": server.header_timeout,
+                "keepalive_timeout": server.keep_alive,
+                "access_log": None,
+                "lingering_time": 2.0,
+                "auto_decompress": False,
+            },
+        )
+        loop = asyncio.get_running_loop()
+        data = bind(*server.address)
+        self._servers.append(await loop.create_server(self._listener, sock=data, ssl=_tls(self.settings)))
+        admin = bind(*server.admin_address)
+        self._runner = web.AppRunner(admin_app(self.metrics), access_log=None)
+        await self._runner.setup()
+        await web.SockSite(self._runner, admin).start()
+        self._lag.start()
+        self._ready = True
+        scheme = "http" if server.tls is None else "https"
+        return Ready(
+            _url(scheme, server.address.host, data.getsockname()[1]),
+            _url("http", server.admin_address.host, admin.getsockname()[1]),
+            list(self.upstreams),
+            list(self.table.targets),
+        )
+
+    async def stop(self) -> None:
+        """Stop accepting, let running requests finish within the grace time, close the rest."""
+        self._ready = False
+        self._lag.stop()
+        for server in self._servers:
+            server.close()
+        if self._listener is not None:
+            await self._listener.shutdown(self.settings.server.grace)
+        for upstream in self.upstreams.values():
+            await upstream.transport.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+def build_upstream(name: str, section: Section, environ: Mapping[str, str], clock: Clock) -> Upstream:
+    """A provider of the kind that its section names, with its transport and its credentials."""
+    kind: Any = providers.kinds()[getattr(section, "kind", name)]
+    provider = kind(section)
+    if not isinstance(section, NetworkSettings):
+        own = getattr(provider, "transport", None)
+        if own is None:
+            raise TypeError(f"the provider kind {kind.__name__} has neither network settings nor a transport of its own")
+        return Upstream(name, provider, own(clock), Timeouts(first_token=None), Timeouts())
+    transport = ClientTransport(
+        connections=section.pool.connections,
+        keep_alive=section.pool.keep_alive,
+        header_limit=section.limits.header,
+        body_limit=section.limits.body,
+        allow_private=section.allow_private,
+    )
+    return Upstream(
+        name,
+        provider,
+        transport,
+        section.timeouts.decided(stream=False),
+        section.timeouts.decided(stream=True),
+        section.limits.body,
+        tuple(_credentials(name, section, environ)),
+    )
+
+
+def _credentials(name: str, section: NetworkSettings, environ: Mapping[str, str]) -> list[Credential]:
+    found = []
+    for reference in section.references:
+        try:
+            found.append(Credential(reference, resolve(reference, environ)))
+        except SecretError as error:
+            structlog.get_logger().warning("credential_missing", provider=name, reference=reference, reason=str(error))
+    return found
+
+
+def serve(settings: Settings, *, ready: Callable[[Ready], None]) -> int:
+    """Run until SIGTERM or SIGINT; `ready` is told once requests can come. Returns the exit status."""
+    log.configure(pretty=sys.stderr.isatty())
+    return uvloop.run(_serve(settings, ready))
+
+
+async def _serve(settings: Settings, ready: Callable[[Ready], None]) -> int:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    gateway = Gateway(settings, environ=os.environ, emit=_emitter())
+    try:
+        ready(await gateway.start())
+        await stopped.wait()
+    finally:
+        await gateway.stop()
+    return 0
+
+
+def _emitter() -> Emit:
+    logger = structlog.get_logger()
+
+    def emit(fields: dict[str, Any]) -> None:
+        logger.info(**fields)
+
+    return emit
+
+
+def _report(error: BaseException, call_id: str) -> None:
+    """A bug: where it is and of what type, without its text, which may hold a client's bytes."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace is not None else "?"
+    structlog.get_logger().error("unforeseen", id=call_id, error=type(error).__name__, place=place)
+
+
+def require_extensions() -> None:
+    """aiohttp without its C parser costs many times more, and is another parser than the one that was tested. Raises RuntimeError."""
+    if http.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise RuntimeError("aiohttp was installed without its C extensions; install a binary wheel of it, or build one with a C compiler")
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    tls = settings.server.tls
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls.certificate.removeprefix("file:"), tls.key.removeprefix("file:"))
+    return context
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,89 @@
+"""Which models there are: the table that requests are routed by, and the list that clients are shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from policies.route import Table
+from proxy.core.call import Call, Target, Timeouts
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import Clock, UpstreamRequest
+from proxy.dispatch import Upstream
+from proxy.settings import SIMULATED, Settings
+from proxy.stream import Watch, read_whole
+
+#: A provider's own list is asked for at most this often, in seconds.
+_LIST_LASTS = 60.0
+_LIST_LIMIT = 8 * 2**20
+_PATIENCE = Timeouts(connect=2.0, first_token=5.0, idle=5.0, total=8.0)
+
+
+def table_of(settings: Settings) -> Table:
+    """The routing table that the configuration describes. Without a `models` section every name goes to the default provider."""
+    real = [name for name in settings.providers if name != SIMULATED]
+    default = settings.default_provider or (real[0] if real else SIMULATED if SIMULATED in settings.providers else None)
+    targets = {name: Target(entry.provider, entry.model or name, name) for name, entry in (settings.models or {}).items()}
+    if SIMULATED in settings.providers:
+        targets.setdefault(SIMULATED, Target(SIMULATED, SIMULATED, SIMULATED))
+    is_open = settings.models is None and default is not None and default != SIMULATED
+    return Table(targets, frozenset(settings.providers), default, open=is_open)
+
+
+class Catalogue:
+    """Lists models by public name: the table's, and, of an open table, what the default provider says that it has."""
+
+    def __init__(self, table: Table, upstreams: Mapping[str, Upstream], clock: Clock) -> None:
+        self._table = table
+        self._upstreams = upstreams
+        self._clock = clock
+        self._created = int(clock.time())
+        self._listed: dict[str, dict[str, Any]] = {}
+        self._listed_at: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def __call__(self) -> Mapping[str, dict[str, Any]]:
+        own = {name: self._model(name, target) for name, target in self._table.targets.items()}
+        return {**await self._provided(), **own} if self._table.open else own
+
+    def _model(self, name: str, target: Target) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": target.provider}
+
+    async def _provided(self) -> dict[str, dict[str, Any]]:
+        async with self._lock:
+            now = self._clock.monotonic()
+            if self._listed_at is None or now - self._listed_at > _LIST_LASTS:
+                upstream = self._upstreams[self._table.default or ""]
+                try:
+                    self._listed = await listed_by(upstream, self._clock)
+                    self._listed_at = now
+                except UpstreamError:
+                    # A provider that does not answer keeps the list that it gave last; the request for a model will tell what is wrong.
+                    pass
+            return self._listed
+
+
+async def listed_by(upstream: Upstream, clock: Clock) -> dict[str, dict[str, Any]]:
+    """A provider's own list of models, by id. Raises UpstreamError."""
+    call = Call("list", "models", "GET", "/models", "", {}, clock.monotonic(), _no_body)
+    request: UpstreamRequest = upstream.provider.encode(call, Target(upstream.name, None, credential=upstream.credential()))
+    response = await upstream.transport.send(request, _PATIENCE)
+    watch = Watch(clock, response, _PATIENCE, clock.monotonic())
+    try:
+        body = await read_whole(response, _LIST_LIMIT, watch)
+        if response.status != 200:  # noqa: PLR2004
+            raise upstream.provider.decode_error(response, body)
+        found = orjson.loads(body)
+        return {model["id"]: model for model in found["data"] if isinstance(model, dict) and isinstance(model.get("id"), str)}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise UpstreamError("invalid_response", "The provider's list of models is no list.") from None
+    finally:
+        watch.stop()
+        response.close()
+
+
+async def _no_body(_call: Call) -> None:
+    """A list is asked for without a body."""

@@ -1,0 +1,139 @@
+"""One client request, from its first header to its record."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `id` is what records show; it is never a key."""
+
+    id: str = "anonymous"
+
+
+ANONYMOUS = Principal()
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A provider's key. `id` is the reference that it came from, safe to show; `secret` is not."""
+
+    id: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who serves: a configured provider's name, the model's name there, and the credential to use.
+
+    `public` is the configured public name (the only model name that is used as a metric's label); None where the client addressed
+    `provider/model` itself or the route names no model.
+    """
+
+    provider: str
+    model: str | None
+    public: str | None = None
+    credential: Credential | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; None is no limit. Sources: `providers.<name>.timeouts`, narrowed by the client's own deadline.
+
+    connect: name resolution, TCP and TLS. first_token: from sending to the first content. idle: between two contents. total: the whole attempt.
+    """
+
+    connect: float | None = 5.0
+    first_token: float | None = 60.0
+    idle: float | None = 30.0
+    total: float | None = 600.0
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer. `reported` is False for an estimate. Cached tokens are part of `prompt`, reasoning tokens of `completion`."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    reported: bool = False
+
+    @property
+    def provenance(self) -> str:
+        return "reported" if self.reported else "estimated"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one target. Times are `Clock.monotonic()` seconds."""
+
+    target: Target
+    started: float
+    ended: float | None = None
+    error: str | None = None
+
+
+class Content(Protocol):
+    """A body that is passed on as it arrives (multipart, binary). It can be read once. `length` is in bytes, None where it was not announced."""
+
+    length: int | None
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def named(self, model: str) -> Content:
+        """The same body, its `model` field replaced."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request on its way through the policies.
+
+    id            `req_…`, shown to the client as `x-request-id`
+    operation     what is asked: `chat`, `completion`, `embedding`, `models`, or a pass-through group such as `responses`, `files`
+    method, path  of the upstream request; the path is relative to the provider's base URL and never has `/v1`
+    headers       the client's, case-insensitive, read only
+    receive       reads and checks the body; the pipeline awaits it once the caller is known, so nothing is read for a stranger
+    raw, body     the body's bytes as they came, and the object that they hold; both empty until `receive`
+    content       a body that is streamed instead
+    started       `Clock.monotonic()` when the head had arrived
+    deadline      `Clock.monotonic()` by which the answer must be complete, or None
+    upstream_seconds  waited for providers until the answer was in hand
+    overhead      seconds that the gateway itself added before the answer began
+    tokens_seen   contents of a stream so far, about one token each
+    """
+
+    id: str
+    operation: str
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    started: float
+    receive: Callable[[Call], Awaitable[None]]
+    raw: bytes = b""
+    body: dict[str, Any] = field(default_factory=dict)
+    content: Content | None = None
+    model: str | None = None
+    stream: bool = False
+    principal: Principal = ANONYMOUS
+    target: Target | None = None
+    timeouts: Timeouts | None = None
+    deadline: float | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    usage: Usage | None = None
+    upstream_seconds: float = 0.0
+    overhead: float = 0.0
+    first_token: float | None = None
+    last_token: float | None = None
+    tokens_seen: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def estimated_usage(self) -> Usage:
+        """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""
+        return Usage(prompt=(len(self.raw) + 3) // 4, completion=self.tokens_seen)

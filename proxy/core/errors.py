@@ -1,0 +1,153 @@
+"""What can go wrong, as one tree. Each error says whose fault it is, what the client sees, and whether another try may help.
+
+    GatewayError
+    ├── ClientError            the request is at fault: the client must change it
+    │   └── ClientDisconnected the client left; nobody is there to be told (recorded as 499)
+    ├── CapacityError          the gateway cannot take this now: the client may come back
+    └── UpstreamError          a provider failed; `kind` names how, and is the metric's label
+        └── StreamError        it failed after content had gone out: told by an event, never repaired
+
+Anything outside this tree that reaches the edge is a bug: it becomes an opaque 500 with the request's id.
+Shapes and codes: OpenAI's error object, https://platform.openai.com/docs/guides/error-codes
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """An answer that is not the one asked for.
+
+    `message`, `type`, `param` and `code` are what the client may read: they are the whole allow-list, so nothing secret goes into
+    them. `retry_after` is in seconds. `detail` is for the log only.
+    """
+
+    fault: str = "gateway"
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = "internal_error"
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str | None = None,  # noqa: A002 - the wire's own name
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if status is not None:
+            self.status = status
+        if type is not None:
+            self.type = type
+        if code is not None:
+            self.code = code
+        self.param = param
+        self.retry_after = retry_after
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword arguments do not survive copying by default.
+        return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+
+
+def _rebuild(kind: type[GatewayError], message: str, state: dict[str, object]) -> GatewayError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class ClientError(GatewayError):
+    """The request cannot be served as it stands."""
+
+    fault = "client"
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
+
+    @property
+    def closes_connection(self) -> bool:
+        """Whether bytes of this request may still be on their way, so that the connection cannot be used again."""
+        return self.status == 413
+
+
+class ClientDisconnected(ClientError):
+    status = 499
+    code = "client_disconnected"
+
+
+class CapacityError(GatewayError):
+    """Full, draining, or failing to reach what it needs: not the client's fault, and worth another try later."""
+
+    status = 503
+    code = "overloaded"
+    retryable = True
+
+
+#: kind -> (status, type, whether a retry or another target may help). Rows of docs/faults.md.
+UPSTREAM_KINDS: dict[str, tuple[int, str, bool]] = {
+    "connect_failed": (502, "server_error", True),
+    "dns": (502, "server_error", True),
+    "tls": (502, "server_error", False),
+    "reset": (502, "server_error", True),
+    "bad_upstream": (502, "server_error", True),
+    "upstream_timeout": (504, "server_error", True),
+    "connect_timeout": (504, "server_error", True),
+    "invalid_response": (502, "server_error", True),
+    "response_too_large": (502, "server_error", False),
+    "provider_auth": (502, "server_error", False),
+    "rate_limit_exceeded": (429, "requests", True),
+    "insufficient_quota": (429, "insufficient_quota", False),
+    "overloaded": (503, "server_error", True),
+    "server_error": (500, "server_error", True),
+    "rejected": (400, "invalid_request_error", False),
+    "stream_interrupted": (502, "server_error", True),
+    "stream_truncated": (502, "server_error", True),
+}
+
+
+class UpstreamError(GatewayError):
+    """A provider's failure, in our words.
+
+    `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
+    begun to work on (and charge for) the request.
+    """
+
+    fault = "upstream"
+
+    def __init__(  # noqa: PLR0913 - one keyword per field of the wire's error object
+        self,
+        kind: str,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str | None = None,  # noqa: A002
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        detail: str | None = None,
+        reached: bool = True,
+    ) -> None:
+        default_status, default_type, retryable = UPSTREAM_KINDS[kind]
+        super().__init__(
+            message,
+            status=status or default_status,
+            type=type or default_type,
+            code=code,
+            param=param,
+            retry_after=retry_after,
+            detail=detail,
+        )
+        self.kind = kind
+        self.code = code if code is not None else kind
+        self.retryable = retryable
+        self.reached = reached
+
+
+class StreamError(UpstreamError):
+    """A stream that had begun and could not be finished. It reaches the client as one error event, without `[DONE]`."""

@@ -1,0 +1,124 @@
+"""The seams: what a policy, a provider, a transport and a clock must be. Structural, so nothing needs to be inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from proxy.core.call import Call, Content, Target, Timeouts, Usage
+from proxy.core.errors import UpstreamError
+from proxy.core.metrics import Registry
+from proxy.core.reply import Reply
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
+
+#: One record of the log: allow-listed fields only.
+Emit: TypeAlias = Callable[[dict[str, Any]], None]
+
+
+class Clock(Protocol):
+    """Where time comes from. Deadlines are monotonic, so a wall clock that jumps moves none of them."""
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary origin."""
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a policy may be given to work with: `Policy(settings, services)`."""
+
+    clock: Clock
+    metrics: Registry
+    emit: Emit
+
+
+class Policy(Protocol):
+    """One concern of a request. It may answer itself, change the call, await `call_next` any number of times, and wrap the reply."""
+
+    async def __call__(self, call: Call, call_next: Handler) -> Reply: ...
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """What goes to a provider. `url` is absolute and comes from configuration; `headers` have lower-case names.
+
+    `body` is bytes, or the client's content where that is passed on as it arrives.
+    """
+
+    method: str
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | Content = b""
+
+
+@runtime_checkable
+class UpstreamResponse(Protocol):
+    """A provider's answer whose head has arrived. Header names are lower case; a repeated header is joined by `, `."""
+
+    status: int
+    headers: dict[str, str]
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body as they came, `b""` at its end. Raises UpstreamError (`reset`, `bad_upstream`, or what `fail` was given)."""
+
+    def fail(self, error: UpstreamError) -> None:
+        """Make a pending or the next `receive` raise `error`."""
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else close it. Never awaits; idempotent."""
+
+
+class Transport(Protocol):
+    """Bytes to and from one provider. It bounds what it waits for by `timeouts` until the head is there, and translates every foreign exception."""
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        """Send and wait for the head. Raises UpstreamError only. Cancelling it closes the connection."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class StreamDecoder(Protocol):
+    """A provider's event stream, made into OpenAI's. Pure: bytes in, whole events out.
+
+    usage     as last reported, None so far
+    tokens    contents decoded so far (about one token each): the estimate where a provider reports none
+    started   content has begun: what was decoded so far may go to the client, and that is the commit point
+    done      the end was seen; nothing further will be decoded
+    failure   what broke the stream: an error event, nonsense, a cut. The events before it have been handed out, wherever the bytes were split
+    """
+
+    usage: Usage | None
+    tokens: int
+    started: bool
+    done: bool
+    failure: UpstreamError | None
+
+    def feed(self, data: bytes) -> bytes:
+        """The client's events that `data` completed. Never raises; once `failure` is set, it is not called again."""
+
+    def eof(self) -> bytes:
+        """What remains to be sent when the provider has closed the stream."""
+
+
+class LLMProvider(Protocol):
+    """One provider's dialect, sans-io: values in, values out; no session, no clock, no environment.
+
+    It is built from its own settings by the factory (`providers.build`) and shared by all requests, so it keeps no state of any of them.
+    """
+
+    def encode(self, call: Call, target: Target) -> UpstreamRequest:
+        """The provider's request for `call`, authenticated. Raises ClientError for what the provider cannot do."""
+
+    def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
+        """The client's answer for a whole 2xx `body`; sets `call.usage`. Raises UpstreamError for an error in disguise or nonsense."""
+
+    def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
+        """What an answer outside 2xx means; returned, not raised."""
+
+    def stream_decoder(self, call: Call) -> StreamDecoder:
+        """A fresh decoder for the event stream that answers `call`."""

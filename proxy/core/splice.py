@@ -1,0 +1,79 @@
+"""Changes to a JSON object's members in its own bytes, everything else left as it came: order, spacing, unknown fields, number spellings.
+
+The bytes must be one valid JSON object (the edge has parsed them); what they mean is not checked again here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
+_SPACE = b" \t\r\n"
+
+
+def set_member(raw: bytes, key: str, value: bytes, *, present: bool) -> bytes:
+    """`raw` with the top-level member `key` set to `value` (JSON bytes). `present` says whether it has that member already."""
+    if not present:
+        start = raw.index(b"{") + 1
+        comma = b"" if raw[start:].lstrip(_SPACE).startswith(b"}") else b","
+        return b'%b"%b":%b%b%b' % (raw[:start], key.encode(), value, comma, raw[start:])
+    spans = _lone_member(raw, key) or member_spans(raw, key)
+    for start, end in reversed(spans):
+        raw = raw[:start] + value + raw[end:]
+    return raw
+
+
+def remove_member(raw: bytes, key: str) -> bytes:
+    """`raw` without the top-level member `key`."""
+    while spans := member_spans(raw, key, whole=True):
+        start, end = spans[-1]
+        raw = raw[:start] + raw[end:]
+    return raw
+
+
+def _lone_member(raw: bytes, key: str) -> list[tuple[int, int]]:
+    """The span of a string member that can be found without reading all tokens: its quoted name occurs once, and no name is spelt with escapes."""
+    name = b'"%b"' % key.encode()
+    if raw.count(name) != 1 or b"\\u" in raw:
+        return []
+    match = re.compile(name + rb'\s*:\s*("[^"\\]*")').search(raw)
+    return [match.span(1)] if match else []
+
+
+def member_spans(raw: bytes, key: str, *, whole: bool = False) -> list[tuple[int, int]]:
+    """Where the values of the top-level member `key` stand, in order (duplicates are legal JSON).
+
+    With `whole`, the span takes in the name and one of the commas beside it, so that cutting it out leaves a valid object.
+    """
+    spans: list[tuple[int, int]] = []
+    depth = 0
+    name: bytes | None = None
+    name_start = value_start = previous_comma = -1
+    for token in _TOKEN.finditer(raw):
+        kind = raw[token.start() : token.start() + 1]
+        if kind in b"{[":
+            depth += 1
+        elif depth == 1 and kind in b",}":
+            if name is not None and value_start >= 0 and json.loads(name) == key:
+                if not whole:
+                    spans.append(_trimmed(raw, value_start, token.start()))
+                elif previous_comma >= 0 and kind == b"}":
+                    spans.append((previous_comma, token.start()))
+                else:
+                    spans.append((name_start, token.end() if kind == b"," else token.start()))
+            previous_comma = token.start() if kind == b"," else previous_comma
+            name, value_start = None, -1
+            depth -= kind == b"}"
+        elif kind in b"}]":
+            depth -= 1
+        elif depth == 1 and kind == b'"' and name is None:
+            name, name_start = token[0], token.start()
+        elif depth == 1 and kind == b":" and value_start < 0:
+            value_start = token.end()
+    return spans
+
+
+def _trimmed(raw: bytes, start: int, end: int) -> tuple[int, int]:
+    value = raw[start:end]
+    return start + len(value) - len(value.lstrip(_SPACE)), end - (len(value) - len(value.rstrip(_SPACE)))

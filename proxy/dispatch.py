@@ -1,0 +1,179 @@
+"""One attempt: target → encode → transport → decode. Innermost of the pipeline."""
+
+from __future__ import annotations
+
+import itertools
+from asyncio import CancelledError
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
+from proxy.core.errors import UpstreamError
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Clock, LLMProvider, Transport, UpstreamResponse
+from proxy.core.reply import Reply
+from proxy.stream import EventStream, Watch, read_some, read_whole, relayed
+
+#: Upstream headers that the client may see.
+SHOWN = (
+    "content-type",
+    "content-disposition",
+    "content-range",
+    "accept-ranges",
+    "openai-processing-ms",
+    "openai-version",
+    "openai-model",
+    "retry-after",
+    "retry-after-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+)
+
+#: Operations whose whole answers are read, checked for errors in disguise, and asked for their usage. All others stream through.
+CHECKED = frozenset({"chat", "completion", "embedding", "responses"})
+
+#: Failures after which the provider may have done (and charged for) work whose outcome never arrived.
+MAY_HAVE_CHARGED = frozenset(
+    {"reset", "bad_upstream", "upstream_timeout", "invalid_response", "response_too_large", "stream_interrupted", "stream_truncated"}
+)
+
+_ERROR_BODY_LIMIT = 256 * 1024
+
+
+@dataclass(slots=True)
+class Upstream:
+    """A configured provider, ready to be used. `timeouts` are decided by whether the client streams."""
+
+    name: str
+    provider: LLMProvider
+    transport: Transport
+    whole_timeouts: Timeouts = Timeouts(first_token=None)
+    stream_timeouts: Timeouts = Timeouts()
+    body_limit: int = 64 * 2**20
+    credentials: tuple[Credential, ...] = ()
+    _turns: itertools.count[int] = field(default_factory=itertools.count)
+
+    def timeouts(self, call: Call) -> Timeouts:
+        return self.stream_timeouts if call.stream else self.whole_timeouts
+
+    def credential(self) -> Credential | None:
+        """The next credential in turn."""
+        if len(self.credentials) < 2:  # noqa: PLR2004 - with one there is no turn to take
+            return self.credentials[0] if self.credentials else None
+        return self.credentials[next(self._turns) % len(self.credentials)]
+
+
+class Dispatch:
+    """The innermost handler. Of a stream it hands on nothing before content has begun: until then the caller may still retry or fall back."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream], clock: Clock, metrics: Registry) -> None:
+        self._upstreams = upstreams
+        self._clock = clock
+        self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
+
+    async def __call__(self, call: Call) -> Reply:
+        target = call.target
+        if target is None:
+            raise LookupError("a call reached dispatch without a target: the route policy is missing")
+        upstream = self._upstreams[target.provider]
+        if target.credential is None and upstream.credentials:
+            call.target = target = replace(target, credential=upstream.credential())
+        attempt = Attempt(target, self._clock.monotonic())
+        call.attempts.append(attempt)
+        try:
+            return await self._attempt(call, target, upstream, attempt.started)
+        except UpstreamError as error:
+            attempt.error = error.kind
+            self._note(call, error, target.credential)
+            raise
+        except CancelledError:
+            call.usage = call.estimated_usage()
+            raise
+        finally:
+            attempt.ended = self._clock.monotonic()
+            call.upstream_seconds += attempt.ended - attempt.started
+
+    def _note(self, call: Call, error: UpstreamError, credential: Credential | None) -> None:
+        """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""
+        self._failures.labels(call.attempts[-1].target.provider, error.kind).value += 1
+        if error.kind in MAY_HAVE_CHARGED and error.reached:
+            call.usage = call.estimated_usage()
+        if credential is not None:
+            error.message = error.message.replace(credential.secret, "***")
+
+    async def _attempt(self, call: Call, target: Target, upstream: Upstream, started: float) -> Reply:
+        request = upstream.provider.encode(call, target)
+        timeouts = call.timeouts or upstream.timeouts(call)
+        response = await upstream.transport.send(request, timeouts)
+        watch = Watch(self._clock, response, timeouts, started)
+        try:
+            return await self._answer(call, upstream, response, watch)
+        except BaseException:
+            watch.stop()
+            response.close()
+            raise
+
+    async def _answer(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        kind = response.headers.get("content-type", "")
+        if not 200 <= response.status < 300:  # noqa: PLR2004
+            raise upstream.provider.decode_error(response, await read_some(response, _ERROR_BODY_LIMIT, watch))
+        checked = call.operation in CHECKED and call.method == "POST"
+        if kind.startswith("text/event-stream") and (call.stream or not checked):
+            return await self._stream(call, upstream, response, watch)
+        if checked:
+            return await self._whole(call, upstream, response, watch)
+        if kind.startswith("text/html"):
+            raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
+        reply = Reply(response.status, shown(response), stream=relayed(response, watch))
+        length = response.headers.get("content-length")
+        if length is not None and "content-encoding" not in response.headers:
+            reply.headers["content-length"] = length
+        reply.on_close(partial(_release, response, watch))
+        return reply
+
+    async def _whole(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        kind = response.headers.get("content-type", "")
+        if "json" not in kind:
+            raise UpstreamError("bad_upstream", "The provider's answer is not JSON.", detail=kind[:80])
+        body = await read_whole(response, upstream.body_limit, watch)
+        reply = upstream.provider.decode(call, response, body)
+        if call.stream:
+            raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
+        reply.headers = shown(response)
+        _release(response, watch, None)
+        return reply
+
+    async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        decoder = upstream.provider.stream_decoder(call)
+        begun = b""
+        while not (decoder.started or decoder.done):
+            data = await response.receive()
+            begun += decoder.feed(data) if data else decoder.eof()
+            if decoder.failure is not None and not decoder.started:
+                raise decoder.failure
+            if not data:
+                break
+        call.tokens_seen = decoder.tokens
+        call.first_token = call.last_token = watch.began()
+        stream = EventStream(call, response, decoder, watch, begun)
+        stream.on_failure(partial(self._note, call, credential=call.target.credential if call.target else None))
+        reply = Reply(response.status, shown(response), stream=stream)
+        reply.headers["content-type"] = "text/event-stream; charset=utf-8"
+        reply.on_close(stream.close)
+        return reply
+
+
+def shown(response: UpstreamResponse) -> dict[str, str]:
+    """What of an answer's headers the client may see."""
+    received = response.headers
+    return {name: received[name] for name in SHOWN if name in received}
+
+
+def _release(response: UpstreamResponse, watch: Watch, _error: BaseException | None) -> None:
+    watch.stop()
+    response.close()

@@ -1,0 +1,75 @@
+"""The admin plane: metrics in Prometheus' text form, and health. On its own port, loopback by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from proxy.core.metrics import Registry
+
+
+class Exposition:
+    """A prometheus_client collector over our own counting."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for counter in self._registry.counters.values():
+            family = CounterMetricFamily(counter.name, counter.help, labels=counter.label_names)
+            for labels, child in counter.children.items():
+                family.add_metric(labels, child.value)
+            yield family
+        for gauge in self._registry.gauges.values():
+            gauge_family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.label_names)
+            for labels, child in gauge.children.items():
+                gauge_family.add_metric(labels, child.value)
+            yield gauge_family
+        for histogram in self._registry.histograms.values():
+            histogram_family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.label_names)
+            for labels, distribution in histogram.children.items():
+                histogram_family.add_metric(labels, list(_buckets(distribution.bounds, distribution.counts)), distribution.total)
+            yield histogram_family
+
+
+def _buckets(bounds: Sequence[float], counts: list[int]) -> Iterator[tuple[str, float]]:
+    seen = 0
+    for bound, count in zip([*bounds, float("inf")], counts, strict=True):
+        seen += count
+        yield ("+Inf" if bound == float("inf") else repr(float(bound))), float(seen)
+
+
+def collectors(registry: Registry) -> CollectorRegistry:
+    found = CollectorRegistry()
+    found.register(Exposition(registry))
+    ProcessCollector(registry=found)
+    PlatformCollector(registry=found)
+    return found
+
+
+def admin_app(registry: Registry) -> web.Application:
+    """The admin plane's application."""
+    found = collectors(registry)
+
+    async def metrics(request: web.Request) -> web.Response:
+        if "application/openmetrics-text" in request.headers.get("Accept", ""):
+            return web.Response(
+                body=openmetrics.generate_latest(found),  # type: ignore[no-untyped-call]
+                headers={"Content-Type": openmetrics.CONTENT_TYPE_LATEST},
+            )
+        return web.Response(body=generate_latest(found), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/healthz", health)
+    return app

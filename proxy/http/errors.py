@@ -1,0 +1,46 @@
+"""How an error looks on the wire. One function makes it, from the allow-list that `proxy.core.errors` describes."""
+
+from __future__ import annotations
+
+import orjson
+
+from proxy.core.errors import ClientError, GatewayError
+
+_UNFORESEEN = GatewayError("The gateway failed on this request. Its id is in the x-request-id header.")
+
+
+def shown(error: BaseException) -> GatewayError:
+    """The error that the client may see: itself if it is one of ours, else an opaque 500."""
+    return error if isinstance(error, GatewayError) else _UNFORESEEN
+
+
+def body(error: GatewayError) -> bytes:
+    """OpenAI's error object. Shape: `{"error": {"message", "type", "param", "code"}}`, with real nulls."""
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    try:
+        return orjson.dumps({"error": fields})
+    except orjson.JSONEncodeError:
+        fields["message"] = error.message.encode("utf-8", "replace").decode()
+        return orjson.dumps({"error": fields})
+
+
+def event(error: GatewayError, *, typed: bool = False) -> bytes:
+    """The same as the last event of a stream that broke; no `[DONE]` follows it. `typed` streams (the Responses API) name their events."""
+    if not typed:
+        return b"data: %b\n\n" % body(error)
+    fields = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+    return b"event: error\ndata: %b\n\n" % orjson.dumps({**fields, "error": orjson.loads(body(error))["error"]})
+
+
+def headers(error: GatewayError) -> dict[str, str]:
+    found = {"content-type": "application/json"}
+    if error.retry_after is not None:
+        found["retry-after"] = str(max(0, -int(-error.retry_after // 1)))
+        found["retry-after-ms"] = str(int(error.retry_after * 1000))
+    return found
+
+
+def unknown_route(path: str, allowed: tuple[str, ...]) -> ClientError:
+    if allowed:
+        return ClientError(f"This path takes {', '.join(allowed)}.", status=405, code="method_not_allowed")
+    return ClientError(f"There is no {path[:200]!r} here.", status=404, code="unknown_url")

@@ -1,0 +1,39 @@
+"""The list of models, answered here: what the configuration names, and what a provider without a list of ours says it has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from proxy.core.call import Call
+from proxy.core.errors import ClientError
+from proxy.core.protocols import Handler
+from proxy.core.reply import Reply
+
+#: Lists the models of providers, as OpenAI's model objects, by public name.
+Listing = Callable[[], Awaitable[Mapping[str, dict[str, Any]]]]
+
+
+class Models:
+    """`GET /v1/models` and `GET /v1/models/{id}`. Deleting a fine-tuned model goes on to its provider through `gateway`."""
+
+    def __init__(self, listing: Listing, gateway: Handler) -> None:
+        self._listing = listing
+        self._gateway = gateway
+
+    async def __call__(self, call: Call) -> Reply:
+        if call.method != "GET":
+            return await self._gateway(call)
+        listed = await self._listing()
+        name = call.path.removeprefix("/models").removeprefix("/")
+        if not name:
+            return _json({"object": "list", "data": list(listed.values())})
+        if name not in listed:
+            raise ClientError(f"The model {name[:200]!r} does not exist.", status=404, code="model_not_found", param="model")
+        return _json(listed[name])
+
+
+def _json(value: dict[str, Any]) -> Reply:
+    return Reply(200, {"content-type": "application/json"}, orjson.dumps(value))

@@ -1,0 +1,172 @@
+"""From a request's bytes to what a call needs of them. One JSON pass; only what the gateway uses is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from aiohttp import StreamReader
+
+from proxy.core.call import Call
+from proxy.core.errors import ClientDisconnected, ClientError
+
+MAX_DEPTH = 64
+
+#: Control characters never belong into a name that ends up in a header, a log line or a metric.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_FORM_MODEL = re.compile(
+    rb'content-disposition:\s*form-data;[^\r\n]*\bname="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n', re.IGNORECASE
+)
+_FORM_HEAD = 64 * 1024
+
+#: Operation -> the members that must be there, with what they must be.
+_REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
+    "chat": (("model", (str,), "a string"), ("messages", (list,), "an array of messages")),
+    "completion": (("model", (str,), "a string"),),
+    "embedding": (("model", (str,), "a string"), ("input", (str, list), "a string or an array")),
+}
+
+
+async def read_body(reader: StreamReader, *, limit: int, patience: float) -> bytes:
+    """A whole body. Raises ClientError: 413 past `limit` bytes, 408 after `patience` seconds without a byte."""
+    if reader.is_eof():
+        data = reader.read_nowait(-1)
+        if len(data) > limit:
+            raise too_large(limit)
+        return data
+    parts: list[bytes] = []
+    size = 0
+    while not reader.at_eof():
+        data = await _next(reader, patience)
+        size += len(data)
+        if size > limit:
+            raise too_large(limit)
+        parts.append(data)
+    return b"".join(parts)
+
+
+async def _next(reader: StreamReader, patience: float) -> bytes:
+    try:
+        async with asyncio.timeout(patience):
+            return await reader.readany()
+    except TimeoutError:
+        raise ClientError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        raise ClientDisconnected("The request's body broke off.") from None
+
+
+async def body_parts(reader: StreamReader, *, limit: int, patience: float) -> AsyncIterator[bytes]:
+    """A body (or what is left of it) as it comes. Raises as `read_body`."""
+    size = 0
+    while not reader.at_eof():
+        data = await _next(reader, patience)
+        size += len(data)
+        if size > limit:
+            raise too_large(limit)
+        if data:
+            yield data
+
+
+def too_large(limit: int) -> ClientError:
+    return ClientError(f"The request's body is larger than {limit} bytes.", status=413, code="request_too_large")
+
+
+def invalid_json(message: str) -> ClientError:
+    return ClientError(message, code="invalid_json")
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a body. Raises ClientError (400 `invalid_json`) for everything else, nesting deeper than 64 included."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        message = f"The request's body is not valid JSON: {error}" if raw else "The request has no body."
+        raise invalid_json(message) from None
+    except RecursionError:
+        raise invalid_json(f"The request's body is nested deeper than {MAX_DEPTH}.") from None
+    if not isinstance(value, dict):
+        raise invalid_json("The request's body is not a JSON object.")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise invalid_json(f"The request's body is nested deeper than {MAX_DEPTH}.")
+    return value
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in (outer.values() if type(outer) is dict else outer) if type(inner) in (dict, list)]
+        if not level:
+            return False
+    return True
+
+
+def read_members(call: Call, body: dict[str, Any]) -> None:
+    """Check and take what the gateway uses of a body. Raises ClientError that names the member."""
+    for name, kinds, expected in _REQUIRED.get(call.operation, ()):
+        value = body.get(name)
+        if value is None:
+            raise ClientError(f"You must provide the parameter {name!r}, {expected}.", param=name, code="missing_required_parameter")
+        if not isinstance(value, kinds):
+            raise ClientError(f"{name!r} must be {expected}.", param=name, code="invalid_type")
+    model = body.get("model")
+    if model is not None:
+        call.model = checked_model(model)
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise ClientError("'stream' must be true or false.", param="stream", code="invalid_type")
+    call.stream = stream is True
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise ClientError("'stream_options' must be an object.", param="stream_options", code="invalid_type")
+    call.body = body
+
+
+def checked_model(model: Any) -> str:
+    if not isinstance(model, str):
+        raise ClientError("'model' must be a string.", param="model", code="invalid_type")
+    if not model or len(model) > 256 or _CONTROL.search(model):  # noqa: PLR2004 - longer than any provider's
+        raise ClientError("'model' is no valid name.", param="model", code="invalid_value")
+    return model
+
+
+async def form_head(reader: StreamReader, *, patience: float) -> tuple[bytes, str | None]:
+    """The beginning of a multipart body, as far as its `model` field or 64 KiB, and that field's value."""
+    head = b""
+    while len(head) < _FORM_HEAD and not reader.at_eof():
+        head += await _next(reader, patience)
+        match = _FORM_MODEL.search(head)
+        if match:
+            return head, match[1].decode("utf-8", "replace")
+    return head, None
+
+
+def with_form_model(head: bytes, model: str) -> bytes:
+    """`head` with the value of its `model` field replaced."""
+    match = _FORM_MODEL.search(head)
+    return head if match is None else head[: match.start(1)] + model.encode() + head[match.end(1) :]
+
+
+class FormContent:
+    """A client's body as it arrives, its beginning read already; see `proxy.core.call.Content`."""
+
+    def __init__(self, head: bytes, rest: AsyncIterator[bytes], length: int | None) -> None:
+        self.length = length
+        self._head = head
+        self._rest = rest
+
+    def named(self, model: str) -> FormContent:
+        head = with_form_model(self._head, model)
+        length = None if self.length is None else self.length + len(head) - len(self._head)
+        return FormContent(head, self._rest, length)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._head:
+            yield self._head
+        async for part in self._rest:
+            yield part

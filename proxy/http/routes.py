@@ -1,0 +1,242 @@
+"""What a client may ask, as one literal table: operation, methods, path. Whatever is not in it is refused.
+
+The pass-through routes are those of OpenAI's published API description (https://github.com/openai/openai-openapi), realtime left out: it is not HTTP.
+The operation groups routes for the record and for what a key may be granted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_TABLE = """
+chat            POST             /chat/completions
+completion      POST             /completions
+embedding       POST             /embeddings
+models          GET              /models
+models          GET,DELETE       /models/{model}
+
+stored_chat     GET              /chat/completions
+stored_chat     GET,POST,DELETE  /chat/completions/{completion_id}
+stored_chat     GET              /chat/completions/{completion_id}/messages
+
+responses       POST             /responses
+responses       POST             /responses/compact
+responses       POST             /responses/input_tokens
+stored_response GET,DELETE       /responses/{response_id}
+stored_response POST             /responses/{response_id}/cancel
+stored_response GET              /responses/{response_id}/input_items
+conversations   POST             /conversations
+conversations   GET,POST,DELETE  /conversations/{conversation_id}
+conversations   GET,POST         /conversations/{conversation_id}/items
+conversations   GET,DELETE       /conversations/{conversation_id}/items/{item_id}
+
+audio           POST             /audio/speech
+audio           POST             /audio/transcriptions
+audio           POST             /audio/translations
+audio           POST             /audio/voices
+audio           GET,POST         /audio/voice_consents
+audio           GET,POST,DELETE  /audio/voice_consents/{consent_id}
+images          POST             /images/generations
+images          POST             /images/edits
+images          POST             /images/variations
+moderations     POST             /moderations
+moderations     POST             /content_provenance_checks
+videos          GET,POST         /videos
+videos          POST             /videos/characters
+videos          GET              /videos/characters/{character_id}
+videos          POST             /videos/edits
+videos          POST             /videos/extensions
+videos          GET,DELETE       /videos/{video_id}
+videos          GET              /videos/{video_id}/content
+videos          POST             /videos/{video_id}/remix
+
+files           GET,POST         /files
+files           GET,DELETE       /files/{file_id}
+files           GET              /files/{file_id}/content
+uploads         POST             /uploads
+uploads         POST             /uploads/{upload_id}/cancel
+uploads         POST             /uploads/{upload_id}/complete
+uploads         POST             /uploads/{upload_id}/parts
+batches         GET,POST         /batches
+batches         GET              /batches/{batch_id}
+batches         POST             /batches/{batch_id}/cancel
+
+vector_stores   GET,POST         /vector_stores
+vector_stores   GET,POST,DELETE  /vector_stores/{vector_store_id}
+vector_stores   POST             /vector_stores/{vector_store_id}/file_batches
+vector_stores   GET              /vector_stores/{vector_store_id}/file_batches/{batch_id}
+vector_stores   POST             /vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel
+vector_stores   GET              /vector_stores/{vector_store_id}/file_batches/{batch_id}/files
+vector_stores   GET,POST         /vector_stores/{vector_store_id}/files
+vector_stores   GET,POST,DELETE  /vector_stores/{vector_store_id}/files/{file_id}
+vector_stores   GET              /vector_stores/{vector_store_id}/files/{file_id}/content
+vector_stores   POST             /vector_stores/{vector_store_id}/search
+
+fine_tuning     POST             /fine_tuning/alpha/graders/run
+fine_tuning     POST             /fine_tuning/alpha/graders/validate
+fine_tuning     GET,POST         /fine_tuning/checkpoints/{checkpoint}/permissions
+fine_tuning     DELETE           /fine_tuning/checkpoints/{checkpoint}/permissions/{permission_id}
+fine_tuning     GET,POST         /fine_tuning/jobs
+fine_tuning     GET              /fine_tuning/jobs/{job_id}
+fine_tuning     POST             /fine_tuning/jobs/{job_id}/cancel
+fine_tuning     GET              /fine_tuning/jobs/{job_id}/checkpoints
+fine_tuning     GET              /fine_tuning/jobs/{job_id}/events
+fine_tuning     POST             /fine_tuning/jobs/{job_id}/pause
+fine_tuning     POST             /fine_tuning/jobs/{job_id}/resume
+
+assistants      GET,POST         /assistants
+assistants      GET,POST,DELETE  /assistants/{assistant_id}
+assistants      POST             /threads
+assistants      POST             /threads/runs
+assistants      GET,POST,DELETE  /threads/{thread_id}
+assistants      GET,POST         /threads/{thread_id}/messages
+assistants      GET,POST,DELETE  /threads/{thread_id}/messages/{message_id}
+assistants      GET,POST         /threads/{thread_id}/runs
+assistants      GET,POST         /threads/{thread_id}/runs/{run_id}
+assistants      POST             /threads/{thread_id}/runs/{run_id}/cancel
+assistants      GET              /threads/{thread_id}/runs/{run_id}/steps
+assistants      GET              /threads/{thread_id}/runs/{run_id}/steps/{step_id}
+assistants      POST             /threads/{thread_id}/runs/{run_id}/submit_tool_outputs
+chatkit         POST             /chatkit/sessions
+chatkit         POST             /chatkit/sessions/{session_id}/cancel
+chatkit         GET              /chatkit/threads
+chatkit         GET,DELETE       /chatkit/threads/{thread_id}
+chatkit         GET              /chatkit/threads/{thread_id}/items
+
+containers      GET,POST         /containers
+containers      GET,DELETE       /containers/{container_id}
+containers      GET,POST         /containers/{container_id}/files
+containers      GET,DELETE       /containers/{container_id}/files/{file_id}
+containers      GET              /containers/{container_id}/files/{file_id}/content
+skills          GET,POST         /skills
+skills          GET,POST,DELETE  /skills/{skill_id}
+skills          GET              /skills/{skill_id}/content
+skills          GET,POST         /skills/{skill_id}/versions
+skills          GET,DELETE       /skills/{skill_id}/versions/{version}
+skills          GET              /skills/{skill_id}/versions/{version}/content
+evals           GET,POST         /evals
+evals           GET,POST,DELETE  /evals/{eval_id}
+evals           GET,POST         /evals/{eval_id}/runs
+evals           GET,POST,DELETE  /evals/{eval_id}/runs/{run_id}
+evals           GET              /evals/{eval_id}/runs/{run_id}/output_items
+evals           GET              /evals/{eval_id}/runs/{run_id}/output_items/{item_id}
+
+organization    GET,POST         /organization/admin_api_keys
+organization    GET,DELETE       /organization/admin_api_keys/{key_id}
+organization    GET              /organization/audit_logs
+organization    GET,POST         /organization/certificates
+organization    POST             /organization/certificates/activate
+organization    POST             /organization/certificates/deactivate
+organization    GET,POST,DELETE  /organization/certificates/{certificate_id}
+organization    GET              /organization/costs
+organization    GET,POST         /organization/data_retention
+organization    GET,POST         /organization/groups
+organization    GET,POST,DELETE  /organization/groups/{group_id}
+organization    GET,POST         /organization/groups/{group_id}/roles
+organization    GET,DELETE       /organization/groups/{group_id}/roles/{role_id}
+organization    GET,POST         /organization/groups/{group_id}/users
+organization    GET,DELETE       /organization/groups/{group_id}/users/{user_id}
+organization    GET,POST         /organization/invites
+organization    GET,DELETE       /organization/invites/{invite_id}
+organization    GET,POST         /organization/projects
+organization    GET,POST         /organization/projects/{project_id}
+organization    GET              /organization/projects/{project_id}/api_keys
+organization    GET,DELETE       /organization/projects/{project_id}/api_keys/{api_key_id}
+organization    POST             /organization/projects/{project_id}/archive
+organization    GET              /organization/projects/{project_id}/certificates
+organization    POST             /organization/projects/{project_id}/certificates/activate
+organization    POST             /organization/projects/{project_id}/certificates/deactivate
+organization    GET,POST         /organization/projects/{project_id}/data_retention
+organization    GET,POST         /organization/projects/{project_id}/groups
+organization    GET,DELETE       /organization/projects/{project_id}/groups/{group_id}
+organization    GET,POST         /organization/projects/{project_id}/hosted_tool_permissions
+organization    GET,POST,DELETE  /organization/projects/{project_id}/model_permissions
+organization    GET              /organization/projects/{project_id}/rate_limits
+organization    POST             /organization/projects/{project_id}/rate_limits/{rate_limit_id}
+organization    GET,POST         /organization/projects/{project_id}/service_accounts
+organization    GET,POST,DELETE  /organization/projects/{project_id}/service_accounts/{account_id}
+organization    POST             /organization/projects/{project_id}/service_accounts/{account_id}/api_keys
+organization    GET,POST         /organization/projects/{project_id}/spend_alerts
+organization    GET,POST,DELETE  /organization/projects/{project_id}/spend_alerts/{alert_id}
+organization    GET,POST,DELETE  /organization/projects/{project_id}/spend_limit
+organization    GET,POST         /organization/projects/{project_id}/users
+organization    GET,POST,DELETE  /organization/projects/{project_id}/users/{user_id}
+organization    GET,POST         /organization/roles
+organization    GET,POST,DELETE  /organization/roles/{role_id}
+organization    GET,POST         /organization/spend_alerts
+organization    GET,POST,DELETE  /organization/spend_alerts/{alert_id}
+organization    GET,POST,DELETE  /organization/spend_limit
+organization    GET              /organization/usage/{kind}
+organization    GET              /organization/users
+organization    GET,POST,DELETE  /organization/users/{user_id}
+organization    GET,POST         /organization/users/{user_id}/roles
+organization    GET,DELETE       /organization/users/{user_id}/roles/{role_id}
+organization    GET,POST         /projects/{project_id}/groups/{group_id}/roles
+organization    GET,DELETE       /projects/{project_id}/groups/{group_id}/roles/{role_id}
+organization    GET,POST         /projects/{project_id}/roles
+organization    GET,POST,DELETE  /projects/{project_id}/roles/{role_id}
+organization    GET,POST         /projects/{project_id}/users/{user_id}/roles
+organization    GET,DELETE       /projects/{project_id}/users/{user_id}/roles/{role_id}
+"""
+
+_PLACEHOLDER = re.compile(r"\\\{(\w+)\\\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the table. `path` is what a request that matched it asked for, without `/v1`."""
+
+    operation: str
+    path: str
+
+
+def _rows() -> list[tuple[str, tuple[str, ...], str]]:
+    rows = [line.split() for line in _TABLE.splitlines() if line.strip()]
+    return [(operation, tuple(methods.split(",")), path) for operation, methods, path in rows]
+
+
+ROWS = _rows()
+OPERATIONS = tuple(dict.fromkeys(operation for operation, _, _ in ROWS))
+
+_EXACT: dict[str, dict[str, Route]] = {}
+_TEMPLATES: dict[str, list[tuple[re.Pattern[str], dict[str, str]]]] = {}
+
+
+def _fill() -> None:
+    templates: dict[str, dict[str, str]] = {}
+    for operation, methods, path in ROWS:
+        if "{" in path:
+            templates.setdefault(path, {}).update(dict.fromkeys(methods, operation))
+            continue
+        for prefix in ("", "/v1"):
+            _EXACT.setdefault(prefix + path, {}).update({method: Route(operation, path) for method in methods})
+    for path, operations in templates.items():
+        # A model's public name may hold slashes (`provider/model`); no other name does.
+        pattern = _PLACEHOLDER.sub(lambda match: "(.+)" if match[1] == "model" else "([^/]+)", re.escape(path))
+        _TEMPLATES.setdefault(path.split("/")[1], []).append((re.compile(pattern), operations))
+
+
+_fill()
+
+
+def find(method: str, path: str) -> Route | tuple[str, ...]:
+    """The route of a request, by one look-up for those that have no placeholder; else the methods that `path` does take (none: no such path)."""
+    methods = _EXACT.get(path)
+    if methods is not None:
+        route = methods.get(method)
+        if route is not None:
+            return route
+    return _find_template(method, path.removeprefix("/v1"), methods or {})
+
+
+def _find_template(method: str, path: str, exact: dict[str, Route]) -> Route | tuple[str, ...]:
+    allowed = set(exact)
+    segment = path.split("/", 2)[1] if path.startswith("/") else ""
+    if not exact and ".." not in path.split("/"):
+        for pattern, operations in _TEMPLATES.get(segment, ()):
+            if pattern.fullmatch(path):
+                if method in operations:
+                    return Route(operations[method], path)
+                allowed.update(operations)
+    return tuple(sorted(allowed))

@@ -1,0 +1,136 @@
+"""Replies onto the client's connection: heads composed once, whole answers in one write, streams one write for each piece that arrived.
+
+aiohttp's own response classes are not used: what they do for each request and each chunk costs more than all of the rest here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from proxy.core.errors import ClientDisconnected
+from proxy.http.server import Connection
+
+PING = b": ping\n\n"
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_REASONS[499] = "Client Closed Request"
+
+
+def compose_head(status: int, headers: dict[str, str], *, http10: bool = False) -> bytes:
+    """A response's head. Header names and values must hold no CR, LF or NUL: they come from parsed heads, constants and checked names."""
+    lines = [f"HTTP/1.{0 if http10 else 1} {status} {_REASONS.get(status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("latin-1", "replace")
+
+
+class Writer:
+    """The one answer to one request. `begun` once its head has gone out; after that an error can only be told inside it."""
+
+    __slots__ = ("_chunked", "_connection", "_http10", "_keep_alive", "_stall", "begun", "bytes_out", "head_only", "is_event_stream")
+
+    def __init__(self, connection: Connection, *, keep_alive: bool, http10: bool, head_only: bool, stall: float) -> None:
+        self._connection = connection
+        self._keep_alive = keep_alive
+        self._http10 = http10
+        self._stall = stall
+        self._chunked = False
+        self.head_only = head_only
+        self.begun = False
+        self.is_event_stream = False
+        self.bytes_out = 0
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keep_alive
+
+    def close_after(self) -> None:
+        """Close the connection once this answer is written."""
+        self._keep_alive = False
+
+    def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """Head and body in one write."""
+        headers["content-length"] = str(len(body))
+        self._start(status, headers, b"" if self.head_only else body)
+
+    def start(self, status: int, headers: dict[str, str], piece: bytes = b"") -> None:
+        """Head and first piece of a body that goes on."""
+        self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
+        if self._http10:
+            self._keep_alive = False
+        elif "content-length" not in headers:
+            headers["transfer-encoding"] = "chunked"
+            self._chunked = True
+        self._start(status, headers, self._framed(piece))
+        self.bytes_out = len(piece)
+
+    def _start(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        if not self._keep_alive:
+            headers["connection"] = "close"
+        elif self._http10:
+            headers["connection"] = "keep-alive"
+        self.begun = True
+        self._write(compose_head(status, headers, http10=self._http10) + body)
+        self.bytes_out = len(body)
+
+    def piece(self, data: bytes) -> None:
+        """One write for one piece. Follow it by `drain` where `is_full`."""
+        self._write(self._framed(data))
+        self.bytes_out += len(data)
+
+    def end(self) -> None:
+        """The body is whole."""
+        if self._chunked:
+            self._write(b"0\r\n\r\n")
+
+    def end_broken(self) -> None:
+        """The body is not whole. Of an event stream the client has been told by an event; otherwise the missing end must tell it."""
+        self._keep_alive = False
+        if self.is_event_stream:
+            self.end()
+        else:
+            self._connection.abort_body()
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+
+    def _write(self, data: bytes) -> None:
+        transport = self._connection.transport
+        if transport is None:
+            raise ClientDisconnected("The client has closed the connection.")
+        transport.write(data)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client reads more slowly than we write."""
+        return self._connection.writing_paused
+
+    async def drain(self) -> None:
+        """Wait until the client has read. Raises ClientDisconnected when it has not for `stall` seconds."""
+        try:
+            async with asyncio.timeout(self._stall):
+                await self._connection.drained()
+        except (TimeoutError, ConnectionError) as error:
+            self._connection.abort_body()
+            raise ClientDisconnected("The client does not read its answer.") from error
+
+
+class Written:
+    """What aiohttp is given in place of a response: everything has been written already."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+    async def prepare(self, _request: Any) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self) -> None:
+        """Nothing is left to write."""
+
+
+KEPT = Written(keep_alive=True)
+CLOSED = Written(keep_alive=False)

@@ -1,0 +1,257 @@
+"""Bytes to and from providers over aiohttp's client. Its exceptions become ours here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from proxy.coding import Decoder, decoder_for
+from proxy.core.call import Timeouts
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import UpstreamRequest
+
+_CONNECTION_LOST = "The connection to the provider was lost."
+
+#: aiohttp's exception -> kind and message; the first match in this order counts. tests/test_transport.py holds every class of aiohttp's against it.
+TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "dns", "The provider's host name cannot be resolved."),
+    (aiohttp.ClientConnectorCertificateError, "tls", "The provider's certificate is not valid."),
+    (aiohttp.ClientConnectorSSLError, "tls", "A TLS connection to the provider cannot be made."),
+    (aiohttp.ServerFingerprintMismatch, "tls", "The provider's certificate is not the pinned one."),
+    (ssl.SSLError, "tls", "A TLS connection to the provider cannot be made."),
+    (aiohttp.ConnectionTimeoutError, "connect_timeout", "The provider did not accept a connection in time."),
+    (aiohttp.ClientConnectorError, "connect_failed", "The provider does not accept connections."),
+    (aiohttp.ServerTimeoutError, "upstream_timeout", "The provider did not answer in time."),
+    (aiohttp.ServerDisconnectedError, "reset", _CONNECTION_LOST),
+    (aiohttp.ClientConnectionResetError, "reset", _CONNECTION_LOST),
+    (aiohttp.ClientOSError, "reset", _CONNECTION_LOST),
+    (aiohttp.ServerConnectionError, "reset", _CONNECTION_LOST),
+    (aiohttp.ClientConnectionError, "reset", _CONNECTION_LOST),
+    (aiohttp.ClientPayloadError, "bad_upstream", "The provider's answer broke off."),
+    (aiohttp.InvalidURL, "connect_failed", "The provider's address is not valid."),
+    (aiohttp.ClientError, "bad_upstream", "The provider's answer is not valid HTTP."),
+    (aiohttp.http_exceptions.LineTooLong, "response_too_large", "The provider's headers are larger than the limit."),
+    (aiohttp.http_exceptions.HttpProcessingError, "bad_upstream", "The provider's answer is not valid HTTP."),
+    (TimeoutError, "upstream_timeout", "The provider did not answer in time."),
+    (OSError, "reset", _CONNECTION_LOST),
+    (ValueError, "bad_upstream", "The provider's answer is not valid HTTP."),
+)
+
+#: Failures after which the provider cannot have begun to work on the request.
+_NOT_REACHED = frozenset({"dns", "tls", "connect_failed", "connect_timeout"})
+
+
+def translate(error: BaseException) -> UpstreamError:
+    """Our error for a foreign one. The foreign message goes to the log only."""
+    if isinstance(error, UpstreamError):
+        return error
+    if "Got more than" in str(error):
+        return UpstreamError("response_too_large", "The provider's headers are larger than the limit.")
+    for foreign, kind, message in TRANSLATIONS:
+        if isinstance(error, foreign):
+            return UpstreamError(kind, message, detail=f"{type(error).__name__}: {error}"[:300], reached=kind not in _NOT_REACHED)
+    raise error
+
+
+class PinnedResolver(AbstractResolver):
+    """Resolves once for each connection, and refuses addresses that configuration did not permit; the connection goes to the address checked."""
+
+    def __init__(self, *, allow_private: bool, lookup: Callable[..., Any] | None = None) -> None:
+        self._allow_private = allow_private
+        self._lookup = lookup
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
+        infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+        found = [(str(info[4][0]), info[0]) for info in infos]
+        if not self._allow_private and host != "localhost":
+            found = [(address, kind) for address, kind in found if is_public(address)]
+            if not found:
+                raise OSError(f"{host} resolves to a private address; set allow_private on the provider to permit that")
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for address, kind in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the open internet's; a mapped or translated IPv4 address is judged by what it stands for."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.is_global and not ip.is_multicast
+
+
+class ClientResponse:
+    """An answer whose head has arrived; see `proxy.core.protocols.UpstreamResponse`."""
+
+    __slots__ = ("_decoder", "_response", "_whole", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, decoder: Decoder | None, headers: dict[str, str]) -> None:
+        self.status = response.status
+        self.headers = headers
+        self._response = response
+        self._decoder = decoder
+        self._whole = False
+
+    async def receive(self) -> bytes:
+        content = self._response.content
+        while True:
+            try:
+                data = await content.readany()
+            except Exception as error:
+                raise translate(error) from error
+            if not data:
+                self._whole = True
+                if self._decoder is not None:
+                    self._decoder.eof()
+                return b""
+            if self._decoder is None:
+                return data
+            decoded = self._decoder.feed(data)
+            if decoded:
+                return decoded
+
+    def fail(self, error: UpstreamError) -> None:
+        self._response.content.set_exception(error)
+        self._response.close()
+
+    def close(self) -> None:
+        # At the end of the body the connection has gone back already; before it, it carries somebody else's bytes.
+        if self._whole or self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class ClientTransport:
+    """One provider's pool of connections. `limits` are bytes of headers and of a decoded body."""
+
+    def __init__(
+        self,
+        *,
+        connections: int,
+        keep_alive: float,
+        header_limit: int = 64 * 2**10,
+        body_limit: int = 64 * 2**20,
+        allow_private: bool = False,
+    ) -> None:
+        self._header_limit = header_limit
+        self._body_limit = body_limit
+        self._keep_alive = keep_alive
+        self._connections = connections
+        self._allow_private = allow_private
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ClientResponse:
+        reused: list[bool] = []
+        try:
+            return await self._within(self._session(), request, timeouts, reused)
+        except UpstreamError as error:
+            # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
+            if error.kind != "reset" or not reused or not isinstance(request.body, bytes):
+                raise
+        return await self._within(self._fresh_session(), request, timeouts, [])
+
+    async def _within(
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[bool]
+    ) -> ClientResponse:
+        try:
+            async with asyncio.timeout(_least(timeouts.first_token, timeouts.total)):
+                return await self._exchange(session, request, timeouts, reused)
+        except UpstreamError:
+            raise
+        except Exception as error:
+            raise translate(error) from error
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[bool]
+    ) -> ClientResponse:
+        headers = request.headers
+        data: Any = request.body
+        if isinstance(request.body, bytes):
+            data = request.body or None
+        elif request.body.length is not None:
+            headers = {**headers, "content-length": str(request.body.length)}
+        response = await session.request(
+            request.method,
+            request.url,
+            data=data,
+            headers=headers,
+            skip_auto_headers=(hdrs.USER_AGENT, hdrs.CONTENT_TYPE, hdrs.ACCEPT),
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=timeouts.connect, sock_read=None),
+            trace_request_ctx=reused,
+        )
+        try:
+            received = flatten(response.raw_headers)
+            if sum(len(name) + len(value) for name, value in response.raw_headers) > self._header_limit:
+                raise UpstreamError("response_too_large", "The provider's headers are larger than the limit.")
+            return ClientResponse(response, decoder_for(received.get("content-encoding", ""), self._body_limit), received)
+        except BaseException:
+            response.close()
+            raise
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._pooled is None:
+            self._pooled = self._open(keepalive_timeout=self._keep_alive)
+        return self._pooled
+
+    def _fresh_session(self) -> aiohttp.ClientSession:
+        if self._fresh is None:
+            self._fresh = self._open(force_close=True)
+        return self._fresh
+
+    def _open(self, **options: Any) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._connections,
+                resolver=PinnedResolver(allow_private=self._allow_private),
+                use_dns_cache=True,
+                ttl_dns_cache=10,
+                **options,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            max_line_size=self._header_limit,
+            max_field_size=self._header_limit,
+            trace_configs=[trace],
+        )
+
+    async def close(self) -> None:
+        for session in (self._pooled, self._fresh):
+            if session is not None:
+                await session.close()
+
+
+async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
+    context.trace_request_ctx.append(True)
+
+
+def flatten(raw: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:
+    """Headers by lower-case name; repeated ones joined, as RFC 9110, 5.3 allows."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return one if other is None else other if one is None else min(one, other)
