@@ -47,24 +47,29 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> str:
 def _from_file(path: str, _environ: Mapping[str, str]) -> str:
     path = os.path.expanduser(path)
     try:
-        # Without waiting: opening a named pipe would otherwise hold up the start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_without_waiting) as file:
+            # Of the open file, not of the path: what was checked is what is read.
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise SecretError(f"{path} is no regular file")
+            if found.st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                raise SecretError(
+                    f"{path} is open to every user of this machine; chmod 600 {path} (in a Kubernetes volume: defaultMode: 0440)"
+                )
+            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise SecretError(f"{path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        # Of the open file, not of the path: what was checked is what is read.
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise SecretError(f"{path} is no regular file")
-        if found.st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            raise SecretError(f"{path} is open to every user of this machine; chmod 600 {path} (in a Kubernetes volume: defaultMode: 0440)")
-        data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise SecretError(f"{path} is larger than {_MAX_BYTES // 1024} KiB, which no key is")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise SecretError(f"{path} is not text") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would otherwise hold up the start."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _from_keyring(name: str, _environ: Mapping[str, str]) -> str:

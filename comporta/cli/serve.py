@@ -38,14 +38,15 @@ _SHOWN_MODELS = 12
 def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_json: bool) -> None:
     """Start the gateway. It runs until SIGTERM or Ctrl-C, and lets running requests finish."""
     loaded = read(path, {"--listen": listen, "--admin-listen": admin_listen})
-    doubts = loaded.warnings + secret_warnings(loaded, os.environ)
     if as_json:
-        for doubt in doubts:
+        for doubt in loaded.warnings:
             click.echo(json.dumps({"event": "configuration_warning", "level": "warning", **problem_json(doubt)}), err=True)
     else:
-        warn(doubts)
+        warn(loaded.warnings)
+    # The server itself reports credentials that are not there.
+    doubtful = {doubt.path for doubt in secret_warnings(loaded, os.environ)}
     try:
-        status = app.serve(loaded.settings, ready=_announce_json if as_json else _announcer(loaded, {doubt.path for doubt in doubts}))
+        status = app.serve(loaded.settings, ready=_announce_json if as_json else _announcer(loaded, doubtful))
     except OSError as error:
         raise click.ClickException(f"cannot start: {error.strerror or error}") from error
     raise SystemExit(status)

@@ -59,7 +59,7 @@ def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None
 
 
 def _names(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
-    if not listed:
+    if not listed and not findings.has_problem_at(("providers",)):
         findings.problem(("providers",), "there is no provider", "list one, set OPENAI_API_KEY, or leave the simulated one: sim: true")
     default = settings.default_provider
     if default is not None and default not in listed:

@@ -51,8 +51,8 @@ def read_file(path: FilePath) -> Node:
 
 def parse(text: str, file: str, source: Callable[[int], str]) -> Node:
     """YAML text as nodes; `source` names a line's source. Safe types only, nothing is expanded, a key stands once. Raises SettingsError."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         document = loader.get_single_node()
         reading = _Reading(loader, file, source)
         root = Node(None) if document is None else reading.node(document, ())
@@ -66,8 +66,6 @@ def parse(text: str, file: str, source: Callable[[int], str]) -> Node:
         raise SettingsError([Problem(file, line, "", "is not YAML: holds a control character")]) from None
     except RecursionError:
         raise SettingsError([Problem(file, None, "", "is nested too deep")]) from None
-    finally:
-        loader.dispose()
     if reading.problems:
         raise SettingsError(reading.problems)
     return root

@@ -1,0 +1,100 @@
+"""What is asked of the sections together."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.settings import secret_warnings
+from tests.settings.conftest import Load, Refused
+
+
+def _provider(base_url: str, more: str = "") -> str:
+    return f'providers:\n  a: {{kind: openai, base_url: "{base_url}"{more}}}\n'
+
+
+def _warnings(loaded: Load, text: str) -> str:
+    return "\n".join(map(str, loaded(text).warnings))
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin"),
+    [("127.0.0.1:8080", "127.0.0.1:8080"), ("0.0.0.0:8080", "127.0.0.1:8080"), ("127.0.0.1:8080", "[::]:8080")],
+)
+def test_the_two_planes_need_a_port_each(refused: Refused, listen: str, admin: str):
+    (problem,) = refused(f'server:\n  listen: "{listen}"\n  admin_listen: "{admin}"')
+    assert (problem.line, problem.path) == (3, "server.admin_listen")
+
+
+@pytest.mark.parametrize(("listen", "admin"), [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:8080", "127.0.0.2:8080")])
+def test_free_ports_and_other_addresses_do_not_collide(loaded: Load, listen: str, admin: str):
+    assert loaded(f'server: {{listen: "{listen}", admin_listen: "{admin}"}}').warnings == []
+
+
+def test_listening_beyond_this_machine_is_told(loaded: Load):
+    said = _warnings(loaded, 'server:\n  listen: "0.0.0.0:8080"\n  admin_listen: "192.0.2.1:8081"')
+    assert ":2: server.listen: can be reached from other machines" in said
+    assert ":3: server.admin_listen: can be reached from other machines" in said
+    assert _warnings(loaded, 'server: {listen: "localhost:8080", admin_listen: "[::1]:8081"}') == ""
+
+
+@pytest.mark.parametrize(
+    "base_url", ["ftp://a.example/v1", "a.example/v1", "https://", "https://me:pw@a.example/v1", "https://a.example/v1?x=1"]
+)
+def test_a_base_url_is_whole_and_holds_no_credential(refused: Refused, base_url: str):
+    (problem,) = refused(_provider(base_url))
+    assert problem.path == "providers.a.base_url"
+    assert "pw" not in problem.message.replace("password", "")
+
+
+def test_a_provider_that_is_the_gateway_itself_is_refused(refused: Refused):
+    (problem,) = refused('server: {listen: "0.0.0.0:9000"}\n' + _provider("http://localhost:9000/v1", ", allow_private: true"))
+    assert "every request would come back to it" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "told"),
+    [
+        ("http://models.example.net/v1", True),
+        ("http://8.8.8.8/v1", True),
+        ("https://models.example.net/v1", False),
+        ("http://10.0.0.3/v1", False),
+        ("http://vllm:8000/v1", False),
+        ("http://vllm.internal/v1", False),
+    ],
+)
+def test_a_public_provider_without_encryption_is_told(loaded: Load, base_url: str, told: bool):
+    assert ("is not encrypted" in _warnings(loaded, _provider(base_url))) == told
+
+
+def test_a_name_of_this_machine_needs_permission(loaded: Load):
+    assert "add allow_private: true" in _warnings(loaded, _provider("http://localhost:8000/v1"))
+    assert _warnings(loaded, _provider("http://localhost:8000/v1", ", allow_private: true")) == ""
+
+
+@pytest.mark.parametrize("header", ["Authorization", "api-key", "X-API-Key", "Cookie"])
+def test_credentials_do_not_go_into_headers(refused: Refused, header: str):
+    (problem,) = refused(_provider("https://a.example", f", headers: {{{header}: abc}}"))
+    assert "abc" not in str(problem)
+    assert "api_key" in str(problem)
+
+
+def test_a_header_needs_a_name_that_is_one(refused: Refused):
+    assert "is no header name" in str(refused(_provider("https://a.example", ', headers: {"a b": c}'))[0])
+
+
+def test_nothing_else_is_called_sim(refused: Refused):
+    assert "belongs to the simulated provider" in str(refused('providers: {sim: {kind: openai, base_url: "https://a.example"}}')[0])
+
+
+def test_a_public_name_that_hides_a_providers_is_told(loaded: Load):
+    text = _provider("https://a.example") + "models: {a/b: a, meta/llama: a}"
+    assert "hides the model 'b' of the provider 'a'" in _warnings(loaded, text)
+    assert "llama" not in _warnings(loaded, text)
+
+
+def test_references_that_lead_nowhere_are_told_with_their_line(loaded: Load):
+    text = 'providers:\n  a:\n    kind: openai\n    base_url: "https://a.example"\n    api_keys:\n      - "env:GONE"\n      - "env:HERE"\n'
+    found = loaded(text)
+    (warning,) = secret_warnings(found, {"HERE": "a-secret"})
+    assert (warning.line, warning.path) == (6, "providers.a.api_keys[0]")
+    assert "env:GONE cannot be used: the environment variable GONE is not set" in str(warning)
