@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import footprint, report, servers, slots, wrk
+from bench import footprint, machine, report, servers, slots, wrk
 from bench.payload import Pace
 
 RESULTS = Path(__file__).with_name("results")
@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--bodies", type=_numbers, help="sizes of the request in KiB, one slot each (1,32)")
     parser.add_argument("--streams", type=int, default=64, help="streams at a time (%(default)s)")
     parser.add_argument("--chunks", type=int, help="of each stream (256)")
-    parser.add_argument("--interval-ms", type=int, default=6, help="from one chunk of a stream to the next (%(default)s)")
+    parser.add_argument("--interval-ms", type=int, default=8, help="from one chunk of a stream to the next (%(default)s)")
     parser.add_argument("--ask-usage", action="store_true", help="the client asks for the usage event, as upstream is asked in any case")
     parser.add_argument("--memory", action="store_true", help="resident memory too: idle, and with 1,000 streams open")
     parser.add_argument("--cores", type=_numbers, help="core of upstream and load, core of the server (the first two allowed)")
@@ -103,7 +103,8 @@ def measure(options: Options) -> report.Result:
         gateway = stack.enter_context(servers.gateway(bench, upstream.port))
         stage = slots.Stage(bench, upstream, (nginx, gateway), options.parameters, _tell)
         samples = slots.run(stage)
-    return report.document(options.parameters, options.cores, samples, startup, memory)
+    run = report.Run(machine.description(), machine.versions(), options.cores, options.parameters, samples, startup, memory)
+    return report.document(run, datetime.now(UTC))
 
 
 def _tell(line: str) -> None:

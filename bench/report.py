@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
-from bench import machine, procfs, ratios, slots
+from bench import procfs, ratios, slots
 from bench.ratios import Sample, Spread
 
 Result = dict[str, Any]
 
-SUBJECT, REFERENCE, DIRECT = "comporta", "nginx", "direct"
+SUBJECT, REFERENCE = "comporta", "nginx"
 _ADDED = (  # figure, slot, what a reader calls it
     ("p50_ms", slots.LATENCY, "request, one at a time, p50"),
     ("p99_ms", slots.LATENCY, "request, one at a time, p99"),
@@ -28,26 +28,38 @@ _OTHERS = 0.1  # share of the server's core that something else used
 _MIB = 1 << 20
 
 
-def document(
-    parameters: slots.Parameters,
-    cores: tuple[int, int],
-    samples: Sequence[Sample],
-    startup: Sequence[float],
-    memory: dict[str, dict[str, int]] | None,
-) -> Result:
-    """Everything that a run found: where, with what, every figure of every round, and the summary that the table shows."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run did and found: where (machine, versions, the cores of load and server), how, and every figure.
+
+    `startup` are seconds from exec to ready; `memory` is by server, None where it was not measured.
+    """
+
+    machine: Mapping[str, str | int]
+    versions: Mapping[str, str]
+    cores: tuple[int, int]
+    parameters: slots.Parameters
+    samples: Sequence[Sample]
+    startup: Sequence[float]
+    memory: Mapping[str, Mapping[str, int]] | None
+
+
+def document(run: Run, date: datetime) -> Result:
+    """The run as JSON: everything that it found, and the summary that the table shows."""
+    load_core, server_core = run.cores
     return {
         "schema": 1,
         "kind": "overhead",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.description(),
-        "versions": machine.versions(),
-        "parameters": asdict(parameters) | {"load_core": cores[0], "server_core": cores[1], "cpu_resolution_s": procfs.tick_seconds()},
-        "summary": summary(samples),
-        "startup_s": {"median": statistics.median(startup), "each": list(startup)} if startup else None,
-        "memory": memory,
-        "warnings": warnings(samples),
-        "samples": [asdict(sample) | {"cost_us": sample.cost_us} for sample in samples],
+        "date": date.isoformat(timespec="seconds"),
+        "machine": dict(run.machine),
+        "versions": dict(run.versions),
+        "parameters": asdict(run.parameters)
+        | {"load_core": load_core, "server_core": server_core, "cpu_resolution_s": procfs.tick_seconds()},
+        "summary": summary(run.samples),
+        "startup_s": {"median": statistics.median(run.startup), "each": list(run.startup)} if run.startup else None,
+        "memory": None if run.memory is None else {server: dict(found) for server, found in run.memory.items()},
+        "warnings": warnings(run.samples),
+        "samples": [asdict(sample) | {"cost_us": sample.cost_us} for sample in run.samples],
     }
 
 
@@ -66,7 +78,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
     }
     added = {
         f"{measure}.{figure}": {
-            server: _spread(ratios.paired_differences(samples, measure, figure, server, DIRECT)) for server in (REFERENCE, SUBJECT)
+            server: _spread(ratios.paired_differences(samples, measure, figure, server, slots.DIRECT)) for server in (REFERENCE, SUBJECT)
         }
         for figure, measure, _ in _ADDED
     }
@@ -93,10 +105,10 @@ def warnings(samples: Iterable[Sample]) -> dict[str, list[str]]:
 def table(result: Result) -> str:
     """The summary for people."""
     chosen = result["parameters"]
-    pace, machine_, versions = chosen["pace"], result["machine"], result["versions"]
+    pace, machine, versions = chosen["pace"], result["machine"], result["versions"]
     parts = [
         f"comporta against nginx before the same upstream: {chosen['rounds']} paired rounds, median (least - greatest)\n"
-        f"{machine_['processor']}, kernel {machine_['kernel']}, {versions['python']}, {versions['nginx']}\n"
+        f"{machine['processor']}, kernel {machine['kernel']}, {versions['python']}, {versions['nginx']}\n"
         f"{chosen['connections']} connections; {chosen['streams']} streams of {pace['chunks']} chunks, {pace['interval_ms']} ms apart\n",
         _grid(["CPU of the server process", "nginx", "comporta", "ratio"], _cost_rows(result["summary"]["cost"])),
         _grid(["added to asking directly", "nginx", "comporta"], _added_rows(result["summary"]["added_ms"])),

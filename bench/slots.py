@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from bench import payload, procfs, streams, wrk
+from bench import payload, procfs, roundtrips, streams, wrk
 from bench.payload import Pace
 from bench.ratios import Sample, percentile
 from bench.servers import Bench, Server
 
+DIRECT = "direct"
 LATENCY = "latency"
 CHUNK = "chunk"
 
@@ -58,6 +58,15 @@ class _Clocks:
     sent: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What the load generator counted, and the slot's own figures."""
+
+    count: int
+    failed: int
+    figures: dict[str, float]
+
+
 def request_measure(kib: int) -> str:
     """The name of the slot with bodies of that size."""
     return f"request_{kib}k"
@@ -82,7 +91,7 @@ def run(stage: Stage) -> list[Sample]:
     for number in range(stage.parameters.rounds):
         for body in bodies.items():
             samples += [_requests(stage, server, number, body) for server in order(stage.servers, number)]
-        samples += [_latency(stage, server, number, next(iter(bodies.values()))) for server in order(everyone, number)]
+        samples += _latencies(stage, number)
         samples += [_streams(stage, server, number) for server in order(everyone, number)]
         stage.tell(f"round {number + 1} of {stage.parameters.rounds}")
     return samples
@@ -119,15 +128,27 @@ def _requests(stage: Stage, server: Server, number: int, body: tuple[str, Path])
     after = _read(stage, server)
     missing = max(0, load.answered - (after.sent["answers"] - before.sent["answers"]))  # answered by somebody else than the upstream
     figures = {"p50_ms": load.p50_ms, "p99_ms": load.p99_ms, "bytes": load.bytes}
-    return _sample(before, after, number, body[0], server, load.answered, load.failed + missing, figures)
+    return _sample((before, after), number, body[0], server, _Outcome(load.answered, load.failed + missing, figures))
 
 
-def _latency(stage: Stage, server: Server, number: int, body: Path) -> Sample:
-    """One connection: what a request takes where nothing queues."""
-    before = _read(stage, server)
-    load = wrk.offer(server.port, body, connections=1, seconds=max(1, stage.parameters.seconds // 2))
-    figures = {"p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
-    return _sample(before, _read(stage, server), number, LATENCY, server, load.answered, load.failed, figures)
+def _latencies(stage: Stage, number: int) -> list[Sample]:
+    """All servers in one slot, request by request in turn; nobody's CPU is charged here."""
+    everyone = order((stage.upstream, *stage.servers), number)
+    ports = {server.name: server.port for server in everyone}
+    body = payload.chat_body(stage.parameters.bodies_kib[0] * 1024)
+    before = _read(stage, stage.upstream)
+    trips = roundtrips.offer(ports, body, stage.parameters.seconds)
+    after = _read(stage, stage.upstream)
+    return [
+        replace(_sample((before, after), number, LATENCY, stage.upstream, _trip_outcome(found)), server=name)
+        for name, found in trips.items()
+    ]
+
+
+def _trip_outcome(trips: roundtrips.Trips) -> _Outcome:
+    taken = [seconds * 1000 for seconds in trips.seconds]
+    figures = {"p50_ms": percentile(taken, 0.5), "p99_ms": percentile(taken, 0.99)} if taken else {}
+    return _Outcome(len(taken), trips.failed, figures)
 
 
 def _streams(stage: Stage, server: Server, number: int) -> Sample:
@@ -142,7 +163,7 @@ def _streams(stage: Stage, server: Server, number: int) -> Sample:
     chunks = sum(exchange.chunks for exchange in good)
     lost = abs(after.sent["chunks"] - before.sent["chunks"] - sum(exchange.chunks for exchange in exchanges))
     failed = max(len(exchanges) - len(good), int(lost > 0))
-    return _sample(before, after, number, CHUNK, server, chunks, failed, _stream_figures(good, chunks))
+    return _sample((before, after), number, CHUNK, server, _Outcome(chunks, failed, _stream_figures(good, chunks)))
 
 
 def _stream_figures(good: list[streams.Exchange], chunks: int) -> dict[str, float]:
@@ -180,19 +201,18 @@ def _read(stage: Stage, server: Server) -> _Clocks:
     )
 
 
-def _sample(before: _Clocks, after: _Clocks, number: int, measure: str, server: Server, *counted: Any) -> Sample:
-    count, failed, figures = counted
-    wall, cpu, is_upstream = after.wall_s - before.wall_s, after.cpu_s - before.cpu_s, server.name == "direct"
-    others = after.core_s - before.core_s - (0.0 if is_upstream else cpu)
+def _sample(clocks: tuple[_Clocks, _Clocks], number: int, measure: str, server: Server, outcome: _Outcome) -> Sample:
+    before, after = clocks
+    wall, cpu, is_upstream = after.wall_s - before.wall_s, after.cpu_s - before.cpu_s, server.name == DIRECT
     return Sample(
         round=number,
         measure=measure,
         server=server.name,
-        count=count,
-        failed=failed,
+        count=outcome.count,
+        failed=outcome.failed,
         wall_s=wall,
         cpu_s=None if is_upstream else cpu,
         upstream_cpu_s=after.upstream_s - before.upstream_s,
-        others_share=max(0.0, others / wall),
-        figures=figures,
+        others_share=0.0 if is_upstream else max(0.0, (after.core_s - before.core_s - cpu) / wall),
+        figures=outcome.figures,
     )

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import time
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -26,6 +27,7 @@ _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _USAGE = re.compile(rb'"include_usage"\s*:\s*true')
 _CHUNKS = re.compile(rb'"bench_chunks"\s*:\s*"(\d+)"')
 _INTERVAL = re.compile(rb'"bench_interval_ms"\s*:\s*"(\d+)"')
+_LEAST = 0.001  # seconds between two writes of a stream: the resolution of the loop's timers
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
     b"transfer-encoding: chunked\r\nx-request-id: req_bench\r\n\r\n"
@@ -78,6 +80,16 @@ def stream_writes(chunks: int, usage: bool) -> list[bytes]:
     return writes
 
 
+@dataclass(slots=True)
+class _Flow:
+    """One stream on its way: its writes, how many of them are content events, and when the next is due."""
+
+    writes: list[bytes]
+    chunks: int
+    interval: float
+    due: float
+
+
 class Connection(asyncio.Protocol):
     """One connection: requests one after the other, a JSON answer or a paced stream to each."""
 
@@ -118,19 +130,27 @@ class Connection(asyncio.Protocol):
 
     def _stream(self, request: bytes) -> None:
         chunks = int(found[1]) if (found := _CHUNKS.search(request)) else 256
-        interval = int(found[1]) if (found := _INTERVAL.search(request)) else 6
+        interval = int(found[1]) if (found := _INTERVAL.search(request)) else 8
         key = (chunks, _USAGE.search(request) is not None)
         writes = self._streams.get(key) or self._streams.setdefault(key, stream_writes(*key))
         self._sent.streams += 1
-        self._next(writes, 0, chunks, interval / 1000)
+        self._next(_Flow(writes, chunks, interval / 1000, time.monotonic()), 0)
 
-    def _next(self, writes: list[bytes], index: int, chunks: int, interval: float) -> None:
-        """Write one entry and set the timer for the next. Late is late: catching up would put two events into one read."""
-        self._transport.write(writes[index])
-        self._sent.chunks += index < chunks
+    def _next(self, flow: _Flow, index: int) -> None:
+        """Write one entry and set the timer for the next.
+
+        The schedule is absolute, so that a stream's length does not depend on how late each timer is; but whoever is late by a whole
+        interval does not catch up, for that would put two events into one read.
+        """
+        self._transport.write(flow.writes[index])
+        self._sent.chunks += index < flow.chunks
         index += 1
-        last = index == len(writes)
-        self._timer = None if last else self._loop.call_later(interval, self._next, writes, index, chunks, interval)
+        if index == len(flow.writes):
+            self._timer = None
+            return
+        now = time.monotonic()
+        flow.due = max(flow.due + flow.interval, now + _LEAST)
+        self._timer = self._loop.call_later(flow.due - now, self._next, flow, index)
 
 
 async def serve(port: int) -> None:

@@ -17,7 +17,10 @@ _MARK = "RESULT "
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk counted. `answered` are the responses below status 400; `failed` the others and every socket error. Latency in ms."""
+    """What wrk counted. `answered` are the responses below status 400; `failed` the others and every socket error.
+
+    Latency in ms under full load: mostly waiting for each other, and wrk fills in samples after a stall. Kept, not shown.
+    """
 
     answered: int
     failed: int
