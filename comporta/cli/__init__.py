@@ -26,7 +26,7 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(commands=[serve, check, models, config], epilog=EPILOG, context_settings=_CONTEXT)
+@click.group("comporta", commands=[serve, check, models, config], epilog=EPILOG, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="comporta")
 def main() -> None:
     """A gateway that speaks OpenAI: unmodified clients in front, any provider behind.

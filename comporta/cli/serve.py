@@ -54,7 +54,7 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
 
 def _announce_json(ready: Ready) -> None:
     line = {"event": "ready", "pid": os.getpid(), "listen": ready.listen, "admin": ready.admin}
-    click.echo(json.dumps({**line, "providers": list(ready.providers), "models": list(ready.models)}))
+    click.echo(json.dumps({**line, "providers": list(ready.providers), "models": list(ready.models)}, separators=(",", ":")))
 
 
 def _announcer(loaded: Loaded, doubtful: set[str]) -> Callable[[Ready], None]:
@@ -72,7 +72,7 @@ def announcement(loaded: Loaded, doubtful: set[str], ready: Ready) -> str:
         f"  OpenAI API   {ready.listen}/v1",
         f"  metrics      {ready.admin}/metrics",
         f"  providers    {_providers(loaded)}",
-        f"  models       {_models(ready)}",
+        f"  models       {_models(loaded, ready)}",
     ]
     model = working_model(loaded, doubtful)
     if model is not None:
@@ -98,10 +98,14 @@ def _found(source: str, loaded: Loaded) -> str:
     return f"{loaded.name} {origin(source)}" if source.startswith("file:") else origin(source)
 
 
-def _models(ready: Ready) -> str:
-    shown = ", ".join(ready.models[:_SHOWN_MODELS])
-    more = f" and {len(ready.models) - _SHOWN_MODELS} more" if len(ready.models) > _SHOWN_MODELS else ""
-    return f"{shown}{more}{'; ' if shown else ''}PROVIDER/MODEL for any other"
+def _models(loaded: Loaded, ready: Ready) -> str:
+    parts = [", ".join(ready.models[:_SHOWN_MODELS])]
+    if len(ready.models) > _SHOWN_MODELS:
+        parts[0] += f" and {len(ready.models) - _SHOWN_MODELS} more"
+    if loaded.settings.models is None and loaded.settings.default_provider:
+        parts.append(f"any other name is asked of {loaded.settings.default_provider}")
+    parts.append("PROVIDER/MODEL for a certain provider's")
+    return "; ".join(part for part in parts if part)
 
 
 def working_model(loaded: Loaded, doubtful: set[str]) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +56,7 @@ def check_provider_name(name: str, findings: Findings) -> None:
 def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
     """Everything that is asked of the sections together. `listed` has the providers' names, of wrong sections too."""
     _names(settings, listed, findings)
-    for one in (_listeners, _base_urls, _headers, _simulated):
+    for one in (_listeners, _certificate, _base_urls, _headers, _simulated):
         one(settings, findings)
 
 
@@ -85,6 +87,16 @@ def _listeners(settings: Settings, findings: Findings) -> None:
         if not _is_local(address.host):
             who = "clients need no key in this version" if address is data else "the admin plane asks for no key in this version"
             findings.warning(("server", name), f"can be reached from other machines, and {who}")
+
+
+def _certificate(settings: Settings, findings: Findings) -> None:
+    """Nothing starts without these files, so they are looked for before anything does."""
+    for name, file in settings.server.tls.paths.items() if settings.server.tls else ():
+        path = ("server", "tls", name)
+        if not (file.is_file() and os.access(file, os.R_OK)):
+            findings.problem(path, f"{file} cannot be read", "run this where the gateway will run")
+        elif name == "key" and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            findings.problem(path, f"{file} is open to every user of this machine", f"chmod 600 {file}")
 
 
 def _base_urls(settings: Settings, findings: Findings) -> None:

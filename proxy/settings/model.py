@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, SerializeAsAny
@@ -51,6 +52,12 @@ class TlsSettings(Section):
 
     certificate: SecretRef = Field(description='PEM file with the certificate and its chain, as "file:PATH"', pattern="^file:")
     key: SecretRef = Field(description='PEM file with the private key, as "file:PATH"; only its owner may read it', pattern="^file:")
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The two files by the key that names them; relative ones are relative to where the process was started."""
+        written = {"certificate": self.certificate, "key": self.key}
+        return {name: Path(reference.removeprefix("file:")).expanduser() for name, reference in written.items()}
 
 
 class ServerSettings(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from proxy.settings import secret_warnings
@@ -98,3 +100,18 @@ def test_references_that_lead_nowhere_are_told_with_their_line(loaded: Load):
     (warning,) = secret_warnings(found, {"HERE": "a-secret"})
     assert (warning.line, warning.path) == (6, "providers.a.api_keys[0]")
     assert "env:GONE cannot be used: the environment variable GONE is not set" in str(warning)
+
+
+def test_the_certificates_files_are_looked_for(refused: Refused, loaded: Load, tmp_path: Path):
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("not looked into")
+    text = f'server:\n  tls:\n    certificate: "file:{tmp_path}/cert.pem"\n    key: "file:{tmp_path}/key.pem"\n'
+    (tmp_path / "key.pem").chmod(0o644)
+    (problem,) = refused(text)
+    assert (problem.line, problem.hint) == (4, f"chmod 600 {tmp_path}/key.pem")
+    (tmp_path / "key.pem").chmod(0o600)
+    tls = loaded(text).settings.server.tls
+    assert tls is not None
+    assert tls.paths["key"] == tmp_path / "key.pem"
+    (tmp_path / "cert.pem").unlink()
+    assert "cert.pem cannot be read" in str(refused(text)[0])
