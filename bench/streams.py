@@ -201,10 +201,11 @@ async def open_streams(port: int, plan: Plan) -> Opened:
 
 def offer(port: int, plan: Plan) -> list[Exchange]:
     """Run the plan on an event loop of its own and return every stream that it ran."""
-    return uvloop.run(_offer(port, plan))
+    return uvloop.run(run(port, plan))
 
 
-async def _offer(port: int, plan: Plan) -> list[Exchange]:
+async def run(port: int, plan: Plan) -> list[Exchange]:
+    """Run the plan: the first streams begin one after the other, and each is followed by another until the time is up."""
     request = http_request(port, payload.stream_body(plan.body_bytes, plan.pace, usage=plan.usage))
     end = time.monotonic() + plan.seconds
     # Spread over one stream's length: beginnings then stay apart, and a first token does not queue behind the others' requests.
