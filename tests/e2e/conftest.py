@@ -96,7 +96,7 @@ def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
         "providers": {
             "up": provider(raw_upstream.url),
             "refusing": provider(f"http://127.0.0.1:{closed_port()}"),
-            "deaf": provider(f"http://127.0.0.1:{deaf.port}"),
+            "deaf": provider(f"http://127.0.0.1:{deaf.port}", timeouts={**PATIENT, "connect": "400ms"}),
             "babbling": provider(f"https://127.0.0.1:{babbler.port}"),
             "nowhere": provider("http://no-such-host.invalid"),
             "patient": provider(raw_upstream.url, timeouts=PATIENT),

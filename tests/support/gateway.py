@@ -138,7 +138,7 @@ class Gateway:
         """The sum over all series of `name` that have these labels; 0 where there is none."""
         return sum(value for (key, have), value in self.metrics().items() if key == name and labels.items() <= dict(have).items())
 
-    def wait_metric(self, wanted: float, name: str, timeout: float = 3.0, **labels: str) -> None:
+    def wait_metric(self, wanted: float, name: str, timeout: float = 1.5, **labels: str) -> None:
         until = time.monotonic() + timeout
         while (value := self.metric(name, **labels)) != wanted:
             assert time.monotonic() < until, f"{name}{labels} is {value}, not {wanted}, after {timeout} s"

@@ -220,7 +220,7 @@ class Upstream:
         self._loop = asyncio.new_event_loop()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
-        self._protocols: set[_Peer] = set()
+        self._peers: set[_Peer] = set()
         self._thread = threading.Thread(target=self._run, name="scripted-upstream", daemon=True)
         self._thread.start()
 
@@ -249,6 +249,13 @@ class Upstream:
             assert seen, f"the upstream got {len(self.requests)} requests, not {count}, within {timeout} s"
             return self.requests[count - 1]
 
+    def hang_up(self) -> None:
+        """Closes every connection, as a server does with idle ones, and waits until the gateway has: its next request is on a fresh one."""
+        open_now = [peer.connection for peer in list(self._peers)]
+        self._loop.call_soon_threadsafe(self._close_all)
+        for connection in open_now:
+            assert connection.closed.wait(5), "the gateway holds on to a connection that its server has closed"
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -260,12 +267,16 @@ class Upstream:
         self.stop()
 
     # What follows runs in the thread of the loop.
+    def _close_all(self) -> None:
+        for peer in list(self._peers):
+            peer.transport.close()
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(self._loop.create_server(lambda: _Peer(self), sock=self._listener))
         self._loop.run_forever()
         server.close()
-        for peer in list(self._protocols):
+        for peer in list(self._peers):
             peer.abandon()
         pending = asyncio.all_tasks(self._loop)
         for task in pending:
@@ -286,11 +297,11 @@ class Upstream:
     def open(self, peer: _Peer) -> Connection:
         connection = Connection(len(self.connections))
         self.connections.append(connection)
-        self._protocols.add(peer)
+        self._peers.add(peer)
         return connection
 
     def close(self, peer: _Peer) -> None:
-        self._protocols.discard(peer)
+        self._peers.discard(peer)
 
 
 class _Peer(asyncio.Protocol):
