@@ -23,10 +23,10 @@ PASSED_ON = [
     (400, openai.BadRequestError, "invalid_request_error", "context_length_exceeded", "messages"),
     (404, openai.NotFoundError, "invalid_request_error", "model_not_found", None),
     (409, openai.ConflictError, "invalid_request_error", "resource_busy", None),
-    (422, openai.UnprocessableEntityError, "invalid_request_error", None, "temperature"),
+    (422, openai.UnprocessableEntityError, "invalid_request_error", "bad_value", "temperature"),
     (429, openai.RateLimitError, "requests", "rate_limit_exceeded", None),
     (429, openai.RateLimitError, "insufficient_quota", "insufficient_quota", None),
-    (500, openai.InternalServerError, "server_error", None, None),
+    (500, openai.InternalServerError, "server_error", "server_error", None),
     (503, openai.InternalServerError, "server_error", "engine_overloaded", None),
 ]
 
