@@ -8,17 +8,15 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from proxy.settings.discovery import is_literal, is_loopback_name
-from proxy.settings.messages import Findings, nearest
+from proxy.settings.messages import KEY, Findings, nearest
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
 from proxy.settings.tree import Node, leaves_of
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9._-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# How the keys of well-known providers look. A value like that is refused wherever it stands.
-_KEY = re.compile(r"(?:Bearer\s+)?(?:sk-|sk_|gsk_|xai-|hf_|r8_|pplx-|AIza|AKIA|ghp_|glpat-|nvapi-)[A-Za-z0-9_\-.]{16,}")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
 _WEB_PORTS = {"http": 80, "https": 443}
 
@@ -33,7 +31,7 @@ def check_text(tree: Node, findings: Findings) -> None:
             continue
         if _CONTROL.search(node.value):
             findings.problem(path, "holds a control character, such as a line break")
-        elif _KEY.fullmatch(node.value.strip()) and not _is_key_field(path):
+        elif KEY.fullmatch(node.value.strip()) and not _is_key_field(path):
             findings.problem(path, "looks like a key; a key is never written itself, only where to find it", 'such as api_key: "env:NAME"')
 
 
@@ -61,8 +59,8 @@ def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None
 
 
 def _names(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
-    if not listed and not findings.has_problem_at(("providers",)):
-        findings.problem(("providers",), "there is no provider", "list one, set OPENAI_API_KEY, or leave the simulated one: sim: true")
+    if not listed and not settings.sim:
+        findings.problem(("sim",), "there is no provider", "list one, set OPENAI_API_KEY, or leave the simulated one: sim: true")
     default = settings.default_provider
     if default is not None and default not in listed:
         findings.problem(("default_provider",), f"there is no provider {default!r}", nearest(default, listed))
@@ -106,6 +104,8 @@ def _base_urls(settings: Settings, findings: Findings) -> None:
         host = (parts.hostname or "").lower()
         if not host:
             continue
+        if not _has_port(parts):
+            findings.problem(path, "has a port that is none", "ports go from 1 to 65535")
         if leads_here(str(section.base_url), settings.server):  # type: ignore[attr-defined]
             findings.problem(path, "is this gateway's own address, so every request would come back to it")
         if is_loopback_name(host) and not getattr(section, "allow_private", True):
@@ -114,6 +114,13 @@ def _base_urls(settings: Settings, findings: Findings) -> None:
             )
         if parts.scheme == "http" and not _is_private(host):
             findings.warning(path, "is not encrypted: the key and every prompt can be read on the way", "use https://")
+
+
+def _has_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _headers(settings: Settings, findings: Findings) -> None:

@@ -168,10 +168,12 @@ class _Assembly:
                 self.findings.problem(path, "wants a mapping, such as {kind: openai}", nearest("", self.known.providers))
             elif kind is None:
                 self.findings.problem(path, "has no kind, which says how to speak to it", nearest("", self.known.providers))
-            elif kind.value not in self.known.providers:
-                self.findings.problem((*path, "kind"), f"there is no kind {kind.value!r}", nearest(str(kind.value), self.known.providers))
+            elif str(kind.value) not in self.known.providers:
+                self.findings.problem(
+                    (*path, "kind"), f"there is no kind {str(kind.plain())!r}", nearest(str(kind.plain()), self.known.providers)
+                )
             else:
-                section = self._section(self.known.providers[kind.value], path)
+                section = self._section(self.known.providers[str(kind.value)], path)
                 if section is not None:
                     read[name] = section
         return read

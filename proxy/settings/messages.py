@@ -22,6 +22,9 @@ from proxy.settings.tree import Node, Path, dotted
 #: How `proxy.fields.SecretRef` begins when it refuses what is no reference.
 _NO_REFERENCE = "a secret is written as a reference"
 
+#: How the keys of well-known providers look.
+KEY = re.compile(r"(?:Bearer\s+)?(?:sk-|sk_|gsk_|xai-|hf_|r8_|pplx-|AIza|AKIA|ghp_|glpat-|nvapi-)[A-Za-z0-9_\-.]{16,}")
+
 _WANTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -72,17 +75,21 @@ class Findings:
     warnings: list[Problem] = field(default_factory=list)
 
     def problem(self, path: Path, message: str, hint: str | None = None) -> None:
-        self.problems.append(self._at(path, message, hint))
+        """Add a problem, unless there is one of this place: the first says what is wrong, further ones follow from it."""
+        if not self._has_problem_at(path):
+            self.problems.append(self._at(path, message, hint))
 
     def warning(self, path: Path, message: str, hint: str | None = None) -> None:
         self.warnings.append(self._at(path, message, hint))
 
     def _at(self, path: Path, message: str, hint: str | None) -> Problem:
         node, _ = self.tree.nearest(path)
-        return Problem(place(self.file, node.source), node.line, dotted(path), message, hint)
+        # Names are repeated in messages, and a key may have been written where a name belongs.
+        shown = [KEY.sub("[a key]", text) for text in (dotted(path), message, hint or "")]
+        return Problem(place(self.file, node.source), node.line, shown[0], shown[1], shown[2] or None)
 
-    def has_problem_at(self, path: Path) -> bool:
-        name = dotted(path)
+    def _has_problem_at(self, path: Path) -> bool:
+        name = KEY.sub("[a key]", dotted(path))
         return any(problem.path == name for problem in self.problems)
 
 
@@ -103,11 +110,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError, model: type[Section], path: Path, findings: Findings) -> None:
-    """Add each of pydantic's errors about the section at `path` as a problem; one per place, since a union reports each of its branches."""
+    """Add pydantic's errors about the section at `path` as problems; a union reports each of its branches, and the first one stays."""
     for detail in error.errors(include_url=False, include_input=False):
         inner = _location(detail, findings.tree, path)
-        if findings.has_problem_at((*path, *inner)):
-            continue
         message, hint = _words(detail, model, inner)
         if message.startswith(_NO_REFERENCE):
             message, hint = "a key is never written itself, only where to find it", _instead((*path, *inner))
@@ -118,13 +123,15 @@ def _location(detail: ErrorDetails, tree: Node, path: Path) -> Path:
     """The error's place as the file has it: pydantic also names the branches of a union, which are no keys."""
     node, depth = tree.nearest(path)
     found: list[str | int] = []
-    *parents, last = detail["loc"] or ("",)
+    if not detail["loc"]:
+        return ()
+    *parents, last = detail["loc"]
     for part in parents:
         child = node.child(part) if depth == len(path) else None
         if child is not None:
             node = child
             found.append(part)
-    if last != "" and (detail["type"] in ("missing", "extra_forbidden") or node.child(last) is not None):
+    if detail["type"] in ("missing", "extra_forbidden") or node.child(last) is not None:
         found.append(last)
     return tuple(found)
 

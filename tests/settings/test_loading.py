@@ -136,7 +136,7 @@ CASES = {
     "an unknown policy": ("policies:\n  recrd: {}", 2, "policies.recrd", "did you mean 'record'?"),
     "a policy's unknown key": ("policies: {record: {prompt: never}}", 1, "policies.record.prompt", "did you mean 'prompts'?"),
     "sim as a section": ("sim: {length: 3}", 1, "sim", "wants true or false"),
-    "no provider at all": ("sim: false\nproviders: {}", 2, "providers", "there is no provider"),
+    "no provider at all": ("providers: {}\nsim: false", 2, "sim", "there is no provider"),
 }
 
 
