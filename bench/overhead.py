@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -40,9 +41,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit status."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that every server is stopped
     try:
         result = measure(options)
-    except (servers.ServerFailed, servers.ToolMissing, slots.WrongAnswer) as error:
+    except (servers.ServerFailed, servers.ToolMissing, slots.WrongAnswer, ConnectionError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     text = json.dumps(result, indent=1) + "\n"
@@ -74,6 +76,8 @@ def parse(arguments: Sequence[str] | None) -> Options:
     cores = given.cores or tuple(sorted(os.sched_getaffinity(0))[:2])
     if len(cores) != 2 or cores[0] == cores[1]:
         parser.error("two different cores are needed: one for upstream and load, one for the server under test")
+    if given.chunks is not None and given.chunks < 2:
+        parser.error("a stream has at least two chunks: the role, and text")
     quick = given.quick
     parameters = slots.Parameters(
         rounds=given.rounds or (2 if quick else 5),
@@ -89,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
 
 
 def measure(options: Options) -> report.Result:
-    """Run it all. Raises ToolMissing, ServerFailed, WrongAnswer."""
+    """Run it all. Raises ToolMissing, ServerFailed, WrongAnswer; ConnectionError or TimeoutError from a server that fails under load."""
     wrk.executable(), servers.nginx_executable()
     _raise_file_limit()
     os.sched_setaffinity(0, {options.cores[0]})  # this process is the load generator, and wrk inherits it

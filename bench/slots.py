@@ -137,7 +137,10 @@ def _latencies(stage: Stage, number: int) -> list[Sample]:
     ports = {server.name: server.port for server in everyone}
     body = payload.chat_body(stage.parameters.bodies_kib[0] * 1024)
     before = _read(stage, stage.upstream)
-    trips = roundtrips.offer(ports, body, stage.parameters.seconds)
+    try:
+        trips = roundtrips.offer(ports, body, stage.parameters.seconds)
+    except ValueError as error:
+        raise WrongAnswer(str(error)) from error
     after = _read(stage, stage.upstream)
     return [
         replace(_sample((before, after), number, LATENCY, stage.upstream, _trip_outcome(found)), server=name)

@@ -7,6 +7,7 @@ that it shares with the upstream.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass, field
 from typing import cast
@@ -16,14 +17,19 @@ import uvloop
 
 from bench import payload
 
+_TEXT = re.compile(rb'"content"\s*:\s*"[^"]')  # the first delta says the role and no text: a gateway may hold it back until text comes
 _END = b"\r\n0\r\n\r\n"
 _STREAM_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One stream as the client saw it. `chunks` are the content events that arrived as they should, `reads` the socket reads they came in:
-    close to one for each says that nobody put chunks together. `fault` is None when all was right. Times in seconds from the request."""
+    """One stream as the client saw it.
+
+    `chunks` are the content events that arrived as they should, `reads` the socket reads they came in: close to one for each says that
+    nobody put chunks together. `fault` is None when all was right. Times are seconds from the request: to the first delta with text, and
+    to the end of the body.
+    """
 
     first_s: float
     total_s: float
@@ -34,8 +40,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to offer: how many streams at a time, for how long (a stream that has begun is finished), how each comes, how large a request;
-    `usage`: whether the client asks for the usage event."""
+    """What to offer: how many streams at a time, for how long, how each comes, how large a request.
+
+    A stream that has begun is finished. `usage`: whether the client asks for the usage event.
+    """
 
     streams: int
     seconds: float
@@ -104,7 +112,7 @@ class Client(asyncio.Protocol):
     """One keep-alive connection that runs one stream after the other."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()  # the first chunk has come, or never will
+        self.begun = asyncio.Event()  # the first text has come, or never will
         self._pieces: list[bytes] = []
         self._tail = b""
         self._first = 0.0
@@ -121,7 +129,7 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._pieces.append(data)
-        if not self._first and b"data: " in data:
+        if not self._first and _TEXT.search(data):
             self._first = time.monotonic()
             self.begun.set()
         self._tail = (self._tail + data)[-len(_END) :]

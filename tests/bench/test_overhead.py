@@ -182,3 +182,9 @@ def test_two_different_cores_are_asked_for(cores, capsys):
     with pytest.raises(SystemExit):
         overhead.parse(["--cores", cores])
     assert "two different cores" in capsys.readouterr().err
+
+
+def test_a_stream_without_text_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        overhead.parse(["--chunks", "1", "--cores", "0,1"])
+    assert "at least two chunks" in capsys.readouterr().err

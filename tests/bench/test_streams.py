@@ -75,7 +75,7 @@ async def test_client_and_upstream_count_the_same(listening):
 async def test_streams_that_are_held_open_can_be_left(listening):
     port, sent = listening
     opened = await streams.open_streams(port, Plan(streams=3, seconds=0.0, pace=Pace(50, 1000)))
-    assert (len(opened.clients), sent.chunks) == (3, 3)
+    assert (len(opened.clients), sent.chunks) == (3, 6)
     await opened.close()
     assert [task.result().fault is not None for task in opened.tasks] == [True] * 3
 
