@@ -48,7 +48,8 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     try:
         status = app.serve(loaded.settings, ready=_announce_json if as_json else _announcer(loaded, doubtful))
     except OSError as error:
-        raise click.ClickException(f"cannot start: {error.strerror or error}") from error
+        where = f"on {loaded.settings.server.listen} and {loaded.settings.server.admin_listen}"
+        raise click.ClickException(f"cannot start {where}: {error.strerror or error}; --listen and --admin-listen choose others") from error
     raise SystemExit(status)
 
 

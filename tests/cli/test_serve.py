@@ -68,10 +68,11 @@ def test_people_get_a_line_to_paste_that_works(start: Start):
 
 def test_an_address_that_is_taken_ends_with_status_1(start: Start):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = start("--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--admin-listen", "127.0.0.1:0")
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = start("--listen", address, "--admin-listen", "127.0.0.1:0")
         _, said = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "cannot start: " in said
+    assert f"cannot start on {address} and 127.0.0.1:0: " in said
     assert "Traceback" not in said
 
 
