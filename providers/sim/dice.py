@@ -49,7 +49,7 @@ class Lot:
     __slots__ = ("_count", "_name", "_share", "_winners")
 
     def __init__(self, share: float, *name: object) -> None:
-        self._share = Fraction(str(share))
+        self._share = Fraction(share).limit_denominator(1_000_000)
         self._name = name
         self._count = 0
         self._winners: frozenset[int] = frozenset()

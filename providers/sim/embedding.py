@@ -32,7 +32,7 @@ _LONGEST_WORD = 64
 _WORD_DIRECTIONS = Struct("<4I")
 _TRIGRAM_DIRECTIONS = Struct("<3I")
 _SIGN = 1 << 31
-_TRIGRAM_WEIGHT = 0.8
+_TRIGRAM_WEIGHT = 1.4
 _COMMON_WEIGHT = 0.15
 
 _CHECKS: dict[str, Check] = {
@@ -65,9 +65,10 @@ def _word_vector(word: str, dimensions: int) -> tuple[tuple[int, float], ...]:
     common = _COMMON_WEIGHT if word in STOPWORDS else 1.0
     features = [(common, _directions(word, _WORD_DIRECTIONS))]
     if len(word) > 2:
-        weight = common * _TRIGRAM_WEIGHT
+        # Divided among them, so that a long word weighs no more than a short one.
+        weight = common * _TRIGRAM_WEIGHT / math.sqrt(len(word))
         # A whole word and a trigram of the same letters are two things.
-        features += [(weight, _directions("\x00" + edged[at : at + 3], _TRIGRAM_DIRECTIONS)) for at in range(len(edged) - 2)]
+        features += [(weight, _directions("\x00" + edged[at : at + 3], _TRIGRAM_DIRECTIONS)) for at in range(len(word))]
     for weight, directions in features:
         for direction in directions:
             index = (direction & ~_SIGN) % dimensions

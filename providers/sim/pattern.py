@@ -125,10 +125,9 @@ class _Parser:
         if sign in "xu":
             width = 2 if sign == "x" else 4
             code, self.rest = self.rest[:width], self.rest[width:]
-            try:
-                return chr(int(code, 16))
-            except ValueError as error:
-                raise Unsupported from error
+            if len(code) < width or not all(digit in string.hexdigits for digit in code):
+                raise Unsupported
+            return chr(int(code, 16))
         return _CLASSES.get(sign) or _CONTROLS.get(sign) or sign
 
     def character_class(self) -> str:
@@ -208,13 +207,12 @@ def matching(pattern: str, dice: Dice, low: int = 0, high: int | None = None) ->
         raise Unsupported from error
     if parser.rest:
         raise Unsupported
-    found = ""
-    for stretch in (*range(8), *(2**power for power in range(3, 12))):
+    # How often what may be repeated is: hardly at first, then as often as the wanted length may need.
+    for stretch in (*range(8), *range(max(low - 2, 8), low + 1), *(low * eighths // 8 for eighths in range(1, 8))):
         found = _Writer(dice, stretch).write(tree)
         if len(found) >= max(low, 1) and (high is None or len(found) <= high):
             return found
-        if len(found) > max(low, 1):
-            break
+    found = _Writer(dice, 0).write(tree)
     if low <= len(found) and (high is None or len(found) <= high):
         return found
     raise Unsupported

@@ -112,7 +112,7 @@ def _response(body: Mapping[str, Any], ask: Ask, choice: Choice, stamp: Stamp) -
         "truncation": "disabled",
         "usage": {
             "input_tokens": ask.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": choice.tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": ask.prompt_tokens + choice.tokens,

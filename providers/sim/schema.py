@@ -308,7 +308,7 @@ def instance_of(schema: Any, dice: Dice, words: Sequence[str], param: str, mark:
         raise bad_schema(param, "the simulation finds no instance that satisfies it") from None
     except ClientError:
         raise
-    except (TypeError, ValueError, AttributeError, RecursionError, OverflowError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError, OverflowError, LookupError) as error:
         # A keyword with a value of a type that it cannot have, at any depth: nothing else in here can raise these.
         raise bad_schema(param, "it is not a valid JSON Schema") from error
 

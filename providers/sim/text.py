@@ -17,9 +17,9 @@ _WORDS = 12
 
 _COMMON = (
     "a about after all also am an and any are as at be been but by can could did do does for from get give had has have he her him his how "
-    "i if in into is it its just like may me more most my no not of on one or our out over please say she should so some such tell than that "
-    "the their them then there these they this those to up us use using very was we were what when where which who why will with would you "
-    "your"
+    "i if in into is it its just like may me more most my no not of on one or our out over please say she should so some such tell than "
+    "that the their them then there these they this those to up us use using very was we were what when where which who why will with "
+    "would you your"
 )
 STOPWORDS = frozenset(_COMMON.split())
 
