@@ -43,7 +43,8 @@ class Target:
 class Timeouts:
     """Seconds; None is no limit. Sources: `providers.<name>.timeouts`, narrowed by the client's own deadline.
 
-    connect: name resolution, TCP and TLS. first_token: from sending to the first content. idle: between two contents. total: the whole attempt.
+    connect: name resolution, TCP and TLS. first_token: from sending to the first content. idle: between two contents.
+    total: the whole attempt.
     """
 
     connect: float | None = 5.0
@@ -78,7 +79,10 @@ class Attempt:
 
 
 class Content(Protocol):
-    """A body that is passed on as it arrives (multipart, binary). It can be read once. `length` is in bytes, None where it was not announced."""
+    """A body that is passed on as it arrives (multipart, binary). It can be read once.
+
+    `length` is in bytes, None where it was not announced.
+    """
 
     length: int | None
 

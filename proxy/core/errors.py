@@ -32,7 +32,7 @@ class GatewayError(Exception):
         message: str,
         *,
         status: int | None = None,
-        type: str | None = None,  # noqa: A002 - the wire's own name
+        type: str | None = None,
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
@@ -120,13 +120,13 @@ class UpstreamError(GatewayError):
 
     fault = "upstream"
 
-    def __init__(  # noqa: PLR0913 - one keyword per field of the wire's error object
+    def __init__(
         self,
         kind: str,
         message: str,
         *,
         status: int | None = None,
-        type: str | None = None,  # noqa: A002
+        type: str | None = None,
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,

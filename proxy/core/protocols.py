@@ -63,7 +63,10 @@ class UpstreamResponse(Protocol):
     headers: dict[str, str]
 
     async def receive(self) -> bytes:
-        """The next bytes of the body as they came, `b""` at its end. Raises UpstreamError (`reset`, `bad_upstream`, or what `fail` was given)."""
+        """The next bytes of the body as they came, `b""` at its end.
+
+        Raises UpstreamError (`reset`, `bad_upstream`, or what `fail` was given).
+        """
 
     def fail(self, error: UpstreamError) -> None:
         """Make a pending or the next `receive` raise `error`."""
@@ -73,7 +76,10 @@ class UpstreamResponse(Protocol):
 
 
 class Transport(Protocol):
-    """Bytes to and from one provider. It bounds what it waits for by `timeouts` until the head is there, and translates every foreign exception."""
+    """Bytes to and from one provider.
+
+    It bounds what it waits for by `timeouts` until the head is there, and translates every foreign exception.
+    """
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Send and wait for the head. Raises UpstreamError only. Cancelling it closes the connection."""
@@ -89,7 +95,8 @@ class StreamDecoder(Protocol):
     tokens    contents decoded so far (about one token each): the estimate where a provider reports none
     started   content has begun: what was decoded so far may go to the client, and that is the commit point
     done      the end was seen; nothing further will be decoded
-    failure   what broke the stream: an error event, nonsense, a cut. The events before it have been handed out, wherever the bytes were split
+    failure   what broke the stream: an error event, nonsense, a cut. The events before it have been handed out, wherever the
+              bytes were split
     """
 
     usage: Usage | None

@@ -15,8 +15,8 @@ class Reply:
     `stream` yields bytes that are ready to be written. Of an event stream each item holds one or more whole events, ended by a blank line.
     A streaming reply exists only once its first content is in hand, so whoever awaits it may still retry or fall back.
 
-    Whoever takes a reply must `close` it, on every way out; closing runs what policies and the transport registered by `on_close`, once, without
-    awaiting anything, so that no cancellation can come between.
+    Whoever takes a reply must `close` it, on every way out; closing runs what policies and the transport registered by
+    `on_close`, once, without awaiting anything, so that no cancellation can come between.
     """
 
     __slots__ = ("_closers", "_error", "body", "closed", "headers", "status", "stream")

@@ -33,7 +33,10 @@ def remove_member(raw: bytes, key: str) -> bytes:
 
 
 def _lone_member(raw: bytes, key: str) -> list[tuple[int, int]]:
-    """The span of a string member that can be found without reading all tokens: its quoted name occurs once, and no name is spelt with escapes."""
+    """The span of a string member that can be found without reading all tokens.
+
+    That is so where its quoted name occurs once, and no name is spelt with escapes.
+    """
     name = b'"%b"' % key.encode()
     if raw.count(name) != 1 or b"\\u" in raw:
         return []
@@ -55,7 +58,7 @@ def member_spans(raw: bytes, key: str, *, whole: bool = False) -> list[tuple[int
         if kind in b"{[":
             depth += 1
         elif depth == 1 and kind in b",}":
-            if name is not None and value_start >= 0 and json.loads(name) == key:
+            if name is not None and value_start >= 0 and _means(name, key):
                 if not whole:
                     spans.append(_trimmed(raw, value_start, token.start()))
                 elif previous_comma >= 0 and kind == b"}":
@@ -77,3 +80,11 @@ def member_spans(raw: bytes, key: str, *, whole: bool = False) -> list[tuple[int
 def _trimmed(raw: bytes, start: int, end: int) -> tuple[int, int]:
     value = raw[start:end]
     return start + len(value) - len(value.lstrip(_SPACE)), end - (len(value) - len(value.rstrip(_SPACE)))
+
+
+def _means(name: bytes, key: str) -> bool:
+    """Whether a quoted name is `key` in any of its spellings."""
+    if b"\\" not in name:
+        return name[1:-1] == key.encode()
+    # Bytes that are not UTF-8 are nobody's key, and no reason to fail.
+    return bool(json.loads(name.decode("utf-8", "replace")) == key)

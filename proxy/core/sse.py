@@ -1,6 +1,7 @@
 """Server-sent events, read from bytes as the WHATWG text says: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 
-Pure: bytes in, events out, the same events wherever the bytes are split. Lines are found before UTF-8 is decoded, so a character cut in two does no harm.
+Pure: bytes in, events out, the same events wherever the bytes are split. Lines are found before UTF-8 is decoded, so a character
+cut in two does no harm.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class ProtocolError(ValueError):
-    """The only thing that decoding may raise: an event larger than the limit."""
+    """The only thing that decoding may raise: an event larger than the limit. `events` are those that were complete before it."""
+
+    def __init__(self, limit: int, events: list[Event]) -> None:
+        super().__init__(f"an event is larger than {limit} bytes")
+        self.events = events
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class EventDecoder:
         del buffer[:start]
         self._scanned = len(buffer)
         if self._size + len(buffer) > self.limit:
-            raise ProtocolError(f"an event is larger than {self.limit} bytes")
+            raise ProtocolError(self.limit, events)
         return events
 
     def eof(self) -> bytes:
@@ -93,12 +98,13 @@ class EventDecoder:
                 events.append(Event(b"\n".join(self._data), self._name))
             self._data, self._name, self._size = [], b"", 0
             return
+        if self._size + len(line) > self.limit:
+            # The same sum as of a line that is not finished yet: whether a stream is refused must not hang on where it was cut.
+            raise ProtocolError(self.limit, events)
         field, _, value = line.partition(b":")
         if field == b"data":
             value = value.removeprefix(b" ")
             self._size += len(value) + 1
-            if self._size > self.limit:
-                raise ProtocolError(f"an event is larger than {self.limit} bytes")
             self._data.append(value)
         elif field == b"event":
             self._name = value.removeprefix(b" ")

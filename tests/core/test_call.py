@@ -1,0 +1,39 @@
+"""What a call and its parts know of themselves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from proxy.core.call import Credential, Usage
+from proxy.core.clock import SystemClock
+from tests.core.doubles import make_call
+
+
+def test_a_credential_does_not_show_its_secret():
+    assert "sk-secret" not in repr(Credential("env:KEY", "sk-secret"))
+
+
+@pytest.mark.parametrize(("reported", "provenance"), [(True, "reported"), (False, "estimated")])
+def test_usage_says_where_it_is_from(reported: bool, provenance: str):
+    assert Usage(reported=reported).provenance == provenance
+
+
+@pytest.mark.parametrize(("size", "prompt"), [(0, 0), (1, 1), (4, 1), (5, 2), (400, 100)])
+def test_an_estimate_counts_four_bytes_to_a_token_of_the_prompt(size: int, prompt: int):
+    usage = make_call(raw=b"x" * size, tokens_seen=7).estimated_usage()
+    assert usage == Usage(prompt=prompt, completion=7, reported=False)
+
+
+def test_calls_share_nothing():
+    one, other = make_call(), make_call()
+    one.notes["a"] = 1
+    one.body["b"] = 2
+    assert (other.notes, other.body, other.attempts) == ({}, {}, [])
+
+
+def test_the_system_clock_is_the_systems():
+    clock = SystemClock()
+    assert clock.monotonic() <= time.monotonic()
+    assert abs(clock.time() - time.time()) < 60
