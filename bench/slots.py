@@ -83,7 +83,7 @@ def run(stage: Stage) -> list[Sample]:
     bodies = _write_bodies(stage)
     for server in everyone:
         check(server)
-    short = replace(stage, parameters=replace(stage.parameters, seconds=1))
+    short = replace(stage, parameters=replace(stage.parameters, seconds=1, pace=Pace(32, stage.parameters.pace.interval_ms)))
     for server in stage.servers:  # pools filled, code warm; not kept
         _requests(short, server, 0, next(iter(bodies.items())))
         _streams(short, server, 0)

@@ -73,14 +73,13 @@ def http_chunk(data: bytes) -> bytes:
 def stream_writes(chunks: int, usage: bool) -> list[bytes]:
     """What a stream writes, one entry per write: head, role and first text together, then event by event, then the end.
 
-    The first text does not wait for a timer, so that the time to it is the proxy's and not the pace's.
+    The first text does not wait for a timer, so that the time to it is the proxy's and not the pace's. Usage comes with the end, so that a
+    gateway that asks for it has no longer stream than a client that does not.
     """
     events = [http_chunk(event) for event in payload.events(chunks, usage)]
     writes = [_STREAM_HEAD + b"".join(events[:2]), *events[2:]]
-    if usage:
-        writes.append(http_chunk(payload.usage_event(chunks)))
-    writes.append(http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-    return writes
+    end = http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    return [*writes, http_chunk(payload.usage_event(chunks)) + end if usage else end]
 
 
 @dataclass(slots=True)
