@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from providers.sim.dice import Dice
 
-_LONGEST = 4096
+_LONGEST = 1024
 _DEEPEST = 40
 _WORD = string.ascii_letters + string.digits
 _PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
@@ -200,7 +200,9 @@ def matching(pattern: str, dice: Dice, low: int = 0, high: int | None = None) ->
 
     Raises Unsupported.
     """
-    parser = _Parser(pattern[:_LONGEST])
+    if len(pattern) > _LONGEST:
+        raise Unsupported
+    parser = _Parser(pattern)
     try:
         tree = parser.branches()
     except RecursionError as error:

@@ -22,6 +22,8 @@ _DEEPEST = 48
 _SHALLOW = 3
 _MOST_VALUES = 5_000
 _LONGEST_TEXT = 10_000
+_LETTERS_PER_VALUE = 16
+_VALUES_PER_PATTERN = 100
 _DISTINCT_TRIES = 64
 _GREATEST = 2**63 - 1
 
@@ -95,9 +97,9 @@ class Generator:
         maker: Callable[[Schema, int], Any] = _MAKERS.get(kind, Generator._string)  # type: ignore[assignment]
         return maker(self, schema, depth)  # type: ignore[call-arg, arg-type]
 
-    def _spend(self) -> None:
-        # A client's schema can ask for more than there is memory.
-        self.left -= 1
+    def _spend(self, values: int = 1) -> None:
+        # A client's schema can ask for more than there is memory, or time.
+        self.left -= values
         if self.left < 0:
             raise Unsatisfiable
 
@@ -261,6 +263,7 @@ class Generator:
         if low > _LONGEST_TEXT:
             raise Unsatisfiable
         if isinstance(schema.get("pattern"), str):
+            self._spend(_VALUES_PER_PATTERN)
             try:
                 return matching(schema["pattern"], self.dice, low, high)
             except Unsupported:
@@ -278,8 +281,10 @@ class Generator:
             # Distinct values are wanted and the words may have run out.
             word = f"{round_trip % 100_000} {word}"
         text = mark + word if high is None or len(mark) + len(word) <= high else word
-        while len(text) < low:
-            text += " " + word
+        if len(text) < low:
+            self._spend(low // _LETTERS_PER_VALUE)
+            text += (" " + word) * (low // len(word))
+            text = text[:low]
         return text if high is None or len(text) <= high else text[: max(high, 0)]
 
     def _boolean(self, schema: Schema, depth: int) -> bool:

@@ -149,34 +149,34 @@ async def test_stalled_stream_ends_only_by_failing_it():
 async def test_pace_is_kept():
     loop = asyncio.get_running_loop()
     started = loop.time()
-    response = await transport(first_token="60ms", per_token="10ms", length=5).send(chat_request(stream=True), PATIENT)
-    assert loop.time() - started < 0.05
+    response = await transport(first_token="100ms", per_token="40ms", length=5).send(chat_request(stream=True), PATIENT)
+    assert loop.time() - started < 0.09
     times = []
     while await response.receive():
         times.append(loop.time() - started)
     # Role and first token together, then four tokens, then what ends the stream with the last of them.
-    assert times[0] >= 0.059
-    assert times[1] - times[0] < 0.01
+    assert times[0] >= 0.099
+    assert times[1] - times[0] < 0.03
     for token in range(5):
-        assert times[1 + token] >= 0.059 + 0.01 * token
-    assert times[-1] - times[5] < 0.01
+        assert times[1 + token] >= 0.099 + 0.04 * token
+    assert times[-1] - times[5] < 0.03
 
 
 async def test_choices_are_made_side_by_side():
     loop = asyncio.get_running_loop()
     started = loop.time()
-    await read(await transport(per_token="10ms", length=5).send(chat_request(stream=True, n=20), PATIENT))
-    assert 0.039 <= loop.time() - started < 0.2
+    await read(await transport(per_token="10ms", length=5).send(chat_request(stream=True, n=50), PATIENT))
+    assert 0.039 <= loop.time() - started < 1
 
 
 async def test_late_reader_finds_what_has_gathered():
-    response = await transport(per_token="5ms", length=10).send(chat_request(stream=True), PATIENT)
+    response = await transport(per_token="20ms", length=10).send(chat_request(stream=True), PATIENT)
     await response.receive()
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.25)
     loop = asyncio.get_running_loop()
     started = loop.time()
     await read(response)
-    assert loop.time() - started < 0.02
+    assert loop.time() - started < 0.1
 
 
 async def test_whole_answer_takes_as_long_as_its_stream():
