@@ -1,7 +1,9 @@
 """What the gateway costs: CPU per request and per streamed chunk, against nginx in front of the same upstream in the same run.
 
 `python -m bench.overhead`, or `make bench`. Upstream and load share one core, the server under test has another to itself. In every round
-each server is measured in each slot, one after the other, the order turned from round to round. A chunk's cost holds its share of the stream's request.
+each server is measured in each slot, one after the other, the order turned from round to round. A chunk's cost holds its share of the
+stream's request. Added latencies are against asking the upstream directly, which shares its core with the client: a little below zero is
+possible.
 
 What a chunk costs depends on how many come at a time: few wake the server for each, many are served in one turn of its loop, and that is
 much cheaper for everyone (nginx: 45 us with one stream, 5 us with 64 streams at 1 ms). Compare only runs with the same parameters.
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> Options:
     """The command line. Exits on what it does not understand, as argparse does."""
     parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="about 20 s in all: fewer, shorter rounds; kept only with --output")
+    parser.add_argument("--quick", action="store_true", help="about 25 s in all: fewer, shorter rounds; kept only with --output")
     parser.add_argument("--rounds", type=int, help="paired rounds (5)")
     parser.add_argument("--seconds", type=int, help="length of a slot (3)")
     parser.add_argument("--connections", type=int, default=32, help="of the load without streams (%(default)s)")
