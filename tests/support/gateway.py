@@ -93,8 +93,11 @@ class Gateway:
             return [line for line in self.lines if line.get("event") == "request"]
 
     def mark(self) -> int:
-        """How many records there are: what `record_since` starts from."""
-        return len(self.records)
+        """How many records there are, what `record_since` starts from. A line is written after its answer: this waits for those that are due."""
+        due = self.metric("llm_requests_total")
+        with self._written:
+            assert self._written.wait_for(lambda: len(self.records) >= due, 3.0), f"{due} requests, {len(self.records)} records"
+            return len(self.records)
 
     def wait_record(self, wanted: Callable[[Record], bool], timeout: float = 3.0) -> Record:
         """The first record that is `wanted`, waiting for it."""

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.support.raw_client import slices
+
 Headers = Sequence[tuple[str, str]]
 DONE = b"data: [DONE]\n\n"
 LINGER_ZERO = struct.pack("ii", 1, 0)  # close() sends RST and drops what is unsent
@@ -433,10 +435,10 @@ class _Peer(asyncio.Protocol):
             self.transport.write(data)
             await asyncio.sleep(0)
             return
-        for start in range(0, len(data), size):
+        for piece in slices(data, size):
             if self.gone.is_set():
                 return
-            self.transport.write(data[start : start + size])
+            self.transport.write(piece)
             time.sleep(DRIP_GAP)  # noqa: ASYNC251 - this loop's timers are too coarse, and nothing else runs on it
             await asyncio.sleep(0)
 
