@@ -14,7 +14,7 @@ from proxy.fields import Duration, SecretRef, Section, Size
 def _base_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f'{value!r} is no address; write it whole, such as "https://api.openai.com/v1"')
+        raise ValueError('it is no address; write it whole, such as "https://api.openai.com/v1"')
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("no user, password, query or fragment belongs into base_url; the key goes into api_key, as a reference")
     return value.rstrip("/")
@@ -26,7 +26,7 @@ BaseURL = Annotated[str, AfterValidator(_base_url)]
 class PoolSettings(Section):
     """Connections to one provider."""
 
-    connections: int = Field(512, ge=1, description="most connections that are open at once; further requests wait")
+    connections: int = Field(16384, ge=1, description="most connections that are open at once; further requests wait")
     keep_alive: Duration = Field(60.0, description="how long an idle connection is kept")
 
 
@@ -64,6 +64,8 @@ class NetworkSettings(Section):
     pool: PoolSettings = Field(default_factory=PoolSettings, description="connections")
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="patience")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="sizes of answers")
+    proxy: str | None = Field(None, description="an HTTP proxy to go through, such as http://10.0.0.1:3128", pattern="^http://")
+    ca: str | None = Field(None, description="a PEM file of certificate authorities to trust instead of the system's")
     allow_private: bool = Field(False, description="let a host name resolve to a private or loopback address")
 
     @property

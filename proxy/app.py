@@ -23,7 +23,7 @@ from proxy.catalogue import Catalogue, table_of
 from proxy.core.call import Credential, Timeouts
 from proxy.core.clock import SystemClock
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Clock, Emit, Handler, Policy, Services
+from proxy.core.protocols import Clock, Emit, Handler, Policy, Services, Transport
 from proxy.dispatch import Dispatch, Upstream
 from proxy.fields import Section
 from proxy.http.admin import admin_app
@@ -34,7 +34,7 @@ from proxy.loop import LagMeter
 from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, compose, receive
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
-from proxy.transport import ClientTransport
+from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
 
 from providers.settings import NetworkSettings
 
@@ -157,13 +157,7 @@ def build_upstream(name: str, section: Section, environ: Mapping[str, str], cloc
         if own is None:
             raise TypeError(f"the provider kind {kind.__name__} has neither network settings nor a transport of its own")
         return Upstream(name, provider, own(clock), Timeouts(first_token=None), Timeouts())
-    transport = ClientTransport(
-        connections=section.pool.connections,
-        keep_alive=section.pool.keep_alive,
-        header_limit=section.limits.header,
-        body_limit=section.limits.body,
-        allow_private=section.allow_private,
-    )
+    transport = _transport(section)
     return Upstream(
         name,
         provider,
@@ -172,6 +166,17 @@ def build_upstream(name: str, section: Section, environ: Mapping[str, str], cloc
         section.timeouts.decided(stream=True),
         section.limits.body,
         tuple(_credentials(name, section, environ)),
+    )
+
+
+def _transport(section: NetworkSettings) -> Transport:
+    resolver = PinnedResolver(allow_private=section.allow_private)
+    limits = {"header_limit": section.limits.header, "body_limit": section.limits.body}
+    pool = section.pool
+    if section.proxy is None and section.ca is None:
+        return PooledTransport(section.base_url, connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, **limits)
+    return ClientTransport(
+        connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, ca=section.ca, **limits
     )
 
 

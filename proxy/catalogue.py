@@ -15,6 +15,7 @@ from proxy.core.protocols import Clock, UpstreamRequest
 from proxy.dispatch import Upstream
 from proxy.settings import SIMULATED, Settings
 from proxy.stream import Watch, read_whole
+from proxy.sweeper import Sweeper
 
 #: A provider's own list is asked for at most this often, in seconds.
 _LIST_LASTS = 60.0
@@ -71,7 +72,7 @@ async def listed_by(upstream: Upstream, clock: Clock) -> dict[str, dict[str, Any
     call = Call("list", "models", "GET", "/models", "", {}, clock.monotonic(), _no_body)
     request: UpstreamRequest = upstream.provider.encode(call, Target(upstream.name, None, credential=upstream.credential()))
     response = await upstream.transport.send(request, _PATIENCE)
-    watch = Watch(clock, response, _PATIENCE, clock.monotonic())
+    watch = Watch(clock, response, _PATIENCE, clock.monotonic(), Sweeper())
     try:
         body = await read_whole(response, _LIST_LIMIT, watch)
         if response.status != 200:  # noqa: PLR2004

@@ -7,12 +7,14 @@ from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NoReturn
 
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, LLMProvider, Transport, UpstreamResponse
 from proxy.core.reply import Reply
+from proxy.sweeper import Sweeper
 from proxy.stream import EventStream, Watch, read_some, read_whole, relayed
 
 #: Upstream headers that the client may see.
@@ -74,6 +76,7 @@ class Dispatch:
     def __init__(self, upstreams: Mapping[str, Upstream], clock: Clock, metrics: Registry) -> None:
         self._upstreams = upstreams
         self._clock = clock
+        self._sweeper = Sweeper()
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
 
     async def __call__(self, call: Call) -> Reply:
@@ -110,7 +113,9 @@ class Dispatch:
         request = upstream.provider.encode(call, target)
         timeouts = call.timeouts or upstream.timeouts(call)
         response = await upstream.transport.send(request, timeouts)
-        watch = Watch(self._clock, response, timeouts, started)
+        if not 200 <= response.status < 300:  # noqa: PLR2004
+            await self._refused(upstream, response, Watch(self._clock, response, timeouts, started, self._sweeper))
+        watch = Watch(self._clock, response, timeouts, started, self._sweeper)
         try:
             return await self._answer(call, upstream, response, watch)
         except BaseException:
@@ -118,10 +123,19 @@ class Dispatch:
             response.close()
             raise
 
+    async def _refused(self, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> NoReturn:
+        """An answer outside 2xx. Its connection is as good as any; its body is read as far as an error object may reach."""
+        whole = False
+        try:
+            body = await read_some(response, _ERROR_BODY_LIMIT, watch)
+            whole = len(body) < _ERROR_BODY_LIMIT
+            raise upstream.provider.decode_error(response, body)
+        finally:
+            watch.stop()
+            response.close(reuse=whole)
+
     async def _answer(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         kind = response.headers.get("content-type", "")
-        if not 200 <= response.status < 300:  # noqa: PLR2004
-            raise upstream.provider.decode_error(response, await read_some(response, _ERROR_BODY_LIMIT, watch))
         checked = call.operation in CHECKED and call.method == "POST"
         if kind.startswith("text/event-stream") and (call.stream or not checked):
             return await self._stream(call, upstream, response, watch)
@@ -145,7 +159,8 @@ class Dispatch:
         if call.stream:
             raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
         reply.headers = shown(response)
-        _release(response, watch, None)
+        watch.stop()
+        response.close(reuse=True)
         return reply
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
@@ -159,7 +174,7 @@ class Dispatch:
             if not data:
                 break
         call.tokens_seen = decoder.tokens
-        call.first_token = call.last_token = watch.began()
+        call.first_token = call.last_token = watch.progress()
         stream = EventStream(call, response, decoder, watch, begun)
         stream.on_failure(partial(self._note, call, credential=call.target.credential if call.target else None))
         reply = Reply(response.status, shown(response), stream=stream)
@@ -174,6 +189,6 @@ def shown(response: UpstreamResponse) -> dict[str, str]:
     return {name: received[name] for name in SHOWN if name in received}
 
 
-def _release(response: UpstreamResponse, watch: Watch, _error: BaseException | None) -> None:
+def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:
     watch.stop()
-    response.close()
+    response.close(reuse=error is None)

@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle, get_running_loop
 from collections.abc import AsyncIterator, Callable
 
 from proxy.core.call import Call, Timeouts
 from proxy.core.errors import StreamError, UpstreamError
 from proxy.core.protocols import Clock, StreamDecoder, UpstreamResponse
+from proxy.sweeper import Sweeper
+
+_FOREVER = float("inf")
 
 
 class Watch:
-    """Fails an answer that stands still, or that goes on for too long.
+    """Fails an answer that stands still, or that goes on for too long; the sweeper looks after it, so progress costs a clock reading.
 
-    One timer for an attempt, which looks when it last moved: progress costs a clock reading, not a timer.
+    From the start it waits for content as long as `first_token`; once that has begun, for each next piece as long as `idle`.
     """
 
-    __slots__ = ("_clock", "_end", "_idle", "_last", "_patience", "_response", "_timer")
+    __slots__ = ("_clock", "_end", "_idle", "_response", "_sweeper", "due")
 
-    def __init__(self, clock: Clock, response: UpstreamResponse, timeouts: Timeouts, started: float) -> None:
+    def __init__(self, clock: Clock, response: UpstreamResponse, timeouts: Timeouts, started: float, sweeper: Sweeper) -> None:
         self._clock = clock
         self._response = response
-        self._last = started
-        self._idle = timeouts.idle
-        self._patience = timeouts.first_token
-        self._end = None if timeouts.total is None else started + timeouts.total
-        self._timer: TimerHandle | None = None
-        self._arm()
+        self._sweeper = sweeper
+        self._idle = _FOREVER if timeouts.idle is None else timeouts.idle
+        self._end = _FOREVER if timeouts.total is None else started + timeouts.total
+        self.due = self._end if timeouts.first_token is None else min(self._end, started + timeouts.first_token)
+        sweeper.add(self)
 
     def progress(self) -> float:
-        """Say that it moved; returns the time of it."""
-        self._last = now = self._clock.monotonic()
-        return now
-
-    def began(self) -> float:
-        """Say that content has begun: from now on silence is measured by `idle`."""
-        self._patience = self._idle
-        now = self.progress()
-        self._arm()
+        """Say that content has come; returns the time of it."""
+        now = self._clock.monotonic()
+        due = now + self._idle
+        self.due = due if due < self._end else self._end
         return now
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._sweeper.remove(self)
 
-    def _arm(self) -> None:
-        self.stop()
-        due = self._due()
-        if due is not None:
-            self._timer = get_running_loop().call_later(max(0.0, due - self._clock.monotonic()), self._look)
-
-    def _due(self) -> float | None:
-        still = None if self._patience is None else self._last + self._patience
-        if still is None or self._end is None:
-            return still if self._end is None else self._end
-        return min(still, self._end)
-
-    def _look(self) -> None:
-        due = self._due()
-        if due is not None and self._clock.monotonic() >= due:
-            self._timer = None
-            self._response.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
-        else:
-            self._arm()
+    def expire(self) -> None:
+        self._response.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
 
 
 async def read_whole(response: UpstreamResponse, limit: int, watch: Watch) -> bytes:
@@ -79,7 +56,7 @@ async def read_some(response: UpstreamResponse, limit: int, watch: Watch) -> byt
     first = await response.receive()
     if not first:
         return first
-    watch.began()
+    watch.progress()
     parts = [first]
     size = len(first)
     while size < limit:
@@ -95,12 +72,9 @@ async def read_some(response: UpstreamResponse, limit: int, watch: Watch) -> byt
 async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[bytes]:
     """A body as it comes. Raises StreamError when it breaks off."""
     try:
-        data = await response.receive()
-        watch.began()
-        while data:
-            yield data
-            data = await response.receive()
+        while data := await response.receive():
             watch.progress()
+            yield data
     except UpstreamError as error:
         raise broken(error) from error
 
@@ -153,11 +127,11 @@ class EventStream:
             self._failed(failure)
         return failure
 
-    def close(self, _error: BaseException | None) -> None:
+    def close(self, error: BaseException | None) -> None:
         self._watch.stop()
         call, decoder = self._call, self._decoder
         call.usage = decoder.usage or call.estimated_usage()
-        self._response.close()
+        self._response.close(reuse=error is None and self._ended)
 
 
 def broken(error: UpstreamError) -> StreamError:

@@ -193,7 +193,7 @@ class SimResponse:
         if self._waiter is not None:
             _finish(self._waiter)
 
-    def close(self) -> None:
+    def close(self, *, reuse: bool = False) -> None:
         if not self._ended:
             self.fail(UpstreamError("reset", "The connection to the simulated provider was closed."))
         self._live.discard(self)

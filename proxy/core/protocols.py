@@ -71,8 +71,12 @@ class UpstreamResponse(Protocol):
     def fail(self, error: UpstreamError) -> None:
         """Make a pending or the next `receive` raise `error`."""
 
-    def close(self) -> None:
-        """Give the connection back if the body was read to its end, else close it. Never awaits; idempotent."""
+    def close(self, *, reuse: bool = False) -> None:
+        """Be done with it. Never awaits; idempotent.
+
+        `reuse`: the answer was good, and all of it that matters was read; its connection may serve again once its end has come. Otherwise the
+        connection is closed at once, which also tells the provider to stop.
+        """
 
 
 class Transport(Protocol):

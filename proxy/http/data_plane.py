@@ -30,6 +30,8 @@ WHOLE = frozenset({"chat", "completion", "embedding"})
 #: Operations whose streams are kept alive by comments; a client that asked for a stream of these expects events and nothing else.
 PINGED = frozenset({"chat", "completion", "responses"})
 
+_KEYS = frozenset({"api_key", "api-key", "apikey", "key", "token", "access_token"})
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -104,6 +106,13 @@ class DataPlane:
         return KEPT if writer.keep_alive else CLOSED
 
 
+def _onward(query: str) -> str:
+    """A query without what may be a key: some clients put theirs there, and it is not for the provider."""
+    if not query:
+        return query
+    return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in _KEYS)
+
+
 class _Exchange:
     """One request and its answer. Whatever way it ends, its reply is closed, and with that its record written."""
 
@@ -122,7 +131,7 @@ class _Exchange:
             operation="unknown" if isinstance(found, tuple) else found.operation,
             method=request.method,
             path=path if isinstance(found, tuple) else found.path,
-            query=request.rel_url.raw_query_string,
+            query=_onward(request.rel_url.raw_query_string),
             headers=request.headers,
             started=plane._clock.monotonic(),
             receive=self._receive,

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UpstreamRequest
+from proxy.transport.addresses import PinnedResolver
 
 _CONNECTION_LOST = "The connection to the provider was lost."
 
@@ -61,38 +58,6 @@ def translate(error: BaseException) -> UpstreamError:
     raise error
 
 
-class PinnedResolver(AbstractResolver):
-    """Resolves once for each connection, and refuses addresses that configuration did not permit; the connection goes to the address checked."""
-
-    def __init__(self, *, allow_private: bool, lookup: Callable[..., Any] | None = None) -> None:
-        self._allow_private = allow_private
-        self._lookup = lookup
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
-        infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
-        found = [(str(info[4][0]), info[0]) for info in infos]
-        if not self._allow_private and host != "localhost":
-            found = [(address, kind) for address, kind in found if is_public(address)]
-            if not found:
-                raise OSError(f"{host} resolves to a private address; set allow_private on the provider to permit that")
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-            for address, kind in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is one of the open internet's; a mapped or translated IPv4 address is judged by what it stands for."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
-    return ip.is_global and not ip.is_multicast
-
-
 class ClientResponse:
     """An answer whose head has arrived; see `proxy.core.protocols.UpstreamResponse`."""
 
@@ -127,9 +92,9 @@ class ClientResponse:
         self._response.content.set_exception(error)
         self._response.close()
 
-    def close(self) -> None:
+    def close(self, *, reuse: bool = False) -> None:
         # At the end of the body the connection has gone back already; before it, it carries somebody else's bytes.
-        if self._whole or self._response.content.at_eof():
+        if reuse and (self._whole or self._response.content.at_eof()):
             self._response.release()
         else:
             self._response.close()
@@ -145,13 +110,17 @@ class ClientTransport:
         keep_alive: float,
         header_limit: int = 64 * 2**10,
         body_limit: int = 64 * 2**20,
-        allow_private: bool = False,
+        resolver: PinnedResolver,
+        proxy: str | None = None,
+        ca: str | None = None,
     ) -> None:
         self._header_limit = header_limit
         self._body_limit = body_limit
         self._keep_alive = keep_alive
         self._connections = connections
-        self._allow_private = allow_private
+        self._resolver = resolver
+        self._proxy = proxy
+        self._tls: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
@@ -192,6 +161,7 @@ class ClientTransport:
             headers=headers,
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.CONTENT_TYPE, hdrs.ACCEPT),
             allow_redirects=False,
+            proxy=self._proxy,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=timeouts.connect, sock_read=None),
             trace_request_ctx=reused,
         )
@@ -220,7 +190,8 @@ class ClientTransport:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._connections,
-                resolver=PinnedResolver(allow_private=self._allow_private),
+                resolver=self._resolver,
+                ssl=self._tls,
                 use_dns_cache=True,
                 ttl_dns_cache=10,
                 **options,

@@ -1,0 +1,52 @@
+"""Where a host name leads, checked before anything connects to it: the address that was checked is the address that is used."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+
+class PinnedResolver(AbstractResolver):
+    """Resolves once for each connection, and refuses addresses that configuration did not permit; the connection goes to the address checked."""
+
+    def __init__(self, *, allow_private: bool, lookup: Callable[..., Any] | None = None) -> None:
+        self._allow_private = allow_private
+        self._lookup = lookup
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
+        infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+        found = [(str(info[4][0]), info[0]) for info in infos]
+        # A literal address, or localhost, is what the administrator wrote: that is the permission.
+        if not self._allow_private and host != "localhost" and not _is_literal(host):
+            found = [(address, kind) for address, kind in found if is_public(address)]
+            if not found:
+                raise OSError(f"{host} resolves to a private address; set allow_private on the provider to permit that")
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for address, kind in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the open internet's; a mapped or translated IPv4 address is judged by what it stands for."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.is_global and not ip.is_multicast

@@ -1,0 +1,327 @@
+"""One connection to a provider: HTTP/1.1 by httptools' parser (llhttp), one exchange at a time.
+
+What is in doubt is never used again: bytes that nobody asked for, a broken head, a body that was not read to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from proxy.coding import Decoder, decoder_for
+from proxy.core.errors import UpstreamError
+
+#: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
+HIGH_WATER = 256 * 1024
+
+_LOST = "The connection to the provider was lost."
+_NOT_HTTP = "The provider's answer is not valid HTTP."
+_HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
+
+
+class Connection(asyncio.Protocol):
+    """A connection, and the answer that it is carrying; see `proxy.core.protocols.UpstreamResponse`.
+
+    `released` is called with it when an exchange is over and the connection is fit for the next, `lost` when it has gone.
+    """
+
+    __slots__ = (
+        "_body_limit",
+        "_complete",
+        "_decoder",
+        "_error",
+        "_fresh_bytes",
+        "_head_done",
+        "_head_size",
+        "_header_limit",
+        "_header_size",
+        "_lost",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_released",
+        "_size",
+        "_transport",
+        "_until_close",
+        "_waiter",
+        "_writable",
+        "busy",
+        "closed",
+        "draining",
+        "due",
+        "headers",
+        "idle_since",
+        "keep_alive",
+        "served",
+        "status",
+    )
+
+    def __init__(
+        self,
+        released: Callable[[Connection], None],
+        lost: Callable[[Connection], None],
+        *,
+        header_limit: int,
+        body_limit: int,
+    ) -> None:
+        self._released = released
+        self._lost = lost
+        self._header_limit = header_limit
+        self._body_limit = body_limit
+        self._transport: asyncio.Transport | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self.closed = False
+        self.busy = False
+        self.draining = False
+        self.served = 0
+        self.idle_since = 0.0
+        self.due = float("inf")
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._decoder: Decoder | None = None
+        self._head_done = False
+        self._head_size = 0
+        self._header_size = 0
+        self._fresh_bytes = False
+        self._complete = False
+        self._until_close = False
+        self.keep_alive = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    # -- the exchange, from the pool's and the dispatch's side --
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.closed and not self.busy
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether not one byte of an answer has come: the provider may have closed the connection while it lay idle."""
+        return not self._fresh_bytes
+
+    def begin(self, data: bytes) -> None:
+        """Send a request's head, and its body if that is whole."""
+        if self.served:
+            self._reset()
+        self.busy = True
+        self.served += 1
+        cast(asyncio.Transport, self._transport).write(data)
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the request's body, at the provider's pace. Raises UpstreamError."""
+        if self.closed or self._transport is None:
+            raise self._error or UpstreamError("reset", _LOST)
+        self._transport.write(data)
+        if self._writable is not None:
+            await self._writable
+
+    async def head(self) -> None:
+        """Wait for the answer's head. Raises UpstreamError; cancelling it closes the connection."""
+        while not self._head_done:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        coding = self.headers.get("content-encoding")
+        if coding is not None:
+            self._decoder = decoder_for(coding, self._body_limit)
+
+    async def receive(self) -> bytes:
+        while True:
+            if self._parts:
+                data = self._take()
+                if self._decoder is None:
+                    return data
+                data = self._decoder.feed(data)
+                if data:
+                    return data
+                continue
+            if self._error is not None:
+                raise self._error
+            if self._complete:
+                if self._decoder is not None:
+                    self._decoder.eof()
+                return b""
+            await self._wait()
+
+    def _take(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._size = 0
+        if self._paused:
+            self._paused = False
+            if self._transport is not None and not self.closed:
+                self._transport.resume_reading()
+        return data
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def fail(self, error: UpstreamError) -> None:
+        if self._error is None:
+            self._error = error
+        self.abort()
+        self._wake()
+
+    def expire(self) -> None:
+        """The pool's sweeper found it late: for its head, or for the end of an answer that nobody reads any more."""
+        self.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
+
+    def close(self, *, reuse: bool = False) -> None:
+        if not self.busy:
+            return
+        if reuse and self._complete and self._error is None and self.keep_alive and not self._parts and not self.closed:
+            self.busy = self.draining = False
+            self._released(self)
+        elif reuse and self._head_done and not self._complete and self._error is None and self.keep_alive and not self.closed:
+            # All that matters has been read: what is left is the end of the body, which is on its way.
+            self.draining = True
+            self._released(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once. Nothing is sent any more, nothing read."""
+        self.busy = self.draining = False
+        if not self.closed:
+            self.closed = True
+            if self._transport is not None:
+                self._transport.abort()
+            self._lost(self)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- asyncio.Protocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.busy:
+            # Bytes that nobody asked for: whatever they are, they must not become the next answer.
+            self.abort()
+            return
+        self._fresh_bytes = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail_parsing(error)
+            return
+        if not self._head_done:
+            self._head_size += len(data)
+            if self._head_size > self._header_limit:
+                self.fail(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
+                return
+        if self._size > HIGH_WATER and not self._paused and not self._complete and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        if self.draining:
+            self._drain()
+        else:
+            self._wake()
+
+    def _drain(self) -> None:
+        self._parts.clear()
+        self._size = 0
+        if self._complete:
+            self.close(reuse=True)
+
+    def _fail_parsing(self, error: Exception) -> None:
+        if self._complete:
+            # The answer is whole; what follows it is nobody's. It is delivered, and the connection is not used again.
+            self.keep_alive = False
+            self._wake()
+        elif isinstance(error.__context__, _Refused):
+            self.fail(error.__context__.reason)
+        else:
+            self.fail(UpstreamError("bad_upstream", _NOT_HTTP, detail=str(error)[:200]))
+
+    def eof_received(self) -> None:
+        """The transport closes itself, and `connection_lost` follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        if self.busy and not self._complete and self._error is None:
+            if self._head_done and self._until_close and exc is None:
+                self._complete = True
+                self.keep_alive = False
+            else:
+                half_a_head = self._fresh_bytes and not self._head_done
+                self._error = UpstreamError("bad_upstream", _NOT_HTTP) if half_a_head else UpstreamError("reset", _LOST)
+        if not self.closed:
+            self.closed = True
+            self._lost(self)
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # -- httptools' callbacks --
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise _Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
+        self._header_size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        headers = self.headers
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        self._header_size += len(name) + len(value)
+        if self._header_size > self._header_limit:
+            raise _Refused(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:  # noqa: PLR2004 - an interim answer: the real one follows
+            self.headers = {}
+            return
+        headers = self.headers
+        self.status = status
+        self._head_done = True
+        self.keep_alive = self._parser.should_keep_alive()
+        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+        self._size += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._head_done:
+            self._complete = True
+
+
+class _Refused(Exception):
+    """Raised inside httptools' callbacks, which hand it on as the context of their own error."""
+
+    def __init__(self, reason: UpstreamError) -> None:
+        super().__init__(reason.message)
+        self.reason = reason

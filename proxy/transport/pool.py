@@ -1,0 +1,293 @@
+"""One provider's connections: kept while they are good, bounded in number, opened to addresses that were checked."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import deque
+from typing import Any
+from urllib.parse import urlsplit
+
+from proxy.core.call import Content, Timeouts
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import UpstreamRequest
+from proxy.sweeper import Sweeper
+from proxy.transport.addresses import PinnedResolver
+from proxy.transport.client import translate
+from proxy.transport.connection import Connection
+
+_FOREVER = float("inf")
+
+#: How long the end of an answer that has been read may take before its connection is given up, in seconds.
+_DRAIN = 1.0
+
+#: How long an address is believed, and how long a name that does not resolve, in seconds.
+_ADDRESS_LASTS = 10.0
+_NO_ADDRESS_LASTS = 2.0
+
+Addresses = list[tuple[str, int]]
+
+
+class PooledTransport:
+    """A `proxy.core.protocols.Transport` to one origin.
+
+    `connections` bounds how many are open; who finds none free waits as long as a connection may take. `keep_alive` is in seconds.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connections: int,
+        keep_alive: float,
+        header_limit: int = 64 * 2**10,
+        body_limit: int = 64 * 2**20,
+        resolver: PinnedResolver,
+    ) -> None:
+        parts = urlsplit(base_url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._host_header = f"host: {parts.netloc}\r\n"
+        self._most = connections
+        self._keep_alive = keep_alive
+        self._limits: dict[str, int] = {"header_limit": header_limit, "body_limit": body_limit}
+        self._resolver = resolver
+        self._addresses: Addresses | UpstreamError | None = None
+        self._addresses_until = 0.0
+        self._idle: list[Connection] = []
+        self._open = 0
+        self._live: set[Connection] = set()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._sweeper = Sweeper()
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # -- sending --
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Connection:
+        data = self._head(request)
+        due = time.monotonic() + least(timeouts.first_token, timeouts.total)
+        connection = self._take_idle()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, request, data, due)
+            except UpstreamError as error:
+                # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
+                if error.kind != "reset" or not connection.is_untouched or not isinstance(request.body, bytes):
+                    raise
+        connection = await self._connect(timeouts, due)
+        return await self._exchange(connection, request, data, due)
+
+    def _head(self, request: UpstreamRequest) -> bytes:
+        target = request.url[len(self._origin) :]
+        lines = [f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}"]
+        for name, value in request.headers.items():
+            lines.append(f"{name}: {value}\r\n")  # noqa: PERF401 - as fast as a comprehension, and it reads as what it is
+        body = request.body
+        if not isinstance(body, bytes):
+            lines.append("transfer-encoding: chunked\r\n\r\n" if body.length is None else f"content-length: {body.length}\r\n\r\n")
+            return "".join(lines).encode("utf-8", "surrogateescape")
+        if body or request.method in ("POST", "PUT", "PATCH"):
+            lines.append(f"content-length: {len(body)}\r\n\r\n")
+        else:
+            lines.append("\r\n")
+        return "".join(lines).encode("utf-8", "surrogateescape") + body
+
+    async def _exchange(self, connection: Connection, request: UpstreamRequest, data: bytes, due: float) -> Connection:
+        connection.due = due
+        self._sweeper.add(connection)
+        try:
+            connection.begin(data)
+            if isinstance(request.body, bytes):
+                await connection.head()
+            else:
+                await self._send_content(connection, request.body)
+        except BaseException:
+            connection.abort()
+            raise
+        finally:
+            self._sweeper.remove(connection)
+        return connection
+
+    @staticmethod
+    async def _send_content(connection: Connection, content: Content) -> None:
+        """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use."""
+        chunked = content.length is None
+
+        async def pump() -> None:
+            async for piece in content:
+                await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if chunked:
+                await connection.write(b"0\r\n\r\n")
+
+        sending = asyncio.ensure_future(pump())
+        answering = asyncio.ensure_future(connection.head())
+        try:
+            await asyncio.wait((sending, answering), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                sending.result()
+            await answering
+            if not sending.done():
+                connection.keep_alive = False
+        finally:
+            for task in (sending, answering):
+                task.cancel()
+            await asyncio.gather(sending, answering, return_exceptions=True)
+
+    # -- connections --
+
+    def _take_idle(self) -> Connection | None:
+        oldest = time.monotonic() - self._keep_alive
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, timeouts: Timeouts, due: float) -> Connection:
+        left = due - time.monotonic()
+        patience = least(timeouts.connect, left)
+        by_connect = timeouts.connect is not None and timeouts.connect <= left
+        try:
+            async with asyncio.timeout(None if patience == _FOREVER else max(patience, 0.0)):
+                while self._open >= self._most:
+                    await self._turn()
+                    idle = self._take_idle()
+                    if idle is not None:
+                        return idle
+                self._open += 1
+                try:
+                    return await self._dial()
+                except BaseException:
+                    self._open -= 1
+                    self._call_next()
+                    raise
+        except TimeoutError:
+            if self._open >= self._most:
+                raise UpstreamError("overloaded", "All of the gateway's connections to the provider are in use.", reached=False) from None
+            message = "The provider did not accept a connection in time."
+            raise UpstreamError("connect_timeout" if by_connect else "upstream_timeout", message, reached=False) from None
+
+    async def _turn(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:
+                self._call_next()
+            raise
+
+    def _call_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    async def _dial(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        failure: UpstreamError | None = None
+        for address, family in await self._resolve():
+            connection = Connection(self._released, self._lost, **self._limits)
+            try:
+                await loop.create_connection(
+                    lambda made=connection: made,  # bound now, not when called
+                    address,
+                    self._port,
+                    family=family,
+                    flags=socket.AI_NUMERICHOST,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls is not None else None,
+                )
+            except (OSError, ssl.SSLError, ValueError) as error:
+                failure = _dialling(error)
+                continue
+            self._live.add(connection)
+            return connection
+        raise failure or UpstreamError("dns", "The provider's host name has no address.", reached=False)
+
+    async def _resolve(self) -> Addresses:
+        now = time.monotonic()
+        if self._addresses is None or now >= self._addresses_until:
+            self._addresses = await self._look_up()
+            lasts = _NO_ADDRESS_LASTS if isinstance(self._addresses, UpstreamError) else _ADDRESS_LASTS
+            self._addresses_until = now + lasts
+        if isinstance(self._addresses, UpstreamError):
+            failed = self._addresses
+            raise UpstreamError(failed.kind, failed.message, detail=failed.detail, reached=False)
+        return self._addresses
+
+    async def _look_up(self) -> Addresses | UpstreamError:
+        try:
+            found = await self._resolver.resolve(self._host, self._port)
+        except OSError as error:
+            return UpstreamError("dns", "The provider's host name cannot be resolved.", detail=str(error)[:200], reached=False)
+        return [(str(entry["host"]), int(entry["family"])) for entry in found]
+
+    # -- what connections tell --
+
+    def _released(self, connection: Connection) -> None:
+        if self._closed:
+            connection.abort()
+        elif connection.draining:
+            connection.due = time.monotonic() + _DRAIN
+            self._sweeper.add(connection)
+        else:
+            self._sweeper.remove(connection)
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
+            if self._waiting:
+                self._call_next()
+            if self._reaper is None:
+                self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap)
+
+    def _lost(self, connection: Connection) -> None:
+        self._sweeper.remove(connection)
+        if connection in self._live:
+            self._live.remove(connection)
+            self._open -= 1
+            self._call_next()
+
+    def _reap(self) -> None:
+        """Close what has lain idle for too long; the stack's bottom is the oldest."""
+        oldest = time.monotonic() - self._keep_alive
+        kept = [connection for connection in self._idle if connection.is_usable and connection.idle_since > oldest]
+        for connection in self._idle:
+            if connection.is_usable and connection.idle_since <= oldest:
+                connection.abort()
+        self._idle = kept
+        self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap) if kept else None
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for connection in tuple(self._live):
+            connection.abort()
+        self._idle.clear()
+
+
+def least(*limits: float | None) -> float:
+    """The shortest of some limits in seconds; infinity where there is none."""
+    return min((limit for limit in limits if limit is not None), default=_FOREVER)
+
+
+def _dialling(error: BaseException) -> UpstreamError:
+    """A failure to connect. Inside the TLS handshake, a lost connection is one too: no request has been sent."""
+    if isinstance(error, ssl.SSLError):
+        message = (
+            "The provider's certificate is not valid."
+            if isinstance(error, ssl.SSLCertVerificationError)
+            else "A TLS connection cannot be made."
+        )
+        return UpstreamError("tls", message, detail=str(error)[:200], reached=False)
+    failure = translate(error)
+    return UpstreamError("connect_failed", "The provider does not accept connections.", detail=failure.detail, reached=False)
