@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 from proxy.core.retry_after import parse_retry_after
 
 _LONGEST_MESSAGE = 4000
+
+#: A code goes into the record: it must be a word, not a provider's prose.
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 #: An error object's `code` or `type` -> the kind of failure it is and its status.
 _BY_CODE: dict[str, tuple[str, int]] = {
@@ -32,6 +36,9 @@ _BY_CODE: dict[str, tuple[str, int]] = {
     "model_not_found": ("rejected", 404),
     "not_found_error": ("rejected", 404),
     "timeout": ("upstream_timeout", 504),
+    "server_error": ("server_error", 500),
+    "internal_server_error": ("server_error", 500),
+    "api_error": ("server_error", 500),
 }
 
 _TYPES = {404: "invalid_request_error", 429: "requests"}
@@ -74,10 +81,11 @@ def error_in_body(error: Any) -> UpstreamError:
             return _made(kind, status, fields if kind != "provider_auth" else {}, None, "The provider failed.")
     for name in ("code", "status"):
         value = fields.get(name)
-        if isinstance(value, str) and value.isascii() and value.isdigit():
+        if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
         if isinstance(value, int) and 400 <= value < 600:
-            return error_of_status(value, {}, orjson.dumps({"error": {**fields, "code": None}}))
+            texts = {member: fields[member] for member in ("message", "type", "param") if isinstance(fields.get(member), str)}
+            return error_of_status(value, {}, orjson.dumps({"error": texts}))
     return _made("server_error", 502, fields, None, "The provider failed.")
 
 
@@ -92,10 +100,15 @@ def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float 
         message[:_LONGEST_MESSAGE] if isinstance(message, str) and message else default,
         status=status,
         type=type_ if known_type else _TYPES.get(status) or UPSTREAM_KINDS[kind][1],
-        code=str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) and code != "" else _code(kind, status),
+        code=_worded(code) or _code(kind, status),
         param=param if isinstance(param, str) else None,
         retry_after=retry_after,
     )
+
+
+def _worded(code: Any) -> str | None:
+    is_code = isinstance(code, (str, int)) and not isinstance(code, bool) and _CODE.fullmatch(str(code))
+    return str(code) if is_code else None
 
 
 def _code(kind: str, status: int) -> str:

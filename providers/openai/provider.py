@@ -6,15 +6,14 @@ from typing import Any
 
 import orjson
 
+from providers.openai.errors import error_in_body, error_of_status
+from providers.openai.settings import OpenAISettings
+from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
 from proxy.core.call import Call, Target, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import StreamDecoder, UpstreamRequest, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.core.splice import set_member
-
-from providers.openai.errors import error_in_body, error_of_status
-from providers.openai.settings import OpenAISettings
-from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
 
 #: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
 FORWARDED = ("accept", "content-type", "openai-beta", "idempotency-key", "range", "traceparent", "tracestate", "x-client-request-id")
@@ -47,6 +46,11 @@ class OpenAI:
             value = client.get(name)
             if value is not None:
                 headers[name] = value
+        if "connection" in client:
+            for name in client["connection"].lower().split(","):
+                # What the client names there is for one hop, and this hop is us.
+                if name.strip() in FORWARDED:
+                    headers.pop(name.strip(), None)
         url = self.base_url + call.path
         if call.query:
             url = f"{url}?{call.query}"
@@ -76,13 +80,12 @@ class OpenAI:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
         if call.operation != "responses" and answer.get("error"):
             raise error_in_body(answer["error"])
-        if call.operation in CHAT_STREAMS and not answer.get("choices"):
+        choices = answer.get("choices")
+        if call.operation in CHAT_STREAMS and not (choices and isinstance(choices, list)):
             raise UpstreamError("invalid_response", "The provider's answer holds no choices.")
-        usage = answer.get("usage")
-        if usage:
-            call.usage = read_usage(usage)
-        elif call.operation in CHAT_STREAMS:
-            call.usage = _estimated(answer)
+        call.usage = read_usage(answer.get("usage"))
+        if call.usage is None and call.operation in CHAT_STREAMS:
+            call.usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(answer["choices"]))
         return Reply(response.status, body=body)
 
     def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
@@ -91,10 +94,9 @@ class OpenAI:
     def stream_decoder(self, call: Call) -> StreamDecoder:
         limit = self.settings.limits.event
         if call.operation in CHAT_STREAMS:
-            choices = call.body.get("n")
             return ChatDecoder(
                 limit,
-                choices=choices if isinstance(choices, int) and choices > 0 else 1,
+                choices=_choices(call.body),
                 wants_usage=_asks_for_usage(call.body) or not self.settings.stream_usage,
             )
         return TypedEventDecoder(limit, terminal=call.operation == "responses")
@@ -105,12 +107,19 @@ def _asks_for_usage(body: dict[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _estimated(answer: dict[str, Any]) -> Usage:
+def _choices(body: dict[str, Any]) -> int:
+    """How many choices an answer has: `n` for each prompt, of which only a legacy completion can have several."""
+    count, prompts = body.get("n"), body.get("prompt")
+    several = len(prompts) if isinstance(prompts, list) and prompts and isinstance(prompts[0], (str, list)) else 1
+    return several * count if isinstance(count, int) and count > 0 else several
+
+
+def _estimated(choices: list[Any]) -> int:
     """Tokens by the length of the text, at four bytes a token, where a provider reports none."""
     size = 0
-    for choice in answer["choices"]:
+    for choice in choices:
         if isinstance(choice, dict):
-            message = choice.get("message") or choice
-            text = (message.get("content") if isinstance(message, dict) else None) or choice.get("text") or ""
-            size += len(text.encode("utf-8", "replace")) if isinstance(text, str) else len(orjson.dumps(text))
-    return Usage(completion=(size + 3) // 4)
+            message = choice.get("message")
+            text = message.get("content") if isinstance(message, dict) else choice.get("text")
+            size += len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
+    return (size + 3) // 4

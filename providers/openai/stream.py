@@ -1,7 +1,8 @@
 """OpenAI's event streams, decoded with as little reading as each event needs.
 
-Once content has begun, a canonical event (`data: {…}` and a blank line) whose bytes mention neither an error nor usage goes through unparsed:
-inside a JSON string every quote is escaped, so `"error"` with bare quotes can only be a member's name or a whole value.
+Once content has begun, a canonical event (`data: {…}` and a blank line) whose bytes mention neither an error nor usage nor an end
+goes through unparsed: inside a JSON string every quote is escaped, so `"error"` with bare quotes can only be a member's name or a
+whole value.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from typing import Any
 
 import orjson
 
+from providers.openai.errors import error_in_body
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
+from proxy.core.splice import remove_member
 from proxy.core.sse import Event, EventDecoder, ProtocolError
-
-from providers.openai.errors import error_in_body
 
 DONE = b"data: [DONE]\n\n"
 _ERROR = b'"error"'
 _USAGE = b'"usage"'
 _NULL_USAGE = b',"usage":null'
-_FINISH = b'"finish_reason":"'
+_FINISH = b'"finish_reason"'
+_UNFINISHED = b'"finish_reason":null'
+_SPACED_UNFINISHED = b'"finish_reason": null'
 _TOO_LARGE = "The provider sent an event that is larger than the limit."
 _CUT = "The provider's stream ended before the answer was complete."
-_SPACED_FINISH = b'"finish_reason": "'
 
 
 def read_usage(usage: Any) -> Usage | None:
@@ -52,7 +54,8 @@ def _count(value: Any) -> int:
 class ChatDecoder:
     """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
 
-    `choices` is how many finish reasons make the stream whole. Usage is asked for on the client's behalf; unless `wants_usage`, it is taken out again.
+    `choices` is how many finish reasons make the stream whole. Usage is asked for on the client's behalf; unless `wants_usage`,
+    it is taken out again.
     """
 
     def __init__(self, limit: int, *, choices: int = 1, wants_usage: bool = False) -> None:
@@ -62,32 +65,40 @@ class ChatDecoder:
         self.done = False
         self.failure: UpstreamError | None = None
         self._choices = choices
+        self._limit = limit
         self._finished = 0
         self._wants_usage = wants_usage
         self._events = EventDecoder(limit)
         self._whole = True
 
     def feed(self, data: bytes) -> bytes:
-        if self.started and self._whole and data[:6] == b"data: " and data[-2:] == b"\n\n":
-            count = data.count(b"\n\ndata: ") + 1
-            if data.count(b"\n") == 2 * count and b"\r" not in data:
+        if self.started and self._whole and data[:7] == b"data: {" and data[-3:] == b"}\n\n":
+            count = data.count(b"}\n\ndata: {") + 1
+            if data.count(b"\n") == 2 * count and b"\r" not in data and len(data) <= self._limit:
                 return self._pass(data, count)
         try:
             events = self._events.feed(data)
-        except ProtocolError:
-            self.failure = UpstreamError("response_too_large", _TOO_LARGE)
-            return b""
+        except ProtocolError as error:
+            frames = self._decoded(error.events)
+            if self.failure is None and not self.done:
+                self.failure = UpstreamError("response_too_large", _TOO_LARGE)
+            return frames
         self._whole = self._events.is_clean
         return self._decoded(events)
 
     def _pass(self, data: bytes, count: int) -> bytes:
         if not self._wants_usage:
             data = data.replace(_NULL_USAGE, b"")
-        if _ERROR in data or _USAGE in data or b"data: [" in data:
+        if _ERROR in data or _USAGE in data or self._finishes(data):
             return self._decoded([Event(frame[6:]) for frame in data[:-2].split(b"\n\n")])
         self.tokens += count
-        self._finished += data.count(_FINISH) or data.count(_SPACED_FINISH)
         return data
+
+    @staticmethod
+    def _finishes(data: bytes) -> bool:
+        """Whether a finish_reason is more than null; some servers send an empty one with every chunk, which ends nothing."""
+        left = data.count(_FINISH) - data.count(_UNFINISHED)
+        return left > 0 and left != data.count(_SPACED_UNFINISHED)
 
     def _decoded(self, events: list[Event]) -> bytes:
         frames = []
@@ -116,8 +127,7 @@ class ChatDecoder:
             if not self._wants_usage:
                 if usage and not choices:
                     return b""
-                del chunk["usage"]
-                data = orjson.dumps(chunk)
+                data = remove_member(data.replace(_NULL_USAGE, b""), "usage")
         return b"data: %b\n\n" % data.replace(b"\n", b" ")
 
     def _read(self, choices: list[Any]) -> None:
@@ -171,11 +181,15 @@ class TypedEventDecoder:
 
     def feed(self, data: bytes) -> bytes:
         frames = []
+        too_large = None
         try:
-            for event in self._events.feed(data):
+            events = self._events.feed(data)
+        except ProtocolError as error:
+            events, too_large = error.events, UpstreamError("response_too_large", _TOO_LARGE)
+        try:
+            for event in events:
                 frames.append(self._event(event))
-        except ProtocolError:
-            self.failure = UpstreamError("response_too_large", _TOO_LARGE)
+            self.failure = too_large
         except UpstreamError as error:
             self.failure = error
         return b"".join(frames)
@@ -196,7 +210,7 @@ class TypedEventDecoder:
         kind = value.get("type")
         if not self.started and (kind == "error" or (event.name in (b"", b"error") and value.get("error"))):
             raise error_in_body(value.get("error") or value)
-        if kind in self._CLOSING:
+        if isinstance(kind, str) and kind in self._CLOSING:
             self._closed = True
         inner = value.get("response")
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")

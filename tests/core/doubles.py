@@ -76,6 +76,7 @@ class ScriptedResponse:
         self.headers = {"content-type": "application/json"} if headers is None else dict(headers)
         self.script = deque(script)
         self.closed = 0
+        self.reused: bool | None = None
         self.failed: UpstreamError | None = None
         self._woken = asyncio.Event()
 
@@ -97,8 +98,9 @@ class ScriptedResponse:
         self.failed = error
         self._woken.set()
 
-    def close(self) -> None:
+    def close(self, *, reuse: bool = False) -> None:
         self.closed += 1
+        self.reused = reuse
 
 
 class ScriptedTransport:

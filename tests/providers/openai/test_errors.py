@@ -1,0 +1,180 @@
+"""What a provider's error means; rows 11-18 and 24-26 of docs/faults.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.openai.errors import error_in_body, error_of_status
+from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
+
+
+def body(**fields: Any) -> bytes:
+    return orjson.dumps({"error": {"message": "said", "type": None, "param": None, "code": None, **fields}})
+
+
+STATUSES: list[tuple[int, bytes, str, int, str, str]] = [
+    # upstream status, body -> kind, status, type, code
+    (429, body(type="requests", code="rate_limit_exceeded"), "rate_limit_exceeded", 429, "requests", "rate_limit_exceeded"),
+    (429, body(type="tokens"), "rate_limit_exceeded", 429, "tokens", "rate_limit_exceeded"),
+    (429, b"", "rate_limit_exceeded", 429, "requests", "rate_limit_exceeded"),
+    (429, body(code="insufficient_quota"), "insufficient_quota", 429, "requests", "insufficient_quota"),
+    (429, body(type="insufficient_quota"), "insufficient_quota", 429, "insufficient_quota", "insufficient_quota"),
+    (500, body(type="server_error"), "server_error", 500, "server_error", "server_error"),
+    (500, b"<html>oops</html>", "server_error", 500, "server_error", "server_error"),
+    (502, b"", "server_error", 502, "server_error", "server_error"),
+    (503, body(), "server_error", 503, "server_error", "server_error"),
+    (503, body(type="overloaded_error"), "overloaded", 503, "overloaded_error", "overloaded"),
+    (504, b"", "upstream_timeout", 504, "server_error", "upstream_timeout"),
+    (408, body(), "upstream_timeout", 504, "server_error", "upstream_timeout"),
+    (529, body(type="overloaded_error"), "overloaded", 503, "server_error", "overloaded"),
+    (520, b"", "server_error", 502, "server_error", "server_error"),
+    (400, body(code="context_length_exceeded"), "rejected", 400, "invalid_request_error", "context_length_exceeded"),
+    (400, b"", "rejected", 400, "invalid_request_error", "invalid_request"),
+    (404, body(code="model_not_found"), "rejected", 404, "invalid_request_error", "model_not_found"),
+    (404, b"", "rejected", 404, "invalid_request_error", "not_found"),
+    (409, b"", "rejected", 409, "invalid_request_error", "conflict"),
+    (413, b"", "rejected", 413, "invalid_request_error", "request_too_large"),
+    (422, b"", "rejected", 422, "invalid_request_error", "unprocessable_entity"),
+    (418, body(type="teapot", code=7), "rejected", 418, "teapot", "7"),
+    (401, body(code="invalid_api_key"), "provider_auth", 502, "server_error", "provider_auth"),
+    (403, body(), "provider_auth", 502, "server_error", "provider_auth"),
+    (301, b"", "bad_upstream", 502, "server_error", "bad_upstream"),
+    (304, b"", "bad_upstream", 502, "server_error", "bad_upstream"),
+]
+
+
+@pytest.mark.parametrize(("status", "sent", "kind", "shown", "type_", "code"), STATUSES)
+def test_a_status_is_a_kind_of_failure(status: int, sent: bytes, kind: str, shown: int, type_: str, code: str):
+    error = error_of_status(status, {}, sent)
+    assert (error.kind, error.status, error.type, error.code) == (kind, shown, type_, code)
+    assert error.message
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 503])
+def test_a_providers_own_words_and_parameter_are_passed_on(status: int):
+    error = error_of_status(status, {}, body(message="too long", param="messages"))
+    assert (error.message, error.param) == ("too long", "messages")
+
+
+@pytest.mark.parametrize("status", [401, 403, 529, 520, 408])
+def test_words_that_may_hold_a_secret_or_a_page_are_not(status: int):
+    error = error_of_status(status, {}, body(message="Incorrect API key provided: sk-secret"))
+    assert "sk-secret" not in f"{error.message} {error.detail} {error.param}"
+
+
+@pytest.mark.parametrize("headers", [{"retry-after": "7"}, {"retry-after-ms": "7000"}])
+@pytest.mark.parametrize("status", [429, 500, 503, 529])
+def test_a_hint_when_to_come_back_is_passed_on(status: int, headers: dict[str, str]):
+    assert error_of_status(status, headers, b"").retry_after == 7.0
+
+
+@pytest.mark.parametrize("hint", ["-1", "nan", "1e9", "soon"])
+def test_a_hint_that_makes_no_sense_is_not(hint: str):
+    assert error_of_status(429, {"retry-after": hint}, b"").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b'{"error":{"message":"a"}}', "a"),
+        (b'{"error":"b"}', "b"),
+        (b'{"message":"c","code":"x"}', "c"),
+        (b'{"detail":"d"}', "d"),
+        (b'{"detail":["no","text"]}', None),
+        (b'{"error":7}', None),
+        (b'["list"]', None),
+        (b"<html><body>secret page</body></html>", None),
+        (b"plain text", None),
+        (b"\xff\xfe", None),
+        (b"", None),
+    ],
+)
+def test_the_message_is_found_in_every_usual_shape_and_nowhere_else(sent: bytes, message: str | None):
+    assert error_of_status(400, {}, sent).message == (message or "The provider refused the request.")
+
+
+def test_a_long_message_is_cut():
+    assert len(error_of_status(400, {}, body(message="x" * 100_000)).message) == 4000
+
+
+@pytest.mark.parametrize("code", ["x" * 65, "two words", "line\nbreak", "", True, {"a": 1}, ["a"], 1.5])
+def test_what_is_no_word_is_no_code(code: object):
+    assert error_of_status(400, {}, body(code=code)).code == "invalid_request"
+
+
+@pytest.mark.parametrize("type_", ["", 5, None, ["a"]])
+def test_what_is_no_text_is_no_type(type_: object):
+    assert error_of_status(400, {}, body(type=type_)).type == "invalid_request_error"
+
+
+BODIES: list[tuple[Any, str, int]] = [
+    ({"code": "rate_limit_exceeded"}, "rate_limit_exceeded", 429),
+    ({"type": "rate_limit_error"}, "rate_limit_exceeded", 429),
+    ({"type": "tokens"}, "rate_limit_exceeded", 429),
+    ({"code": "insufficient_quota", "type": "requests"}, "insufficient_quota", 429),
+    ({"type": "overloaded_error"}, "overloaded", 503),
+    ({"code": "service_unavailable"}, "server_error", 503),
+    ({"code": "invalid_api_key"}, "provider_auth", 502),
+    ({"type": "permission_error"}, "provider_auth", 502),
+    ({"code": "context_length_exceeded"}, "rejected", 400),
+    ({"type": "not_found_error"}, "rejected", 404),
+    ({"code": "timeout"}, "upstream_timeout", 504),
+    ({"code": 429}, "rate_limit_exceeded", 429),
+    ({"code": "503"}, "server_error", 503),
+    ({"status": 529}, "overloaded", 503),
+    ({"code": 401}, "provider_auth", 502),
+    ({"code": 404, "message": "no"}, "rejected", 404),
+    ({"code": 200}, "server_error", 502),
+    ({"code": 99999}, "server_error", 502),
+    ({"code": "9" * 5000}, "server_error", 502),
+    ({"code": "٤٠٤"}, "server_error", 502),
+    ({"code": True}, "server_error", 502),
+    ({"code": [], "type": {}}, "server_error", 502),
+    ({}, "server_error", 502),
+    ("words", "server_error", 502),
+    (7, "server_error", 502),
+    (["a"], "server_error", 502),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "status"), BODIES)
+def test_an_error_inside_a_200_is_its_mapped_status(error: object, kind: str, status: int):
+    found = error_in_body(error)
+    assert (found.kind, found.status) == (kind, status)
+
+
+def test_words_inside_a_200_are_passed_on_but_not_where_a_key_was_refused():
+    assert error_in_body("words").message == "words"
+    assert error_in_body({"message": "words", "code": 404}).message == "words"
+    assert error_in_body({"message": "words", "code": "overloaded"}).message == "words"
+    assert error_in_body({"message": "sk-secret", "code": "invalid_api_key"}).message == "The provider failed."
+
+
+_MEMBERS = st.sampled_from(["code", "type", "message", "param", "status", "x"])
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8) | st.sampled_from(["requests", "404", "overloaded"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["code", "type", "message", "param", "status", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(_JSON)
+def test_any_error_value_is_some_error(value: object):
+    error = error_in_body(value)
+    assert error.kind in UPSTREAM_KINDS
+    assert 400 <= error.status < 600
+
+
+@given(st.integers(100, 999), st.binary(max_size=60) | _JSON.map(orjson.dumps) | _JSON.map(lambda value: orjson.dumps({"error": value})))
+def test_any_answer_outside_2xx_is_some_error(status: int, sent: bytes):
+    error = error_of_status(status, {}, sent)
+    assert isinstance(error, UpstreamError)
+    assert 400 <= error.status < 600
+    assert error.status != 401

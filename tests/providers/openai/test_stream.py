@@ -1,0 +1,228 @@
+"""Event streams: the same for the client wherever their bytes were cut, whole ones and broken ones."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
+from proxy.core.call import Usage
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import StreamDecoder
+from tests.core.doubles import every_cut
+from tests.providers.openai.fixtures import CHAT, CHAT_REFUSED, COUNTS, DONE, PLAIN, USAGE, Stream, chunk, delta, finish
+
+LIMIT = 4600
+
+
+def read(decoder: StreamDecoder, parts: tuple[bytes, ...]) -> bytes:
+    """What a client gets of `parts`, fed as dispatch feeds them."""
+    out = b""
+    for part in parts:
+        out += decoder.feed(part)
+        if decoder.done or decoder.failure is not None:
+            return out
+    return out + decoder.eof()
+
+
+def kind_of(error: UpstreamError | None) -> str | None:
+    return None if error is None else error.kind
+
+
+def chat(stream: Stream) -> ChatDecoder:
+    return ChatDecoder(LIMIT, choices=stream.choices, wants_usage=stream.wants_usage)
+
+
+@pytest.mark.parametrize("stream", CHAT.values(), ids=CHAT.keys())
+def test_a_client_gets_the_same_chat_wherever_the_bytes_were_cut(stream: Stream):
+    for parts in every_cut(stream.upstream):
+        decoder = chat(stream)
+        assert read(decoder, parts) == stream.client, parts
+        assert decoder.usage == stream.usage
+        assert kind_of(decoder.failure) == stream.failure, parts
+        assert decoder.done is stream.done
+        assert decoder.started
+        assert decoder.tokens > 0 or b'"content"' not in stream.upstream
+
+
+@pytest.mark.parametrize(("upstream", "kind", "status"), CHAT_REFUSED.values(), ids=CHAT_REFUSED.keys())
+def test_a_chat_that_fails_before_content_never_starts(upstream: bytes, kind: str, status: int):
+    for parts in every_cut(upstream):
+        decoder = ChatDecoder(LIMIT)
+        read(decoder, parts)
+        assert decoder.failure is not None
+        assert (decoder.failure.kind, decoder.failure.status) == (kind, status)
+        assert not decoder.started
+
+
+def test_nothing_starts_a_stream_but_content():
+    decoder = ChatDecoder(LIMIT)
+    decoder.feed(b": hello\n\n" + PLAIN[: PLAIN.index(b"data: ", 6)])
+    assert not decoder.started
+    decoder.feed(chunk(delta(b"a")))
+    assert decoder.started
+
+
+def test_an_answer_without_words_starts_at_its_end():
+    decoder = ChatDecoder(LIMIT)
+    assert read(decoder, (chunk(finish()) + DONE,)) == chunk(finish()) + DONE
+    assert decoder.started
+    assert decoder.tokens == 0
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_an_event_that_is_too_large_ends_the_chat_after_those_before_it(at: int):
+    large = chunk(delta(b"x" * LIMIT))
+    good = chunk(delta(b"a")) * (at + 1)
+    for parts in ((good + large,), (good, large), (good, large[:50], large[50:]), tuple(bytes([byte]) for byte in good + large)):
+        decoder = ChatDecoder(LIMIT)
+        assert read(decoder, parts) == good
+        assert kind_of(decoder.failure) == "response_too_large"
+
+
+def test_a_failure_before_the_one_that_is_too_large_counts():
+    decoder = ChatDecoder(LIMIT)
+    out = decoder.feed(chunk(delta(b"a")) + b"data: nonsense\n\n" + chunk(delta(b"x" * LIMIT)))
+    assert out == chunk(delta(b"a"))
+    assert kind_of(decoder.failure) == "invalid_response"
+
+
+_TEXTS = st.text(st.sampled_from('ab"\\ :{}[],\né😀'), max_size=12) | st.sampled_from(['"error"', ',"usage":null', '"finish_reason":"x"'])
+_CHOICES = st.fixed_dictionaries(
+    {
+        "index": st.integers(0, 1),
+        "delta": st.fixed_dictionaries({}, optional={"content": _TEXTS, "role": st.just("assistant"), "reasoning": _TEXTS}),
+        "finish_reason": st.sampled_from([None, None, None, "stop", ""]),
+    }
+)
+_CHUNKS = st.fixed_dictionaries(
+    {"id": _TEXTS, "choices": st.lists(_CHOICES, max_size=2)},
+    optional={
+        "usage": st.none() | st.just({"prompt_tokens": 3, "completion_tokens": 4}),
+        "error": st.none() | st.just({"message": "m", "code": "overloaded"}),
+        "x": _TEXTS,
+    },
+)
+
+
+@given(st.lists(_CHUNKS, max_size=6), st.booleans(), st.booleans(), st.booleans())
+def test_the_short_way_gives_what_the_long_way_gives(chunks: list[dict[str, object]], wants_usage: bool, spaced: bool, ends: bool):
+    """Events that come whole are passed unparsed where they may be; cut, they are all read."""
+    first = chunk(delta(b"a"))
+    events = [b"data: %b\n\n" % _written(value, spaced) for value in chunks] + [DONE] * ends
+    short, long = ChatDecoder(2**20, wants_usage=wants_usage), ChatDecoder(2**20, wants_usage=wants_usage)
+    by_event = read(short, (first, *events))
+    by_byte = read(long, tuple(bytes([byte]) for byte in first + b"".join(events)))
+    assert by_event == by_byte
+    assert (kind_of(short.failure), short.done, short.usage) == (kind_of(long.failure), long.done, long.usage)
+    at_once = ChatDecoder(2**20, wants_usage=wants_usage)
+    assert read(at_once, (first, b"".join(events))) == by_byte
+
+
+def _written(value: object, spaced: bool) -> bytes:
+    written = orjson.dumps(value)
+    return written.replace(b'":', b'": ') if spaced else written
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([b"data: ", b"\n\n", b'{"type":[]}', b'{"usage":[1]}', b"\r", DONE]), max_size=12))
+def test_bytes_of_any_kind_never_raise(parts: list[bytes]):
+    for decoder in (ChatDecoder(200), TypedEventDecoder(200, terminal=True), TypedEventDecoder(200, terminal=False)):
+        read(decoder, tuple(parts))
+
+
+# -- typed events --
+
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"usage":null}}\n\n'
+WORD = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"hi"}\n\n'
+COMPLETED = (
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":3,'
+    b'"input_tokens_details":{"cached_tokens":4},"output_tokens_details":{"reasoning_tokens":2}}}}\n\n'
+)
+FAILED = b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"code":"server_error"}}}\n\n'
+TYPED = {
+    "completed": (CREATED + WORD + COMPLETED, USAGE, None),
+    "failed": (CREATED + WORD + FAILED, None, None),
+    "an error later": (CREATED + b'event: error\ndata: {"type":"error","code":"x","message":"m"}\n\n', None, None),
+    "cut": (CREATED + WORD, None, "stream_truncated"),
+    "without names": (CREATED[24:] + WORD[34:] + COMPLETED[26:], USAGE, None),
+    "several lines": (CREATED + b"event: x\ndata: 1\ndata: 2\n\n" + COMPLETED, USAGE, None),
+    "a type that is no text": (b'data: {"type":[]}\n\n' + COMPLETED, USAGE, None),
+    "nonsense": (CREATED + b"event: response.x\ndata: {\n\n", None, "invalid_response"),
+}
+
+
+@pytest.mark.parametrize(("upstream", "usage", "failure"), TYPED.values(), ids=TYPED.keys())
+def test_typed_events_go_through_as_they_came(upstream: bytes, usage: Usage | None, failure: str | None):
+    expected = upstream if failure != "invalid_response" else CREATED
+    for parts in every_cut(upstream):
+        decoder = TypedEventDecoder(LIMIT, terminal=True)
+        assert read(decoder, parts) == expected
+        assert decoder.usage == usage
+        assert kind_of(decoder.failure) == failure
+        assert decoder.started
+
+
+def test_typed_events_count_their_deltas():
+    decoder = TypedEventDecoder(LIMIT, terminal=True)
+    read(decoder, (CREATED + WORD * 3 + WORD[34:] + COMPLETED,))
+    assert decoder.tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("upstream", "kind", "status"),
+    [
+        (b'event: error\ndata: {"type":"error","code":"rate_limit_exceeded","message":"m"}\n\n', "rate_limit_exceeded", 429),
+        (b'data: {"error":{"message":"m","type":"overloaded_error"}}\n\n', "overloaded", 503),
+        (b'event: error\ndata: {"error":{"message":"m"}}\n\n', "server_error", 502),
+        (b"data: hello\n\n", "invalid_response", 502),
+        (b"", "stream_truncated", 502),
+        (b"event: x\ndata: " + b"x" * LIMIT + b"\n\n", "response_too_large", 502),
+    ],
+)
+def test_typed_streams_that_fail_at_once_never_start(upstream: bytes, kind: str, status: int):
+    for parts in ((upstream,), tuple(bytes([byte]) for byte in upstream)):
+        decoder = TypedEventDecoder(LIMIT, terminal=True)
+        assert read(decoder, parts) == b""
+        assert decoder.failure is not None
+        assert (decoder.failure.kind, decoder.failure.status) == (kind, status)
+        assert not decoder.started
+
+
+def test_a_typed_event_that_is_too_large_ends_the_stream_after_those_before_it():
+    for parts in ((CREATED + b"data: " + b"x" * 5000,), (CREATED, b"data: " + b"x" * 5000)):
+        decoder = TypedEventDecoder(LIMIT, terminal=True)
+        assert read(decoder, parts) == CREATED
+        assert kind_of(decoder.failure) == "response_too_large"
+
+
+def test_streams_without_a_known_end_may_end_anywhere_but_inside_an_event():
+    whole = b'event: speech.audio.delta\ndata: {"type":"speech.audio.delta"}\n\n'
+    for upstream, failure in [(whole, None), (whole + DONE, None), (b"", None), (whole[:-1], "stream_truncated")]:
+        decoder = TypedEventDecoder(LIMIT, terminal=False)
+        read(decoder, (upstream,))
+        assert kind_of(decoder.failure) == failure
+
+
+# -- usage --
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (orjson.loads(COUNTS), USAGE),
+        ({"input_tokens": 9, "output_tokens": 3}, Usage(9, 3, reported=True)),
+        ({"prompt_tokens": 9}, Usage(9, 0, reported=True)),
+        ({}, Usage(reported=True)),
+        ({"prompt_tokens": -1, "completion_tokens": True}, Usage(reported=True)),
+        ({"prompt_tokens": "9", "completion_tokens": 1.5}, Usage(reported=True)),
+        ({"prompt_tokens": 1, "prompt_tokens_details": 7}, Usage(1, reported=True)),
+        ({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": None}}, Usage(1, reported=True)),
+        (None, None),
+        ([1], None),
+        ("9", None),
+    ],
+)
+def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None):
+    assert read_usage(usage) == expected
