@@ -93,7 +93,7 @@ class Gateway:
             return [line for line in self.lines if line.get("event") == "request"]
 
     def mark(self) -> int:
-        """How many records there are, what `record_since` starts from. A line is written after its answer: this waits for those that are due."""
+        """How many records there are, what `record_since` starts from. A line comes after its answer: it waits for those due."""
         due = self.metric("llm_requests_total")
         with self._written:
             assert self._written.wait_for(lambda: len(self.records) >= due, 3.0), f"{due} requests, {len(self.records)} records"
