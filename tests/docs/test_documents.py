@@ -14,7 +14,9 @@ import click
 import pytest
 import yaml
 
+from comporta import CapacityError, GatewayError, Timeouts, UpstreamError
 from comporta.cli import main
+from policies.timeout import until
 from proxy.core.errors import UPSTREAM_KINDS
 from proxy.pipeline import PER_ATTEMPT, PER_REQUEST
 from proxy.settings import load
@@ -135,6 +137,21 @@ def test_the_kinds_and_statuses_of_the_faults_are_those_of_the_code() -> None:
     assert {kind: (int(status), again == "yes") for kind, status, again in rows} == {
         kind: (status, retryable) for kind, (status, _, retryable) in UPSTREAM_KINDS.items()
     }
+
+
+def test_the_codes_that_the_readme_lists_are_those_of_failures_with_that_status() -> None:
+    rows = re.findall(r"^\| (50[24]) \| ([^|]+) \| the provider's \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {(int(status), code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    failures = [UpstreamError(kind, "") for kind in UPSTREAM_KINDS if not kind.startswith("stream_")]
+    late = until_code()
+    assert listed == {(error.status, error.code) for error in [*failures, late] if error.status in (502, 504)}
+
+
+def until_code() -> GatewayError:
+    """What the timeout policy says of a deadline that has passed."""
+    with pytest.raises(CapacityError) as caught:
+        until(Timeouts(), 0.0)
+    return caught.value
 
 
 def test_the_readme_names_every_metric_that_there_is(simulated_metrics: set[str]) -> None:

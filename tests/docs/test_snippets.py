@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.docs import markdown
 from tests.support.gateway import ROOT, Gateway
+from tests.support.raw_client import chat
 
 README = ROOT / "README.md"
 SHOWN = "http://127.0.0.1:8080"
@@ -53,10 +53,17 @@ def test_the_node_snippet(simulated: Gateway) -> None:
     assert "simulated" in run(["node", "--input-type=module", "-e", script], cwd=NODE)
 
 
-def test_the_error_that_is_shown(simulated: Gateway, tmp_path: Path) -> None:
+def test_the_error_that_is_shown(simulated: Gateway) -> None:
     shown = next(block.text for block in markdown.blocks("json", of=README) if "model_not_found" in block.text)
     request = '{"model": "simm", "messages": []}'
     command = ["curl", "-s", f"{simulated.url}/v1/chat/completions", "-H", "content-type: application/json", "-d", request]
     if shutil.which("curl") is None:
         pytest.skip("curl is no Python package: `make system` installs it")
     assert run(command) == shown.strip().replace('": ', '":').replace(', "', ',"')
+
+
+def test_the_record_of_an_error_is_written_before_its_answer(simulated: Gateway) -> None:
+    """docs/life_of_a_request.md says so. Where that changes, the page does."""
+    answer = chat(simulated.url, "simm")
+    assert answer.status == 404
+    assert simulated.record_of(answer)["bytes_out"] == 0
