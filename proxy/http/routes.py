@@ -1,6 +1,7 @@
 """What a client may ask, as one literal table: operation, methods, path. Whatever is not in it is refused.
 
-The pass-through routes are those of OpenAI's published API description (https://github.com/openai/openai-openapi), realtime left out: it is not HTTP.
+The pass-through routes are those of OpenAI's published API description (https://github.com/openai/openai-openapi), realtime left
+out: it is not HTTP.
 The operation groups routes for the record and for what a key may be granted.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 _TABLE = """
 chat            POST             /chat/completions
@@ -180,6 +182,7 @@ organization    GET,POST         /projects/{project_id}/users/{user_id}/roles
 organization    GET,DELETE       /projects/{project_id}/users/{user_id}/roles/{role_id}
 """
 
+_SEPARATOR = re.compile(r"[/\\]")
 _PLACEHOLDER = re.compile(r"\\\{(\w+)\\\}")
 
 
@@ -221,7 +224,10 @@ _fill()
 
 
 def find(method: str, path: str) -> Route | tuple[str, ...]:
-    """The route of a request, by one look-up for those that have no placeholder; else the methods that `path` does take (none: no such path)."""
+    """The route of a request, by one look-up for those that have no placeholder.
+
+    Where there is none, the methods that `path` does take (none: no such path).
+    """
     methods = _EXACT.get(path)
     if methods is not None:
         route = methods.get(method)
@@ -230,10 +236,15 @@ def find(method: str, path: str) -> Route | tuple[str, ...]:
     return _find_template(method, path.removeprefix("/v1"), methods or {})
 
 
+def _climbs(path: str) -> bool:
+    """Whether a segment is `.` or `..`, spelt in any way that somebody behind us may undo: the path would not be the one that matched."""
+    return any(segment in (".", "..") for segment in _SEPARATOR.split(unquote(path)))
+
+
 def _find_template(method: str, path: str, exact: dict[str, Route]) -> Route | tuple[str, ...]:
     allowed = set(exact)
     segment = path.split("/", 2)[1] if path.startswith("/") else ""
-    if not exact and ".." not in path.split("/"):
+    if not exact and not _climbs(path):
         for pattern, operations in _TEMPLATES.get(segment, ()):
             if pattern.fullmatch(path):
                 if method in operations:

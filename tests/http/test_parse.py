@@ -1,0 +1,303 @@
+"""From a request's bytes to what a call needs; rows 38-40 of docs/faults.md."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.errors import ClientDisconnected, ClientError
+from proxy.http import parse
+from tests.core.doubles import HandClock, every_cut, in_virtual_time, make_call
+
+
+def reader_of(*parts: bytes, ends: bool = True) -> StreamReader:
+    """A body that arrives in `parts`, one for each time that it is read."""
+    loop = asyncio.get_running_loop()
+    protocol = BaseProtocol(loop)
+    protocol.transport = asyncio.Transport()
+    reader = StreamReader(protocol, 2**20, loop=loop)
+    left = list(parts)
+
+    def feed() -> None:
+        if left:
+            reader.feed_data(left.pop(0))
+            loop.call_soon(feed)
+        elif ends:
+            reader.feed_eof()
+
+    loop.call_soon(feed)
+    return reader
+
+
+# -- bodies --
+
+
+@pytest.mark.parametrize("parts", [(), (b"abc",), (b"a", b"b", b"c")])
+async def test_a_body_is_read_whole(parts: tuple[bytes, ...]):
+    assert await parse.read_body(reader_of(*parts), limit=3, patience=5) == b"".join(parts)
+
+
+async def test_a_body_that_is_there_already_is_taken_at_once():
+    reader = reader_of()
+    reader.feed_data(b"abc")
+    reader.feed_eof()
+    assert await parse.read_body(reader, limit=3, patience=5) == b"abc"
+
+
+@pytest.mark.parametrize("parts", [(b"abcd",), (b"abc", b"d"), (b"a",) * 4])
+async def test_a_body_over_the_limit_is_refused_while_it_arrives(parts: tuple[bytes, ...]):
+    with pytest.raises(ClientError) as caught:
+        await parse.read_body(reader_of(*parts, ends=False), limit=3, patience=5)
+    assert (caught.value.status, caught.value.code) == (413, "request_too_large")
+
+
+async def test_a_body_that_is_there_already_is_measured_too():
+    reader = reader_of()
+    reader.feed_data(b"abcd")
+    reader.feed_eof()
+    with pytest.raises(ClientError) as caught:
+        await parse.read_body(reader, limit=3, patience=5)
+    assert caught.value.status == 413
+
+
+def test_a_body_that_stands_still_is_given_up():
+    async def main(clock: HandClock) -> float:
+        began = clock.now
+        with pytest.raises(ClientError) as caught:
+            await parse.read_body(reader_of(b"a", ends=False), limit=3, patience=15)
+        assert (caught.value.status, caught.value.code) == (408, "request_timeout")
+        return clock.now - began
+
+    assert in_virtual_time(main) == pytest.approx(15)
+
+
+async def test_a_body_that_breaks_off_is_a_client_that_left():
+    reader = reader_of(b"a", ends=False)
+    reader.set_exception(ConnectionResetError())
+    with pytest.raises(ClientDisconnected):
+        await parse.read_body(reader, limit=3, patience=5)
+
+
+async def test_reading_a_body_can_be_cancelled():
+    task = asyncio.ensure_future(parse.read_body(reader_of(ends=False), limit=3, patience=60))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_body_can_be_passed_on_as_it_comes():
+    found = [part async for part in parse.body_parts(reader_of(b"a", b"", b"bc"), limit=3, patience=5)]
+    assert b"".join(found) == b"abc"
+    assert all(found)
+    with pytest.raises(ClientError) as caught:
+        [part async for part in parse.body_parts(reader_of(b"ab", b"cd"), limit=3, patience=5)]
+    assert caught.value.status == 413
+
+
+# -- JSON --
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b" ",
+        b"{",
+        b'{"a":1',
+        b'{"a":1}x',
+        b"[]",
+        b'"text"',
+        b"null",
+        b"17",
+        b"{'a':1}",
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":-Infinity}',
+        b'{"a":1,}',
+        b'{"a":"\xff"}',
+        b'{"a":"\\ud800"}',
+        b'{"\\udc00":1}',
+        b'{"a":"\xed\xa0\x80"}',
+        b'{"a":"\n"}',
+        b'{"a":01}',
+        b"\xef\xbb\xbf{}",
+        b"\xff\xfe{\x00}\x00",
+        b'{"a":' + b"[" * 100_000,
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    ],
+    ids=lambda raw: repr(raw[:24]),
+)
+def test_what_is_no_json_object_is_refused(raw: bytes):
+    with pytest.raises(ClientError) as caught:
+        parse.parse_object(raw)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+    assert caught.value.message
+
+
+def test_a_missing_body_is_called_missing():
+    with pytest.raises(ClientError, match="no body"):
+        parse.parse_object(b"")
+
+
+def test_integers_of_thousands_of_digits_are_read_or_refused_but_never_break():
+    try:
+        assert isinstance(parse.parse_object(b'{"a":' + b"9" * 5000 + b"}"), dict)
+    except ClientError as error:
+        assert error.code == "invalid_json"
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize(("depth", "fits"), [(1, True), (63, True), (64, True), (65, False), (66, False), (900, False)])
+def test_nesting_is_taken_as_deep_as_64(opening: bytes, depth: int, fits: bool):
+    closing = b"]" if opening == b"[" else b"}"
+    raw = b'{"x":' + opening * (depth - 1) + b"1" + closing * (depth - 1) + b"}"
+    if fits:
+        assert parse.parse_object(raw)
+    else:
+        with pytest.raises(ClientError, match="deeper than 64"):
+            parse.parse_object(raw)
+
+
+def test_many_brackets_beside_each_other_are_not_deep():
+    assert parse.parse_object(b'{"x":[' + b",".join([b"[]"] * 500) + b'],"y":"' + b"[{" * 500 + b'"}')
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_an_object_or_a_clients_error(raw: bytes):
+    try:
+        assert isinstance(parse.parse_object(raw), dict)
+    except ClientError as error:
+        assert error.code == "invalid_json"
+
+
+# -- members --
+
+CHAT = {"model": "m", "messages": []}
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "param", "code"),
+    [
+        ("chat", {"messages": []}, "model", "missing_required_parameter"),
+        ("chat", {"model": None, "messages": []}, "model", "missing_required_parameter"),
+        ("chat", {"model": "m"}, "messages", "missing_required_parameter"),
+        ("chat", {"model": "m", "messages": "hi"}, "messages", "invalid_type"),
+        ("chat", {"model": 7, "messages": []}, "model", "invalid_type"),
+        ("chat", {**CHAT, "model": ""}, "model", "invalid_value"),
+        ("chat", {**CHAT, "model": "x" * 257}, "model", "invalid_value"),
+        ("chat", {**CHAT, "model": "a\r\nb"}, "model", "invalid_value"),
+        ("chat", {**CHAT, "model": "a\0b"}, "model", "invalid_value"),
+        ("chat", {**CHAT, "stream": "yes"}, "stream", "invalid_type"),
+        ("chat", {**CHAT, "stream": 1}, "stream", "invalid_type"),
+        ("chat", {**CHAT, "stream_options": []}, "stream_options", "invalid_type"),
+        ("completion", {}, "model", "missing_required_parameter"),
+        ("embedding", {"model": "m"}, "input", "missing_required_parameter"),
+        ("embedding", {"model": "m", "input": 7}, "input", "invalid_type"),
+        ("responses", {"model": []}, "model", "invalid_type"),
+    ],
+)
+def test_a_member_that_is_missing_or_wrong_is_named(operation: str, body: dict[str, Any], param: str, code: str):
+    with pytest.raises(ClientError) as caught:
+        parse.read_members(make_call(operation), body)
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
+    assert repr(param) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "model", "stream"),
+    [
+        ("chat", CHAT, "m", False),
+        ("chat", {**CHAT, "stream": True}, "m", True),
+        ("chat", {**CHAT, "stream": None, "stream_options": None}, "m", False),
+        ("chat", {**CHAT, "temperature": "nonsense", "n": {}}, "m", False),
+        ("completion", {"model": "m"}, "m", False),
+        ("embedding", {"model": "m", "input": "a"}, "m", False),
+        ("embedding", {"model": "m", "input": [[1, 2]]}, "m", False),
+        ("responses", {}, None, False),
+        ("moderations", {"input": "a", "stream": True}, None, True),
+        ("chat", {**CHAT, "model": "x" * 256}, "x" * 256, False),
+    ],
+)
+def test_only_what_is_used_is_checked(operation: str, body: dict[str, Any], model: str | None, stream: bool):
+    call = make_call(operation)
+    parse.read_members(call, body)
+    assert (call.model, call.stream) == (model, stream)
+    assert call.body is body
+
+
+# -- forms --
+
+BOUNDARY = b"--b\r\n"
+FIELD = b'Content-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+FILE = b'Content-Disposition: form-data; name="file"; filename="model"\r\nContent-Type: audio/wav\r\n\r\n\x00\xff\r\n\r\n\x01\r\n'
+END = b"--b--\r\n"
+FORMS = {
+    "model first": BOUNDARY + FIELD + BOUNDARY + FILE + END,
+    "model last": BOUNDARY + FILE + BOUNDARY + FIELD + END,
+    "small letters": BOUNDARY + FIELD.lower() + END,
+    "further headers": BOUNDARY + FIELD.replace(b"\r\n\r\n", b"\r\nContent-Type: text/plain\r\n\r\n") + END,
+    "a name that ends alike": BOUNDARY + b'Content-Disposition: form-data; name="my-model"\r\n\r\nno\r\n' + BOUNDARY + FIELD + END,
+}
+
+
+async def content(*parts: bytes, length: int | None = None) -> tuple[parse.FormContent, str | None]:
+    reader = reader_of(*parts)
+    head, model = await parse.form_head(reader, patience=5)
+    return parse.FormContent(head, parse.body_parts(reader, limit=2**20, patience=5), length), model
+
+
+async def read(found: parse.FormContent) -> bytes:
+    return b"".join([part async for part in found])
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+async def test_a_forms_model_is_found_and_its_bytes_pass_at_any_split(form: bytes):
+    for parts in every_cut(form):
+        found, model = await content(*parts, length=len(form))
+        assert model == "whisper-1"
+        assert found.length == len(form)
+        assert await read(found) == form
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+async def test_a_forms_model_is_replaced_at_any_split(form: bytes):
+    for parts in every_cut(form):
+        found, _ = await content(*parts, length=len(form))
+        named = found.named("other/longer-model")
+        expected = form.replace(b"whisper-1", b"other/longer-model")
+        assert await read(named) == expected
+        assert named.length == len(expected)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [b"", END, BOUNDARY + FILE + END, BOUNDARY + FIELD[:-2], BOUNDARY + FILE + b"x" * 200_000],
+    ids=["empty", "no parts", "no model", "cut in the model", "a long file"],
+)
+async def test_a_form_without_a_model_passes_as_it_is(form: bytes):
+    found, model = await content(form, length=None)
+    assert model is None
+    renamed = found.named("other")
+    assert renamed.length is None
+    assert await read(renamed) == form
+
+
+async def test_a_forms_beginning_is_searched_no_further_than_its_bound():
+    reader = reader_of(*([b"x" * 2**14] * 8), BOUNDARY + FIELD)
+    head, model = await parse.form_head(reader, patience=5)
+    assert model is None
+    assert len(head) <= 2**16 + 2**14
+
+
+async def test_a_forms_model_that_is_no_text_is_still_a_name():
+    _, model = await content(BOUNDARY + FIELD.replace(b"whisper-1", b"\xff"))
+    assert model == "\ufffd"
+    assert parse.checked_model(model) == "\ufffd"
