@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.gateway import Gateway, provider
-from tests.support.upstream import Script, Upstream, sliced
+from tests.support.upstream import LINGER_ZERO, Script, Upstream, sliced
 
 PATIENT = {"connect": "1s", "first_token": "6s", "idle": "6s", "total": "10s"}
 BRIEF = {"connect": "1s", "first_token": "1s", "idle": "1s", "total": "800ms"}
@@ -40,14 +40,15 @@ class Deaf:
             each.close()
 
 
-class Babbler:
-    """Answers whatever comes first, a TLS hello for one, with the same bytes."""
+class Door:
+    """Accepts, says `words` (after it was spoken to, unless `at_once`), and closes: with a reset where it has nothing to say."""
 
-    def __init__(self, babble: bytes = b"\x15\x03\x09not TLS at all\r\n") -> None:
-        self._babble = babble
+    def __init__(self, words: bytes, *, at_once: bool) -> None:
+        self._words = words
+        self._at_once = at_once
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, name="babbler", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -59,11 +60,18 @@ class Babbler:
             with peer:
                 peer.settimeout(2)
                 try:
-                    peer.recv(65536)
-                    peer.sendall(self._babble)
-                    peer.recv(65536)
+                    self._answer(peer)
                 except OSError:
                     pass
+
+    def _answer(self, peer: socket.socket) -> None:
+        if not self._words:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+            return
+        if not self._at_once:
+            peer.recv(65536)
+        peer.sendall(self._words)
+        peer.recv(65536)
 
     def stop(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -90,7 +98,8 @@ def upstream(raw_upstream: Upstream) -> Iterator[Upstream]:
 @pytest.fixture(scope="session")
 def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The gateway of most tests: provider `up` is the scripted upstream, the others fail or wait in their own ways."""
-    deaf, babbler = Deaf(), Babbler()
+    deaf, babbler = Deaf(), Door(b"\x15\x03\x09not TLS at all\r\n", at_once=False)
+    slammer, greeter = Door(b"", at_once=True), Door(b"SSH-2.0-OpenSSH_9.2\r\n", at_once=True)
     config: dict[str, Any] = {
         "server": {"max_body": "1MiB", "ping": "10s"},
         "providers": {
@@ -98,6 +107,8 @@ def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
             "refusing": provider(f"http://127.0.0.1:{closed_port()}"),
             "deaf": provider(f"http://127.0.0.1:{deaf.port}", timeouts={**PATIENT, "connect": "400ms"}),
             "babbling": provider(f"https://127.0.0.1:{babbler.port}"),
+            "slamming": provider(f"http://127.0.0.1:{slammer.port}", timeouts=PATIENT),
+            "greeting": provider(f"http://127.0.0.1:{greeter.port}", timeouts=PATIENT),
             "nowhere": provider("http://no-such-host.invalid"),
             "patient": provider(raw_upstream.url, timeouts=PATIENT),
             "brief": provider(raw_upstream.url, timeouts=BRIEF),
@@ -107,8 +118,8 @@ def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
     }
     with Gateway(config, tmp_path_factory.mktemp("gateway")) as running:
         yield running
-    deaf.stop()
-    babbler.stop()
+    for each in (deaf, babbler, slammer, greeter):
+        each.stop()
 
 
 @pytest.fixture(scope="session")

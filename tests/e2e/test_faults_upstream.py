@@ -117,6 +117,17 @@ def test_no_connection(gateway: Gateway, provider: str, status: int, code: str, 
     gateway.wait_metric(before + 1, FAILURES, provider=provider)
 
 
+@pytest.mark.parametrize("provider", ["slamming", "greeting"])
+def test_a_server_that_does_not_wait_for_the_request(gateway: Gateway, provider: str) -> None:
+    """It resets, or speaks, as soon as it has accepted: which comes before the request or after it, by chance."""
+    for place in range(25):
+        started = time.monotonic()
+        answer = chat(gateway.url, f"{provider}/any", stream=place % 2 == 0)
+        assert answer.status == 502, answer.body
+        assert time.monotonic() - started < 1, "it was waited for"
+        check_failed(gateway, answer, error_of(answer), status=502, codes=["reset", "bad_upstream", "connect_failed"])
+
+
 # -------------------------------------------------------------------------------------------------------------------- rows 4 and 5: reset
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("at_head", [False, True])
@@ -155,6 +166,26 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(gateway: Gateway, upstr
     assert answer.status == 502, answer.body
 
 
+@pytest.mark.parametrize("size", [0, 1, 50])
+@pytest.mark.parametrize("surplus", [json_response(200, {"choices": [{"message": {"content": "stray"}}]}), b"\r\nstray", b"HTTP/1.1 200"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_follows_an_answer_is_nobodys(gateway: Gateway, upstream: Upstream, surplus: bytes, size: int, stream: bool) -> None:
+    upstream.play(script(Send((CHAT_STREAM if stream else CHAT) + surplus, size)))
+    first = chat(gateway.url, stream=stream)
+    assert first.status == 200
+    assert b"stray" not in first.body
+    assert upstream.requests[0].connection.closed.wait(1), "a connection with bytes that nobody asked for is kept"
+    check_ended_well(gateway, upstream)
+
+
+@pytest.mark.parametrize("answer", [CHAT, CHAT_STREAM], ids=["whole", "streamed"])
+def test_a_connection_that_is_to_be_closed_is_not_used_again(gateway: Gateway, upstream: Upstream, answer: bytes) -> None:
+    upstream.play(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+    assert chat(gateway.url, stream=answer is CHAT_STREAM).status == 200
+    assert upstream.requests[0].connection.closed.wait(2)
+    check_ended_well(gateway, upstream)
+
+
 def test_an_idle_connection_that_was_closed_is_not_used(gateway: Gateway, upstream: Upstream) -> None:
     for _ in range(5):
         upstream.forget()
@@ -178,6 +209,9 @@ BROKEN_HEADS = [
     fault("6 status of letters", b"HTTP/1.1 abc OK\r\n\r\n", Stall()),
     fault("6 header without a colon", b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n", Stall()),
     fault("6 length of letters", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ten\r\n\r\n0123456789", Stall()),
+    fault("6 switching protocols", b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", Stall()),
+    fault("6 chunked with a length", CHAT.replace(b"\r\n", b"\r\nTransfer-Encoding: chunked\r\n", 1), Stall()),
+    fault("6 a header over two lines", b"HTTP/1.1 200 OK\r\nX-One: a\r\n b\r\nContent-Type: app\r\n\r\n", Stall()),
     fault("6 negative length", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: -1\r\n\r\n", Stall()),
     fault(
         "6 two lengths", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ", Stall()
