@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import shlex
@@ -14,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from comporta import CapacityError, GatewayError, Timeouts, UpstreamError
+from comporta import CapacityError, GatewayError, LLMProvider, StreamDecoder, Timeouts, UpstreamError
 from comporta.cli import main
 from policies.timeout import until
 from proxy.core.errors import UPSTREAM_KINDS
@@ -130,6 +131,17 @@ def test_the_life_of_a_request_names_every_policy_of_the_lists_in_their_order() 
 def test_the_table_of_faults_names_every_kind_of_failure() -> None:
     spans = set(markdown.code_spans(FAULTS))
     assert set(UPSTREAM_KINDS) <= spans, sorted(set(UPSTREAM_KINDS) - spans)
+
+
+@pytest.mark.parametrize("protocol", [LLMProvider, StreamDecoder])
+def test_the_page_on_providers_names_every_member_of_their_protocols(protocol: type) -> None:
+    spans = {re.sub(r"\(.*", "", span) for span in markdown.code_spans(ROOT / "docs" / "add_a_provider.md")}
+    members = {
+        *inspect.get_annotations(protocol),
+        *(name for name in vars(protocol) if not name.startswith("_") and callable(vars(protocol)[name])),
+    }
+    assert members
+    assert members <= spans, members - spans
 
 
 def test_the_kinds_and_statuses_of_the_faults_are_those_of_the_code() -> None:

@@ -93,6 +93,7 @@ class MurmurDecoder:
         self.tokens = 0
         self.started = False
         self.done = False
+        self.mended = False
         self.failure: UpstreamError | None = None
         self._frame = frame(call, "chat.completion.chunk")
         self._wants_usage = bool((call.body.get("stream_options") or {}).get("include_usage"))
