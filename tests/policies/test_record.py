@@ -1,0 +1,200 @@
+"""Every request ends in one record, and a record holds nothing but names, numbers and codes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from policies.record import Record, RecordSettings, line, verdict
+from proxy.core.call import Attempt, Call, Target, Usage
+from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Services
+from proxy.core.reply import Reply
+from tests.core.doubles import HandClock, make_call
+
+FIELDS = {
+    "event", "id", "operation", "model", "served", "provider", "status", "outcome", "stream", "attempts", "prompt_tokens",
+    "completion_tokens", "usage", "total_ms", "overhead_ms", "bytes_in", "bytes_out", "first_token_ms", "per_token_ms", "error",
+}  # fmt: skip
+CANARY = "canary-4711"
+
+
+class Bench:
+    """A record policy with everything that it writes."""
+
+    def __init__(self, *, log: bool = True) -> None:
+        self.clock = HandClock()
+        self.metrics = Registry()
+        self.lines: list[dict[str, Any]] = []
+        self.record = Record(RecordSettings(log=log), Services(self.clock, self.metrics, self.lines.append))
+
+    async def run(self, call: Call, innermost: Callable[[Call], Any]) -> Reply:
+        async def handler(inner: Call) -> Reply:
+            result = innermost(inner)
+            if isinstance(result, BaseException):
+                raise result
+            assert isinstance(result, Reply)
+            return result
+
+        return await self.record(call, handler)
+
+    def counted(self, name: str) -> dict[tuple[str, ...], float]:
+        family = self.metrics.counters.get(name) or self.metrics.gauges[name]
+        return {labels: child.value for labels, child in family.children.items() if child.value}
+
+    def observed(self, name: str) -> dict[tuple[str, ...], int]:
+        return {labels: sum(child.counts) for labels, child in self.metrics.histograms[name].children.items() if sum(child.counts)}
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "expected"),
+    [
+        (Reply(200), None, (200, "ok", None)),
+        (Reply(201), None, (201, "ok", None)),
+        (None, ClientError("m", code="c"), (400, "client_error", "c")),
+        (None, CapacityError("m"), (503, "gateway_error", "overloaded")),
+        (None, UpstreamError("dns", "m"), (502, "upstream_error", "dns")),
+        (None, UpstreamError("upstream_timeout", "m"), (504, "upstream_error", "upstream_timeout")),
+        (None, GatewayError("m"), (500, "gateway_error", "internal_error")),
+        (None, RuntimeError("m"), (500, "gateway_error", "internal_error")),
+        (None, asyncio.CancelledError(), (499, "cancelled", "client_disconnected")),
+        (None, ClientDisconnected("m"), (499, "cancelled", "client_disconnected")),
+        (Reply(200), ClientDisconnected("m"), (499, "cancelled", "client_disconnected")),
+        (Reply(200), asyncio.CancelledError(), (499, "cancelled", "client_disconnected")),
+        (Reply(200), StreamError("stream_truncated", "m"), (502, "upstream_error", "stream_truncated")),
+        (None, None, (500, "ok", None)),
+    ],
+)
+def test_a_verdict_says_whose_fault_it_was(reply: Reply | None, error: BaseException | None, expected: tuple[int, str, str | None]):
+    assert verdict(reply, error) == expected
+
+
+def busy_call() -> Call:
+    """A call with something in every place where a secret could stand."""
+    return make_call(
+        model="fast",
+        headers={"authorization": CANARY, "x-other": CANARY},
+        query=f"key={CANARY}",
+        raw=CANARY.encode(),
+        body={"messages": [CANARY]},
+        notes={"x": CANARY},
+        target=Target("east", "gpt", "fast"),
+        attempts=[Attempt(Target("east", "gpt", "fast"), 1000.0, error=CANARY)],
+        usage=Usage(9, 5, reported=True),
+        stream=True,
+        first_token=1000.25,
+        last_token=1000.65,
+        tokens_seen=5,
+        overhead=0.0012,
+        bytes_in=7,
+        bytes_out=8,
+    )
+
+
+def test_a_line_has_the_listed_fields_and_no_other():
+    fields = line(busy_call(), 200, "ok", "code", 1001.0)
+    assert set(fields) == FIELDS
+    assert CANARY not in repr(fields)
+    assert fields["total_ms"] == 1000.0
+    assert fields["first_token_ms"] == 250.0
+    assert fields["per_token_ms"] == 100.0
+    assert fields["overhead_ms"] == 1.2
+    assert (fields["model"], fields["served"], fields["provider"]) == ("fast", "gpt", "east")
+    assert (fields["prompt_tokens"], fields["completion_tokens"], fields["usage"]) == (9, 5, "reported")
+
+
+def test_a_line_of_a_call_that_came_nowhere_says_so():
+    fields = line(make_call("unknown"), 404, "client_error", "unknown_url", 1000.0)
+    assert fields["usage"] == "none"
+    assert fields["provider"] is fields["served"] is fields["prompt_tokens"] is None
+    assert not {"first_token_ms", "per_token_ms"} & set(fields)
+
+
+@pytest.mark.parametrize(("tokens", "last"), [(1, 1000.5), (0, 1000.5), (5, None)])
+def test_one_content_has_no_time_between_contents(tokens: int, last: float | None):
+    fields = line(make_call(first_token=1000.25, last_token=last, tokens_seen=tokens), 200, "ok", None, 1001.0)
+    assert "first_token_ms" in fields
+    assert not {"per_token_ms", "error"} & set(fields)
+
+
+async def test_a_request_is_recorded_when_its_reply_is_over_and_only_once():
+    bench = Bench()
+    reply = await bench.run(busy_call(), lambda call: Reply(200))
+    assert not bench.lines
+    assert bench.counted("llm_active_requests") == {(): 1}
+    bench.clock.move(2.0)
+    reply.close()
+    reply.close()
+    assert [(found["status"], found["outcome"], found["total_ms"]) for found in bench.lines] == [(200, "ok", 2000.0)]
+    assert bench.counted("llm_active_requests") == {}
+    assert bench.counted("llm_requests_total") == {("chat", "200", "east", "fast"): 1}
+    assert bench.counted("llm_tokens_total") == {("chat", "east", "fast", "prompt"): 9, ("chat", "east", "fast", "completion"): 5}
+    for name in ("llm_latency_seconds", "llm_response_length", "llm_time_to_first_token_seconds", "llm_time_per_output_token_seconds"):
+        assert bench.observed(name) == {("chat", "east", "fast"): 1}, name
+    assert bench.observed("llm_overhead_seconds") == {("chat",): 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "rejected"),
+    [
+        (ClientError("m", status=404, code="model_not_found"), 404, {("model_not_found",): 1}),
+        (ClientError("m"), 400, {("unknown",): 1}),
+        (CapacityError("m"), 503, {("overloaded",): 1}),
+        (RuntimeError("m"), 500, {("internal_error",): 1}),
+        (UpstreamError("dns", "m"), 502, {}),
+        (UpstreamError("rejected", "m", status=422, code=CANARY), 422, {}),
+        (ClientDisconnected("m"), 499, {}),
+        (asyncio.CancelledError(), 499, {}),
+    ],
+)
+async def test_a_request_that_fails_is_recorded_too(error: BaseException, status: int, rejected: dict[tuple[str, ...], float]):
+    bench = Bench()
+    with pytest.raises(type(error)):
+        await bench.run(make_call(), lambda call: error)
+    assert [found["status"] for found in bench.lines] == [status]
+    assert bench.counted("llm_requests_total") == {("chat", str(status), "none", "none"): 1}
+    assert bench.counted("llm_rejected_total") == rejected
+    assert bench.counted("llm_active_requests") == {}
+
+
+async def test_a_stream_that_breaks_is_recorded_as_what_broke_it():
+    bench = Bench()
+    reply = await bench.run(busy_call(), lambda call: Reply(200))
+    reply.close(StreamError("stream_truncated", "m"))
+    assert [(found["status"], found["outcome"], found["error"]) for found in bench.lines] == [(502, "upstream_error", "stream_truncated")]
+
+
+@pytest.mark.parametrize(
+    ("target", "labels"),
+    [
+        (Target("east", "gpt", "fast"), ("east", "fast")),
+        (Target("east", CANARY), ("east", "other")),
+        (Target("east", None), ("east", "other")),
+        (None, ("none", "none")),
+    ],
+)
+async def test_labels_are_configured_names_and_nothing_else(target: Target | None, labels: tuple[str, str]):
+    bench = Bench()
+    (await bench.run(make_call(model=CANARY, target=target), lambda call: Reply(200))).close()
+    assert bench.counted("llm_requests_total") == {("chat", "200", *labels): 1}
+    families: list[Any] = [*bench.metrics.counters.values(), *bench.metrics.gauges.values(), *bench.metrics.histograms.values()]
+    assert CANARY not in repr([list(family.children) for family in families])
+
+
+async def test_a_thousand_made_up_models_are_one_series():
+    bench = Bench()
+    for number in range(1000):
+        call = make_call(model=f"east/{number}", target=Target("east", str(number)))
+        (await bench.run(call, lambda call: Reply(200))).close()
+    assert bench.counted("llm_requests_total") == {("chat", "200", "east", "other"): 1000}
+
+
+async def test_the_log_can_be_switched_off_and_the_metrics_stay():
+    bench = Bench(log=False)
+    (await bench.run(make_call(), lambda call: Reply(200))).close()
+    assert not bench.lines
+    assert sum(bench.counted("llm_requests_total").values()) == 1
