@@ -217,6 +217,7 @@ def test_streams_that_are_closed_free_their_slots(sdk: Sdk, engine: Engine, befo
         sdk.do(stream.close())
     engine.await_busy(0, FREED_WITHIN)
     assert_serves_promptly(before_engine)
+    before_engine.mark()  # waits for the records that are due
     left = [record for record in before_engine.records[before:] if record["status"] == 499]
     assert [(record["outcome"], record["usage"]) for record in left] == [("cancelled", "estimated")] * SLOTS
 
