@@ -1,10 +1,13 @@
 """The front door: the names that providers, policies and applications from outside are written against. It holds no logic."""
 
+from providers.settings import NetworkSettings
 from proxy import __version__
 from proxy.core.call import ANONYMOUS, Attempt, Call, Credential, Principal, Target, Timeouts, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
 from proxy.core.protocols import Clock, Handler, LLMProvider, Policy, Services, StreamDecoder, Transport, UpstreamRequest, UpstreamResponse
 from proxy.core.reply import Reply
+from proxy.core.retry_after import parse_retry_after
+from proxy.core.sse import Event, EventDecoder, ProtocolError
 from proxy.fields import Duration, SecretRef, Section, Size
 
 __all__ = [
@@ -17,11 +20,15 @@ __all__ = [
     "Clock",
     "Credential",
     "Duration",
+    "Event",
+    "EventDecoder",
     "GatewayError",
     "Handler",
     "LLMProvider",
+    "NetworkSettings",
     "Policy",
     "Principal",
+    "ProtocolError",
     "Reply",
     "SecretRef",
     "Section",
@@ -37,4 +44,5 @@ __all__ = [
     "UpstreamResponse",
     "Usage",
     "__version__",
+    "parse_retry_after",
 ]

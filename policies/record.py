@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from proxy.core.call import Call
-from proxy.core.errors import ClientDisconnected, GatewayError
+from proxy.core.errors import ClientDisconnected, GatewayError, UpstreamError
 from proxy.core.metrics import Distribution, Value
 from proxy.core.protocols import Handler, Services
 from proxy.core.reply import Reply
@@ -45,6 +45,19 @@ class _Series:
         self.prompt: Value = metrics.tokens.labels(operation, provider, model, "prompt")
         self.completion: Value = metrics.tokens.labels(operation, provider, model, "completion")
         self.statuses: dict[int, Value] = {}
+
+    def observe(self, call: Call, total: float) -> None:
+        self.latency.observe(total)
+        if call.usage is not None:
+            self.prompt.value += call.usage.prompt
+            self.completion.value += call.usage.completion
+        if call.bytes_out:
+            self.length.observe(call.bytes_out)
+            self.overhead.observe(call.overhead)
+        if call.first_token is not None:
+            self.first_token.observe(call.first_token - call.started)
+            if call.tokens_seen > 1 and call.last_token is not None:
+                self.per_token.observe((call.last_token - call.first_token) / (call.tokens_seen - 1))
 
 
 class _Metrics:
@@ -94,33 +107,26 @@ class Record:
         status, outcome, code = verdict(reply, error)
         self._metrics.active.value -= 1
         self._count(call, status, now - call.started)
-        if error is not None and outcome in ("client_error", "gateway_error"):
+        if error is not None and not isinstance(error, UpstreamError) and outcome in ("client_error", "gateway_error"):
             self._metrics.rejected.labels(code or "unknown").value += 1
         if self._emit is not None:
             self._emit(line(call, status, outcome, code, now))
 
     def _count(self, call: Call, status: int, total: float) -> None:
         target = call.target
-        provider, model = (target.provider, target.public or "other") if target is not None else ("none", "none")
-        key = (call.operation, provider, model)
+        if target is None:
+            # Refused before anyone was chosen to serve: counted, but there is nothing to measure.
+            self._metrics.requests.labels(call.operation, str(status), "none", "none").value += 1
+            return
+        key = (call.operation, target.provider, target.public or "other")
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(self._metrics, *key)
         by_status = series.statuses.get(status)
         if by_status is None:
-            by_status = series.statuses[status] = self._metrics.requests.labels(call.operation, str(status), provider, model)
+            by_status = series.statuses[status] = self._metrics.requests.labels(call.operation, str(status), *key[1:])
         by_status.value += 1
-        series.latency.observe(total)
-        if call.usage is not None:
-            series.prompt.value += call.usage.prompt
-            series.completion.value += call.usage.completion
-        if call.bytes_out:
-            series.length.observe(call.bytes_out)
-            series.overhead.observe(call.overhead)
-        if call.first_token is not None:
-            series.first_token.observe(call.first_token - call.started)
-            if call.tokens_seen > 1 and call.last_token is not None:
-                series.per_token.observe((call.last_token - call.first_token) / (call.tokens_seen - 1))
+        series.observe(call, total)
 
 
 def verdict(reply: Reply | None, error: BaseException | None) -> tuple[int, str, str | None]:

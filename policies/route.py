@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
@@ -41,12 +41,15 @@ class Table:
             return Target(provider, name)
         if self.open and self.default is not None:
             return Target(self.default, model)
-        raise ClientError(self._unknown(model), param="model", code="model_not_found", status=404)
+        raise unknown_model(model, self.targets)
 
-    def _unknown(self, model: str) -> str:
-        near = get_close_matches(model, self.targets, n=3, cutoff=0.4) or sorted(self.targets)[:5]
-        hint = f" Near to it: {', '.join(near)}." if near else ""
-        return f"The model {model[:200]!r} does not exist.{hint}"
+
+def unknown_model(model: str, known: Iterable[str]) -> ClientError:
+    """404 `model_not_found`, with the nearest of the names that are known."""
+    names = sorted(known)
+    near = get_close_matches(model, names, n=3, cutoff=0.4) or names[:5]
+    hint = f" Near to it: {', '.join(near)}." if near else ""
+    return ClientError(f"The model {model[:200]!r} does not exist.{hint}", param="model", code="model_not_found", status=404)
 
 
 class Patience(Protocol):

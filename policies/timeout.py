@@ -15,6 +15,9 @@ from proxy.fields import Section
 #: The official SDKs tell how long they will wait for the next byte. Source: openai-python, `_base_client.py`.
 CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
 
+#: Seconds beyond the client's patience: its own time-out, not our answer in the same moment, is what its caller is written for.
+_AFTER_CLIENT = 0.25
+
 
 class TimeoutSettings(Section):
     """Whose patience counts beside the provider's own."""
@@ -51,12 +54,12 @@ class Timeout:
 
 
 def parse_patience(text: str) -> float | None:
-    """Seconds that the client waits, or None for what makes no sense."""
+    """Seconds until the client will have given up, or None for what makes no sense."""
     try:
         seconds = float(text)
     except ValueError:
         return None
-    return seconds if 0 < seconds < float("inf") else None
+    return seconds + _AFTER_CLIENT if 0 < seconds < float("inf") else None
 
 
 def until(limits: Timeouts, left: float) -> Timeouts:

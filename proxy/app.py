@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import ssl
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from aiohttp import http, http_parser, web
 import policies
 import providers
 from policies.route import Route, Table
+from providers.settings import NetworkSettings
 from proxy import log
 from proxy.catalogue import Catalogue, table_of
 from proxy.core.call import Credential, Timeouts
@@ -31,12 +32,10 @@ from proxy.http.data_plane import DataPlane, EdgeLimits
 from proxy.http.models import Models
 from proxy.http.server import Listener, bind
 from proxy.loop import LagMeter
-from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, compose, receive
+from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
 from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
-
-from providers.settings import NetworkSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +66,30 @@ class Gateway:
 
     # -- building --
 
-    def _policy(self, name: str) -> Policy | None:
-        """A built-in or installed policy with its settings; None where it is switched off."""
+    def _policy(self, name: str) -> list[Policy]:
+        """A built-in or installed policy with its settings; none where it is switched off."""
         kind = policies.kinds()[name]
         section = self.settings.policies.get(name)
-        if section is False:
-            return None
-        policy: Policy = kind(section if section is not None else kind.Settings(), self._services)
-        return policy
+        return [] if section is False else [kind(section if section is not None else kind.Settings(), self._services)]
+
+    def _installed(self, *, per_attempt: bool) -> list[Policy]:
+        kinds = policies.kinds()
+        names = [name for name in self.settings.policies if name not in policies.BUILT_IN]
+        return [policy for name in names if getattr(kinds[name], "per_attempt", False) is per_attempt for policy in self._policy(name)]
 
     def _chain(self, names: tuple[str, ...], innermost: Handler) -> Handler:
-        fixed: dict[str, Policy] = {"receive": receive, "route": Route(self.table, self.upstreams)}
-        found = [fixed[name] if name in fixed else self._policy(name) for name in names]
-        return compose([policy for policy in found if policy is not None], innermost)
+        fixed: dict[str, list[Policy]] = {
+            "receive": [receive],
+            "route": [Route(self.table, self.upstreams)],
+            INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),
+        }
+        return compose([policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))], innermost)
 
     def _data_plane(self) -> DataPlane:
         server = self.settings.server
         dispatch = Dispatch(self.upstreams, self.clock, self.metrics)
         gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
-        onward = self._chain(PER_REQUEST[PER_REQUEST.index("record") + 1 :], self._chain(PER_ATTEMPT, dispatch))
+        onward = self._chain(PER_REQUEST[1:], self._chain(PER_ATTEMPT, dispatch))
         models = self._chain(("record",), Models(Catalogue(self.table, self.upstreams, self.clock), onward))
         return DataPlane(
             gateway,
@@ -113,7 +117,6 @@ class Gateway:
                 "header_timeout": server.header_timeout,
                 "keepalive_timeout": server.keep_alive,
                 "access_log": None,
-                "lingering_time": 2.0,
                 "auto_decompress": False,
             },
         )
@@ -126,6 +129,7 @@ class Gateway:
         await web.SockSite(self._runner, admin).start()
         self._lag.start()
         self._ready = True
+        settle_garbage()
         scheme = "http" if server.tls is None else "https"
         return Ready(
             _url(scheme, server.address.host, data.getsockname()[1]),
@@ -192,31 +196,27 @@ def _credentials(name: str, section: NetworkSettings, environ: Mapping[str, str]
 
 def serve(settings: Settings, *, ready: Callable[[Ready], None]) -> int:
     """Run until SIGTERM or SIGINT; `ready` is told once requests can come. Returns the exit status."""
-    log.configure(pretty=sys.stderr.isatty())
-    return uvloop.run(_serve(settings, ready))
+    writer = log.writer_for()
+    log.configure(writer)
+    writer.start()
+    try:
+        return uvloop.run(_serve(settings, ready, writer))
+    finally:
+        writer.stop()
 
 
-async def _serve(settings: Settings, ready: Callable[[Ready], None]) -> int:
+async def _serve(settings: Settings, ready: Callable[[Ready], None], emit: Emit) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    gateway = Gateway(settings, environ=os.environ, emit=_emitter())
+    gateway = Gateway(settings, environ=os.environ, emit=emit)
     try:
         ready(await gateway.start())
         await stopped.wait()
     finally:
         await gateway.stop()
     return 0
-
-
-def _emitter() -> Emit:
-    logger = structlog.get_logger()
-
-    def emit(fields: dict[str, Any]) -> None:
-        logger.info(**fields)
-
-    return emit
 
 
 def _report(error: BaseException, call_id: str) -> None:
@@ -226,6 +226,13 @@ def _report(error: BaseException, call_id: str) -> None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace is not None else "?"
     structlog.get_logger().error("unforeseen", id=call_id, error=type(error).__name__, place=place)
+
+
+def settle_garbage() -> None:
+    """What the start made stays for good, so the collector need not look at it again; and it looks less often, for requests make few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def require_extensions() -> None:
@@ -239,7 +246,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     if tls is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tls.certificate.removeprefix("file:"), tls.key.removeprefix("file:"))
+    context.load_cert_chain(tls.paths["certificate"], tls.paths["key"])
     return context
 
 

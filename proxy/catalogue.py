@@ -10,7 +10,7 @@ import orjson
 
 from policies.route import Table
 from proxy.core.call import Call, Target, Timeouts
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import GatewayError, UpstreamError
 from proxy.core.protocols import Clock, UpstreamRequest
 from proxy.dispatch import Upstream
 from proxy.settings import SIMULATED, Settings
@@ -61,7 +61,7 @@ class Catalogue:
                 try:
                     self._listed = await listed_by(upstream, self._clock)
                     self._listed_at = now
-                except UpstreamError:
+                except GatewayError:
                     # A provider that does not answer keeps the list that it gave last; the request for a model will tell what is wrong.
                     pass
             return self._listed
@@ -75,7 +75,7 @@ async def listed_by(upstream: Upstream, clock: Clock) -> dict[str, dict[str, Any
     watch = Watch(clock, response, _PATIENCE, clock.monotonic(), Sweeper())
     try:
         body = await read_whole(response, _LIST_LIMIT, watch)
-        if response.status != 200:  # noqa: PLR2004
+        if response.status != 200:
             raise upstream.provider.decode_error(response, body)
         found = orjson.loads(body)
         return {model["id"]: model for model in found["data"] if isinstance(model, dict) and isinstance(model.get("id"), str)}

@@ -14,8 +14,8 @@ from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, LLMProvider, Transport, UpstreamResponse
 from proxy.core.reply import Reply
-from proxy.sweeper import Sweeper
 from proxy.stream import EventStream, Watch, read_some, read_whole, relayed
+from proxy.sweeper import Sweeper
 
 #: Upstream headers that the client may see.
 SHOWN = (
@@ -65,7 +65,7 @@ class Upstream:
 
     def credential(self) -> Credential | None:
         """The next credential in turn."""
-        if len(self.credentials) < 2:  # noqa: PLR2004 - with one there is no turn to take
+        if len(self.credentials) < 2:
             return self.credentials[0] if self.credentials else None
         return self.credentials[next(self._turns) % len(self.credentials)]
 
@@ -103,17 +103,20 @@ class Dispatch:
 
     def _note(self, call: Call, error: UpstreamError, credential: Credential | None) -> None:
         """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""
-        self._failures.labels(call.attempts[-1].target.provider, error.kind).value += 1
+        self._count(call.attempts[-1].target.provider, error.kind)
         if error.kind in MAY_HAVE_CHARGED and error.reached:
             call.usage = call.estimated_usage()
         if credential is not None:
             error.message = error.message.replace(credential.secret, "***")
 
+    def _count(self, provider: str, kind: str) -> None:
+        self._failures.labels(provider, kind).value += 1
+
     async def _attempt(self, call: Call, target: Target, upstream: Upstream, started: float) -> Reply:
         request = upstream.provider.encode(call, target)
         timeouts = call.timeouts or upstream.timeouts(call)
         response = await upstream.transport.send(request, timeouts)
-        if not 200 <= response.status < 300:  # noqa: PLR2004
+        if not 200 <= response.status < 300:
             await self._refused(upstream, response, Watch(self._clock, response, timeouts, started, self._sweeper))
         watch = Watch(self._clock, response, timeouts, started, self._sweeper)
         try:
@@ -158,7 +161,7 @@ class Dispatch:
         reply = upstream.provider.decode(call, response, body)
         if call.stream:
             raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
-        reply.headers = shown(response)
+        reply.headers = {**shown(response), **reply.headers}
         watch.stop()
         response.close(reuse=True)
         return reply
@@ -176,7 +179,7 @@ class Dispatch:
         call.tokens_seen = decoder.tokens
         call.first_token = call.last_token = watch.progress()
         stream = EventStream(call, response, decoder, watch, begun)
-        stream.on_failure(partial(self._note, call, credential=call.target.credential if call.target else None))
+        stream.report(partial(self._note, call, credential=call.attempts[-1].target.credential), partial(self._count, upstream.name))
         reply = Reply(response.status, shown(response), stream=stream)
         reply.headers["content-type"] = "text/event-stream; charset=utf-8"
         reply.on_close(stream.close)

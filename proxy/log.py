@@ -1,39 +1,120 @@
-"""structlog, set up once for a process: JSON lines, or colours for people on a terminal."""
+"""The log: structlog's events as JSON lines, or in colours for people on a terminal.
+
+Nothing that logs waits for the disk or the pipe: lines are gathered, rendered and written by a thread of their own. When that falls behind by more than
+`MOST` lines, the newest are dropped and counted, for a gateway that stands still because nobody reads its log is the worse failure.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
 
 import orjson
 import structlog
 
+MOST = 100_000
 
-def configure(*, pretty: bool) -> None:
-    """Send everything that is logged to standard error."""
-    renderer: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(serializer=_dumps)
+#: Seconds that lines are gathered for one write.
+_GATHERED = 0.1
+
+
+class LineWriter:
+    """Renders and writes events in batches, on a thread. `dropped` counts the lines that it was too late for."""
+
+    def __init__(self, stream: BinaryIO, *, pretty: bool) -> None:
+        self._stream = stream
+        self._render = _pretty() if pretty else _json
+        self._events: deque[dict[str, Any]] = deque()
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self.dropped = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, for at most a second: the pipe may be stuck for good."""
+        self._stopping = True
+        self._wanted.set()
+        self._thread.join(1.0)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take one event; its `time` is seconds since the epoch. Never blocks."""
+        if len(self._events) >= MOST:
+            self.dropped += 1
+            return
+        event.setdefault("time", time.time())
+        self._events.append(event)
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def _run(self) -> None:
+        while not (self._stopping and not self._events):
+            self._wanted.wait()
+            if not self._stopping:
+                time.sleep(_GATHERED)
+            self._wanted.clear()
+            self._write()
+
+    def _write(self) -> None:
+        events = self._events
+        lines = [self._render(events.popleft()) for _ in range(len(events))]
+        if lines:
+            try:
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
+            except (OSError, ValueError):
+                # Nowhere to say it: the log itself is what failed. The lines count as lost.
+                self.dropped += len(lines)
+
+
+def configure(writer: LineWriter) -> None:
+    """Send what structlog and the standard library log to `writer`."""
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not pretty else _unchanged,
-            renderer,
-        ],
+        processors=[structlog.processors.add_log_level, _handing_to(writer)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr) if pretty else structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
     )
     # aiohttp and asyncio speak through the standard library: only what somebody must act on.
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
 
 
-def _dumps(value: Any, **_: Any) -> bytes:
-    return orjson.dumps(value, default=str)
+def writer_for(stream: BinaryIO | None = None) -> LineWriter:
+    """A writer to standard error, in colours where that is a terminal."""
+    return LineWriter(stream or sys.stderr.buffer, pretty=stream is None and sys.stderr.isatty())
 
 
-def _unchanged(_logger: Any, _method: str, event: Any) -> Any:
-    return event
+def _handing_to(writer: LineWriter) -> Any:
+    def hand_over(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
+        writer(dict(event))
+        return ""
+
+    return hand_over
+
+
+def _json(event: dict[str, Any]) -> bytes:
+    moment = datetime.fromtimestamp(event.pop("time"), UTC)
+    line = {"timestamp": moment.isoformat(timespec="milliseconds"), "level": event.pop("level", "info"), **event}
+    return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _pretty() -> Any:
+    console = structlog.dev.ConsoleRenderer()
+
+    def render(event: dict[str, Any]) -> bytes:
+        moment = datetime.fromtimestamp(event.pop("time"))
+        known = {key: value for key, value in event.items() if value is not None}
+        text = console(None, "", {"timestamp": moment.strftime("%H:%M:%S"), "level": "info", **known})
+        return (str(text) + "\n").encode("utf-8", "replace")
+
+    return render
 
 
 class _Bridge(logging.Handler):

@@ -9,16 +9,21 @@ from proxy.core.call import Call
 from proxy.core.protocols import Handler, Policy
 from proxy.core.reply import Reply
 
+#: Where installed policies stand, in the order of the configuration. One whose class says `per_attempt = True` stands in the second list.
+INSTALLED = "(installed)"
+
 #: Once for each request.
 PER_REQUEST = (
     "record",  # every request ends in one record, whatever happened, so nothing stands outside it
     "receive",  # the body is read here: nothing is read for a caller that a policy above refused
+    INSTALLED,  # what is installed beside comporta and named in the configuration: it knows the body, and not yet who serves
     "route",  # which provider serves; needs the body's model
 )
 
 #: Once for each attempt at a target.
 PER_ATTEMPT = (
     "timeout",  # how long this attempt may take, of what the client's own deadline leaves
+    INSTALLED,
 )
 
 

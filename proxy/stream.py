@@ -82,7 +82,7 @@ async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[byt
 class EventStream:
     """A provider's events on their way to the client, whole ones at a time; the first of them are in hand already."""
 
-    __slots__ = ("_begun", "_call", "_decoder", "_ended", "_failed", "_response", "_watch")
+    __slots__ = ("_begun", "_call", "_counted", "_decoder", "_ended", "_failed", "_response", "_watch")
 
     def __init__(self, call: Call, response: UpstreamResponse, decoder: StreamDecoder, watch: Watch, begun: bytes) -> None:
         self._call = call
@@ -92,9 +92,12 @@ class EventStream:
         self._begun = begun
         self._ended = decoder.done
         self._failed: Callable[[UpstreamError], None] | None = None
+        self._counted: Callable[[str], None] | None = None
 
-    def on_failure(self, failed: Callable[[UpstreamError], None]) -> None:
+    def report(self, failed: Callable[[UpstreamError], None], counted: Callable[[str], None]) -> None:
+        """Who is told when the stream breaks, and who counts what was mended on the way."""
         self._failed = failed
+        self._counted = counted
 
     def __aiter__(self) -> EventStream:
         return self
@@ -130,6 +133,8 @@ class EventStream:
     def close(self, error: BaseException | None) -> None:
         self._watch.stop()
         call, decoder = self._call, self._decoder
+        if decoder.mended and self._counted is not None:
+            self._counted("missing_done")
         call.usage = decoder.usage or call.estimated_usage()
         self._response.close(reuse=error is None and self._ended)
 
@@ -137,7 +142,7 @@ class EventStream:
 def broken(error: UpstreamError) -> StreamError:
     """The same failure, after content had gone out: a lost connection is then an interrupted stream."""
     kind = "stream_interrupted" if error.kind in ("reset", "bad_upstream", "invalid_response") else error.kind
-    code = None if error.code in (None, error.kind) else error.code
+    code = error.code if kind == error.kind else None
     return StreamError(
         kind,
         error.message,

@@ -13,7 +13,7 @@ from proxy.core.call import Call, Target, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import StreamDecoder, UpstreamRequest, UpstreamResponse
 from proxy.core.reply import Reply
-from proxy.core.splice import set_member
+from proxy.core.splice import member_spans, set_member
 
 #: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
 FORWARDED = ("accept", "content-type", "openai-beta", "idempotency-key", "range", "traceparent", "tracestate", "x-client-request-id")
@@ -67,8 +67,7 @@ class OpenAI:
         if target.model is not None and body.get("model") != target.model and "model" in body:
             raw = set_member(raw, "model", orjson.dumps(target.model), present=True)
         if call.stream and call.operation in CHAT_STREAMS and self.settings.stream_usage and not _asks_for_usage(body):
-            options: dict[str, Any] = {**(body.get("stream_options") or {}), "include_usage": True}
-            raw = set_member(raw, "stream_options", orjson.dumps(options), present="stream_options" in body)
+            raw = _asking_for_usage(raw, body)
         return raw
 
     def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
@@ -100,6 +99,14 @@ class OpenAI:
                 wants_usage=_asks_for_usage(call.body) or not self.settings.stream_usage,
             )
         return TypedEventDecoder(limit, terminal=call.operation == "responses")
+
+
+def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:
+    options = body.get("stream_options")
+    if not options:
+        return set_member(raw, "stream_options", b'{"include_usage":true}', present="stream_options" in body)
+    start, end = member_spans(raw, "stream_options")[-1]
+    return raw[:start] + set_member(raw[start:end], "include_usage", b"true", present="include_usage" in options) + raw[end:]
 
 
 def _asks_for_usage(body: dict[str, Any]) -> bool:

@@ -63,6 +63,7 @@ class ChatDecoder:
         self.tokens = 0
         self.started = False
         self.done = False
+        self.mended = False
         self.failure: UpstreamError | None = None
         self._choices = choices
         self._limit = limit
@@ -153,6 +154,7 @@ class ChatDecoder:
             return b""
         rest = self._events.eof()
         if rest.startswith(b"[DONE]") or self._finished >= self._choices:
+            self.mended = True
             return self._decoded([Event(b"[DONE]")])
         if self.started:
             self.failure = UpstreamError("stream_truncated", _CUT)
@@ -174,6 +176,7 @@ class TypedEventDecoder:
         self.tokens = 0
         self.started = False
         self.done = False
+        self.mended = False
         self.failure: UpstreamError | None = None
         self._terminal = terminal
         self._closed = False

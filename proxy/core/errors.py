@@ -89,6 +89,9 @@ class CapacityError(GatewayError):
     retryable = True
 
 
+#: What the wire calls a kind, where it is not the kind's own name.
+_CODES = {"reset": "bad_upstream"}
+
 #: kind -> (status, type, whether a retry or another target may help). Rows of docs/faults.md.
 UPSTREAM_KINDS: dict[str, tuple[int, str, bool]] = {
     "connect_failed": (502, "server_error", True),
@@ -144,7 +147,9 @@ class UpstreamError(GatewayError):
             detail=detail,
         )
         self.kind = kind
-        self.code = code if code is not None else kind
+        if kind == "rejected":
+            self.fault = "client"
+        self.code = code if code is not None else _CODES.get(kind, kind)
         self.retryable = retryable
         self.reached = reached
 

@@ -99,6 +99,7 @@ class StreamDecoder(Protocol):
     tokens    contents decoded so far (about one token each): the estimate where a provider reports none
     started   content has begun: what was decoded so far may go to the client, and that is the commit point
     done      the end was seen; nothing further will be decoded
+    mended    the provider left out the end of a stream that was whole otherwise; it was added here
     failure   what broke the stream: an error event, nonsense, a cut. The events before it have been handed out, wherever the
               bytes were split
     """
@@ -107,6 +108,7 @@ class StreamDecoder(Protocol):
     tokens: int
     started: bool
     done: bool
+    mended: bool
     failure: UpstreamError | None
 
     def feed(self, data: bytes) -> bytes:

@@ -8,8 +8,9 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiohttp import HttpVersion10
-from aiohttp.web_request import BaseRequest
+from aiohttp import HttpVersion10, StreamReader
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.core.call import Call
 from proxy.core.errors import ClientDisconnected, ClientError, GatewayError
@@ -17,7 +18,9 @@ from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Handler
 from proxy.core.reply import Reply
 from proxy.http import errors, parse, routes
-from proxy.http.write import CLOSED, KEPT, PING, Writer, Written
+from proxy.http.routes import Route
+from proxy.http.server import Connection
+from proxy.http.write import PING, Writer
 
 #: The version of the API that our own answers follow; a provider's own word goes before it.
 API_VERSION = "2020-10-01"
@@ -48,7 +51,7 @@ class EdgeLimits:
 class DataPlane:
     """Everything under `/v1`, and the two health checks. `gateway` answers what goes to a provider, `local` holds what is answered here."""
 
-    def __init__(  # noqa: PLR0913 - the edge's whole world, given once
+    def __init__(
         self,
         gateway: Handler,
         local: Mapping[str, Handler],
@@ -68,71 +71,82 @@ class DataPlane:
         self._report = report
         self._ids = map("req_{}{:08x}".format, itertools.repeat(secrets.token_hex(8)), itertools.count())
 
-    async def __call__(self, request: BaseRequest) -> Written:
-        path = request.rel_url.raw_path
+    async def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
+        path, _, query = (message.path if message.path.startswith("/") else message.url.raw_path_qs).partition("?")
         writer = Writer(
-            request.protocol,  # type: ignore[arg-type]  # our own subclass, made by Listener
-            keep_alive=request.keep_alive,
-            http10=request.version == HttpVersion10,
-            head_only=request.method == "HEAD",
+            connection,
+            keep_alive=not message.should_close,
+            http10=message.version == HttpVersion10,
+            head_only=message.method == "HEAD",
             stall=self._limits.write_timeout,
         )
         if path in ("/healthz", "/readyz"):
-            return self._health(request, path, writer)
-        exchange = _Exchange(self, request, path, writer)
-        try:
-            await exchange.run()
-        except ClientDisconnected:
-            return CLOSED
-        return KEPT if writer.keep_alive else CLOSED
+            self._health(message.method, path, writer)
+        else:
+            try:
+                await _Exchange(self, connection, message, payload, writer, path, query).run()
+            except ClientDisconnected:
+                return False
+        return writer.keep_alive
 
-    def refuse(self, request: BaseRequest, status: int, _message: str) -> Written:
+    def refuse(self, connection: Connection, status: int) -> None:
         """The answer to bytes that are no HTTP request."""
         code = {413: "request_too_large", 414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
         self._rejected.labels(code).value += 1
-        writer = Writer(request.protocol, keep_alive=False, http10=False, head_only=False, stall=1.0)  # type: ignore[arg-type]
-        error: GatewayError = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
-        if status >= 500:  # noqa: PLR2004
-            error = errors.shown(RuntimeError())
-        writer.whole(error.status, {**errors.headers(error), "x-request-id": next(self._ids)}, errors.body(error))
-        return CLOSED
+        error = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
+        writer = Writer(connection, keep_alive=False, http10=False, head_only=False, stall=1.0)
+        writer.whole(status, {**errors.headers(error), "x-request-id": next(self._ids)}, errors.body(error))
 
-    def _health(self, request: BaseRequest, path: str, writer: Writer) -> Written:
-        ready = path == "/healthz" or self._is_ready()
-        allowed = request.method in ("GET", "HEAD")
-        status = (200 if ready else 503) if allowed else 405
-        text = b'{"status":"ok"}' if ready else b'{"status":"draining"}'
-        writer.whole(status, {"content-type": "application/json", "x-request-id": next(self._ids)}, text if allowed else b"{}")
-        return KEPT if writer.keep_alive else CLOSED
+    def _health(self, method: str, path: str, writer: Writer) -> None:
+        headers = {"content-type": "application/json", "x-request-id": next(self._ids)}
+        if method not in ("GET", "HEAD"):
+            error = errors.unknown_route(path, ("GET", "HEAD"))
+            writer.whole(error.status, {**errors.headers(error), **headers}, errors.body(error))
+        elif path == "/healthz" or self._is_ready():
+            writer.whole(200, headers, b'{"status":"ok"}')
+        else:
+            writer.whole(503, headers, b'{"status":"draining"}')
 
 
 def _onward(query: str) -> str:
     """A query without what may be a key: some clients put theirs there, and it is not for the provider."""
-    if not query:
-        return query
     return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in _KEYS)
 
 
 class _Exchange:
     """One request and its answer. Whatever way it ends, its reply is closed, and with that its record written."""
 
-    __slots__ = ("_allowed", "_call", "_ping", "_pinged", "_plane", "_request", "_writer")
+    __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer")
 
-    def __init__(self, plane: DataPlane, request: BaseRequest, path: str, writer: Writer) -> None:
-        found = routes.find(request.method, path)
+    def __init__(
+        self,
+        plane: DataPlane,
+        connection: Connection,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        writer: Writer,
+        path: str,
+        query: str,
+    ) -> None:
+        method = "GET" if message.method == "HEAD" else message.method
+        found = routes.find(method, path)
+        route = found if isinstance(found, Route) else Route("unknown", path)
         self._allowed = found if isinstance(found, tuple) else None
         self._plane = plane
-        self._request = request
+        self._connection = connection
+        self._headers_in = message.headers
+        self._payload = payload
         self._writer = writer
         self._ping: asyncio.TimerHandle | None = None
         self._pinged = 0.0
         self._call = Call(
             id=next(plane._ids),
-            operation="unknown" if isinstance(found, tuple) else found.operation,
-            method=request.method,
-            path=path if isinstance(found, tuple) else found.path,
-            query=_onward(request.rel_url.raw_query_string),
-            headers=request.headers,
+            operation=route.operation,
+            method=method,
+            path=route.path,
+            query=_onward(query) if query else "",
+            headers=message.headers,
             started=plane._clock.monotonic(),
             receive=self._receive,
         )
@@ -148,7 +162,7 @@ class _Exchange:
         handler = self._plane._local.get(call.operation, self._plane._gateway)
         try:
             reply = await handler(call)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
             self._stop_pings()
             self._refuse(error)
             return
@@ -161,7 +175,7 @@ class _Exchange:
         except ClientDisconnected as error:
             ended = error
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             ended = error
             self._tell(self._shown(error))
         finally:
@@ -173,17 +187,18 @@ class _Exchange:
     async def _receive(self, call: Call) -> None:
         if self._allowed is not None:
             raise errors.unknown_route(call.path, self._allowed)
-        request, limits = self._request, self._plane._limits
-        if not request.body_exists:
+        limits, headers = self._plane._limits, self._headers_in
+        if self._payload is EMPTY_PAYLOAD:
             if call.operation in WHOLE:
                 raise parse.invalid_json("The request has no body.")
             return
-        length = request.content_length
+        announced = headers.get("Content-Length")
+        length = None if announced is None else int(announced)
         if length is not None and length > limits.max_body:
             raise parse.too_large(limits.max_body)
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.protocol.transport is not None:
-            request.protocol.transport.write(_CONTINUE)
-        content_type = request.headers.get("Content-Type", "")
+        if not self._payload.is_eof() and headers.get("Expect", "").lower() == "100-continue" and self._connection.transport is not None:
+            self._connection.transport.write(_CONTINUE)
+        content_type = headers.get("Content-Type", "")
         if call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;"):
             await self._receive_json(call)
         else:
@@ -191,7 +206,7 @@ class _Exchange:
 
     async def _receive_json(self, call: Call) -> None:
         limits = self._plane._limits
-        call.raw = await parse.read_body(self._request.content, limit=limits.max_body, patience=limits.body_timeout)
+        call.raw = await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout)
         call.bytes_in = len(call.raw)
         if call.raw or call.operation in WHOLE:
             parse.read_members(call, parse.parse_object(call.raw))
@@ -199,7 +214,7 @@ class _Exchange:
             self._ping = asyncio.get_running_loop().call_later(limits.ping, self._send_ping)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
-        limits, reader = self._plane._limits, self._request.content
+        limits, reader = self._plane._limits, self._payload
         head = b""
         if content_type.startswith("multipart/form-data"):
             head, model = await parse.form_head(reader, patience=limits.body_timeout)
@@ -238,8 +253,9 @@ class _Exchange:
         headers["x-request-id"] = call.id
         target = call.target
         if target is not None:
-            if target.public is not None:
-                headers["x-comporta-model"] = target.public
+            served = target.public or call.model
+            if served is not None:
+                headers["x-comporta-model"] = served
             headers["x-comporta-provider"] = target.provider
             headers["x-comporta-attempts"] = str(len(call.attempts))
             headers["x-comporta-overhead-ms"] = f"{call.overhead * 1e3:.3f}"
@@ -260,7 +276,7 @@ class _Exchange:
         if writer.begun:
             self._tell(shown)
             return
-        if shown.status == 413 or not self._request.content.is_eof():  # noqa: PLR2004
+        if shown.status == 413 or not self._payload.is_eof():
             # Bytes of this request may still be on their way: they must not be taken for the next one.
             writer.close_after()
         writer.whole(shown.status, self._headers(Reply(shown.status, errors.headers(shown))), errors.body(shown))

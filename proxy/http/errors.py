@@ -14,6 +14,15 @@ def shown(error: BaseException) -> GatewayError:
     return error if isinstance(error, GatewayError) else _UNFORESEEN
 
 
+class MethodNotAllowed(ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"This path takes {', '.join(allowed)}.")
+        self.allowed = allowed
+
+
 def body(error: GatewayError) -> bytes:
     """OpenAI's error object. Shape: `{"error": {"message", "type", "param", "code"}}`, with real nulls."""
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
@@ -37,10 +46,13 @@ def headers(error: GatewayError) -> dict[str, str]:
     if error.retry_after is not None:
         found["retry-after"] = str(max(0, -int(-error.retry_after // 1)))
         found["retry-after-ms"] = str(int(error.retry_after * 1000))
+    if isinstance(error, MethodNotAllowed):
+        found["allow"] = ", ".join(error.allowed)
     return found
 
 
 def unknown_route(path: str, allowed: tuple[str, ...]) -> ClientError:
+    """404 for a path that is not in the table, 405 for a method that its path does not take."""
     if allowed:
-        return ClientError(f"This path takes {', '.join(allowed)}.", status=405, code="method_not_allowed")
+        return MethodNotAllowed(allowed)
     return ClientError(f"There is no {path[:200]!r} here.", status=404, code="unknown_url")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
+from policies.route import unknown_model
 from proxy.core.call import Call
-from proxy.core.errors import ClientError
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
 
@@ -27,11 +28,12 @@ class Models:
         if call.method != "GET":
             return await self._gateway(call)
         listed = await self._listing()
-        name = call.path.removeprefix("/models").removeprefix("/")
+        # Names may hold slashes, which clients write as they are or percent-encoded.
+        name = unquote(call.path.removeprefix("/models").removeprefix("/"))
         if not name:
             return _json({"object": "list", "data": list(listed.values())})
         if name not in listed:
-            raise ClientError(f"The model {name[:200]!r} does not exist.", status=404, code="model_not_found", param="model")
+            raise unknown_model(name, listed)
         return _json(listed[name])
 
 

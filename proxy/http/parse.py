@@ -57,7 +57,7 @@ async def _next(reader: StreamReader, patience: float) -> bytes:
         raise ClientError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
     except asyncio.CancelledError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
         raise ClientDisconnected("The request's body broke off.") from None
 
 
@@ -130,7 +130,7 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
 def checked_model(model: Any) -> str:
     if not isinstance(model, str):
         raise ClientError("'model' must be a string.", param="model", code="invalid_type")
-    if not model or len(model) > 256 or _CONTROL.search(model):  # noqa: PLR2004 - longer than any provider's
+    if not model or len(model) > 256 or _CONTROL.search(model):
         raise ClientError("'model' is no valid name.", param="model", code="invalid_value")
     return model
 

@@ -1,4 +1,8 @@
-"""aiohttp's HTTP server with its defaults corrected, and its own error pages replaced by ours."""
+"""aiohttp's HTTP server: its parser, its connections and their clean-up, with our own loop over the requests of a connection.
+
+aiohttp's loop makes a task, a request, a writer and a response object for each request. Ours hands the parsed head and the body's reader to one
+coroutine, and the defaults are corrected: heads have a time limit, connections are bounded, malformed requests are answered in our error shape.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +12,46 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_request import BaseRequest
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-#: Answers a request that could not be parsed: (status, aiohttp's message) -> a response.
-Refuse = Callable[[BaseRequest, int, str], Any]
+#: Answers one request; says whether the connection may carry another.
+Handle = Callable[["Connection", RawRequestMessage, StreamReader], Awaitable[bool]]
+
+#: Answers bytes that are no request, given the status that they earn.
+Refuse = Callable[["Connection", int], None]
+
+#: How long the rest of a body that nobody wants is read, so that the client can read its answer before the connection closes, in seconds.
+_LINGER = 2.0
 
 
 class Connection(RequestHandler):
-    """One client's connection. It must have sent a request's whole head within `header_timeout` of that head's first byte."""
+    """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
-    __slots__ = ("_header_handle", "_header_timeout", "_listener", "_peer")
+    __slots__ = ("_header_handle", "_header_timeout", "_listener", "peer")
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
         super().__init__(listener, **options)
         self._listener = listener
         self._header_timeout = header_timeout
         self._header_handle: asyncio.TimerHandle | None = None
-        self._peer: str | None = None
+        self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self._peer = str(peer[0]) if isinstance(peer, tuple) else "local"
-        if not self._listener.admit(self._peer):
-            self._peer = None
+        address = transport.get_extra_info("peername")
+        peer = str(address[0]) if isinstance(address, tuple) else "local"
+        if not self._listener.admit(peer):
             cast(asyncio.Transport, transport).abort()
             return
+        self.peer = peer
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._peer is not None:
-            self._listener.leave(self._peer)
-            self._peer = None
+        if self.peer:
+            self._listener.leave(self.peer)
+            self.peer = ""
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -49,7 +59,8 @@ class Connection(RequestHandler):
         seen = self._request_count
         super().data_received(data)
         if self._request_count != seen:
-            self._stop_waiting()
+            if self._header_handle is not None:
+                self._stop_waiting()
         elif self._header_handle is None and self._waiter is not None and data:
             self._await_head()
 
@@ -65,10 +76,59 @@ class Connection(RequestHandler):
         self._header_handle = None
         self.force_close()
 
-    def handle_error(
-        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        return cast(web.StreamResponse, self._listener.refuse(request, status, message or ""))
+    async def start(self) -> None:
+        """Answer this connection's requests, one after the other."""
+        try:
+            while not self._force_close and await self._next():
+                self._await_next()
+        except ConnectionError:
+            pass
+        finally:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _next(self) -> bool:
+        if not self._messages:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message, payload = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        if isinstance(message, _ErrInfo):
+            self._listener.refuse(self, message.status)
+            return False
+        self._request_in_progress = True
+        try:
+            keep = await self._listener.handle(self, message, payload)
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
+        if not payload.is_eof():
+            await self._linger(payload)
+            return False
+        return keep and not self._close and not message.upgrade
+
+    async def _linger(self, payload: StreamReader) -> None:
+        """Closing while the client still sends would reset the connection, and take the answer with it."""
+        try:
+            async with asyncio.timeout(_LINGER):
+                while not payload.is_eof() and not self._force_close:
+                    await payload.readany()
+        except TimeoutError:
+            pass
+
+    def _await_next(self) -> None:
+        """Close the connection when it has lain idle for the keep-alive time; the timer looks when it was last used, so it is rarely made."""
+        self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
 
     def abort_body(self) -> None:
         """Close at once, so that a body whose end is missing cannot be taken for a whole one."""
@@ -82,16 +142,9 @@ class Connection(RequestHandler):
 class Listener(web.Server):
     """Accepts connections, as many as are allowed in all and from one address. Called by the event loop for each."""
 
-    def __init__(
-        self,
-        handler: Callable[[BaseRequest], Awaitable[Any]],
-        refuse: Refuse,
-        *,
-        most: int,
-        most_per_address: int,
-        options: dict[str, Any],
-    ) -> None:
-        super().__init__(handler, handler_cancellation=True)
+    def __init__(self, handle: Handle, refuse: Refuse, *, most: int, most_per_address: int, options: dict[str, Any]) -> None:
+        super().__init__(_never, handler_cancellation=True)
+        self.handle = handle
         self.refuse = refuse
         self._most = most
         self._most_per_address = most_per_address
@@ -114,6 +167,11 @@ class Listener(web.Server):
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._options)
+
+
+async def _never(_request: web.BaseRequest) -> web.StreamResponse:
+    """aiohttp's server wants a handler; our connections have their own loop and never call it."""
+    raise AssertionError
 
 
 def bind(host: str, port: int, *, backlog: int = 4096) -> socket.socket:

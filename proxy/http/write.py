@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
 
 from proxy.core.errors import ClientDisconnected
 from proxy.http.server import Connection
@@ -115,22 +114,3 @@ class Writer:
         except (TimeoutError, ConnectionError) as error:
             self._connection.abort_body()
             raise ClientDisconnected("The client does not read its answer.") from error
-
-
-class Written:
-    """What aiohttp is given in place of a response: everything has been written already."""
-
-    __slots__ = ("keep_alive",)
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
-
-    async def prepare(self, _request: Any) -> None:
-        """Nothing is left to prepare."""
-
-    async def write_eof(self) -> None:
-        """Nothing is left to write."""
-
-
-KEPT = Written(keep_alive=True)
-CLOSED = Written(keep_alive=False)

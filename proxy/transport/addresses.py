@@ -11,6 +11,10 @@ from typing import Any
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 
+class PrivateAddress(OSError):
+    """A name leads to where configuration did not permit to go."""
+
+
 class PinnedResolver(AbstractResolver):
     """Resolves once for each connection, and refuses addresses that configuration did not permit; the connection goes to the address checked."""
 
@@ -26,7 +30,7 @@ class PinnedResolver(AbstractResolver):
         if not self._allow_private and host != "localhost" and not _is_literal(host):
             found = [(address, kind) for address, kind in found if is_public(address)]
             if not found:
-                raise OSError(f"{host} resolves to a private address; set allow_private on the provider to permit that")
+                raise PrivateAddress(f"{host} resolves to a private address")
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for address, kind in found

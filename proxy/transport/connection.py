@@ -301,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if 100 <= status < 200:  # noqa: PLR2004 - an interim answer: the real one follows
+        if 100 <= status < 200:
             self.headers = {}
             return
         headers = self.headers

@@ -15,7 +15,7 @@ import policies
 from comporta import Call, ClientError, Reply, Services, Usage
 from proxy.core.clock import SystemClock
 from proxy.core.metrics import Registry
-from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, compose
+from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose
 from tests.docs.conftest import EXAMPLES
 from tests.support.gateway import ROOT
 
@@ -102,9 +102,10 @@ def check(file: Path, plug_in_folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_page_says_where_installed_policies_stand(plug_ins: Path) -> None:
-    """Both lists are literal, so an installed policy is in neither. When that changes, docs/add_a_policy.md must say how."""
+    """An installed policy runs where the lists have their mark, and the page says so."""
     assert set(policies.kinds()) - set(policies.BUILT_IN) == {"ceiling"}
-    assert "ceiling" not in (*PER_REQUEST, *PER_ATTEMPT)
+    assert INSTALLED in PER_REQUEST and INSTALLED in PER_ATTEMPT
+    assert "`INSTALLED`" in (ROOT / "docs" / "add_a_policy.md").read_text(encoding="utf-8")
 
 
 def test_the_page_shows_the_example_whole() -> None:
