@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import urllib.request
 import venv
 import zipfile
 from email.parser import Parser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / ".ci" / "requirements"
 PACKAGES = ("comporta", "proxy", "providers", "policies")
+# Brotli and keyring are used where they are installed. Pydantic pins its core exactly and documents imports from it.
+UNDECLARED = {"brotli", "keyring", "pydantic_core"}
 
 
 def _project() -> dict[str, object]:
@@ -78,6 +82,25 @@ def test_every_pin_is_exact_and_has_hashes(lock: str) -> None:
     for block in blocks:
         assert re.match(r"[A-Za-z0-9._-]+==\S+", block.strip()), block
         assert "--hash=sha256:" in block, block
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Nothing is used that only comes along with something else."""
+    project = _project()["project"]
+    assert isinstance(project, dict)
+    declared = {_canonical(Requirement(text).name) for text in project["dependencies"]}
+    owners = packages_distributions()
+    imported = {module for package in PACKAGES for path in (ROOT / package).rglob("*.py") for module in _imported_modules(path)}
+    foreign = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    undeclared = {module for module in foreign if not {_canonical(owner) for owner in owners.get(module, [])} & declared}
+    assert undeclared <= UNDECLARED
+
+
+def _imported_modules(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module}
+    return {name.split(".")[0] for name in plain | named}
 
 
 def test_what_is_tested_is_what_is_run() -> None:
