@@ -1,0 +1,319 @@
+"""Answers while they arrive: watched for stillness, read under a cap, handed on event by event."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.call import Call, Timeouts, Usage
+from proxy.core.errors import UPSTREAM_KINDS, StreamError, UpstreamError
+from proxy.stream import EventStream, Watch, broken, read_some, read_whole, relayed
+from proxy.sweeper import Mortal, Sweeper
+from tests.core.doubles import HandClock, ScriptedResponse, make_call
+
+FOREVER = float("inf")
+
+
+class HandSweeper(Sweeper):
+    """Looks only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Mortal] = []
+
+    def add(self, item: Mortal) -> None:
+        self.held.append(item)
+
+    def remove(self, item: Mortal) -> None:
+        if item in self.held:
+            self.held.remove(item)
+
+    def look(self, now: float) -> None:
+        for item in [item for item in self.held if item.due <= now]:
+            item.expire()
+
+
+class Watched:
+    """A watch over a scripted answer, with its clock and its sweeper."""
+
+    def __init__(self, *script: bytes | UpstreamError | None, timeouts: Timeouts | None = None) -> None:
+        self.clock = HandClock()
+        self.sweeper = HandSweeper()
+        self.response = ScriptedResponse(script)
+        self.timeouts = timeouts or Timeouts(first_token=60, idle=30, total=100)
+        self.watch = Watch(self.clock, self.response, self.timeouts, self.clock.now, self.sweeper)
+
+
+RESET = UpstreamError("reset", "m")
+
+
+# -- the watch --
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "due", "due_after_content"),
+    [
+        (Timeouts(first_token=60, idle=30, total=100), 1060, 1040),
+        (Timeouts(first_token=None, idle=30, total=100), 1100, 1040),
+        (Timeouts(first_token=60, idle=None, total=100), 1060, 1100),
+        (Timeouts(first_token=200, idle=300, total=100), 1100, 1100),
+        (Timeouts(first_token=60, idle=30, total=None), 1060, 1040),
+        (Timeouts(first_token=None, idle=None, total=None), FOREVER, FOREVER),
+    ],
+)
+async def test_an_answer_is_due_by_its_limits(timeouts: Timeouts, due: float, due_after_content: float):
+    watched = Watched(timeouts=timeouts)
+    assert watched.watch.due == due
+    watched.clock.move(10)
+    assert watched.watch.due == due, "time alone moves nothing"
+    assert watched.watch.progress() == 1010
+    assert watched.watch.due == due_after_content
+
+
+async def test_progress_never_moves_the_end_of_all():
+    watched = Watched()
+    for _ in range(20):
+        watched.clock.move(10)
+        watched.watch.progress()
+        assert watched.watch.due <= 1100
+
+
+async def test_an_answer_that_is_due_is_failed_as_late():
+    watched = Watched(None)
+    watched.sweeper.look(1059)
+    assert watched.response.failed is None
+    watched.sweeper.look(1060)
+    with pytest.raises(UpstreamError) as caught:
+        await watched.response.receive()
+    assert (caught.value.kind, caught.value.status) == ("upstream_timeout", 504)
+
+
+async def test_a_stopped_watch_fails_nothing():
+    watched = Watched()
+    watched.watch.stop()
+    watched.watch.stop()
+    watched.sweeper.look(FOREVER)
+    assert watched.response.failed is None
+
+
+# -- whole bodies --
+
+
+@pytest.mark.parametrize("script", [(), (b"abc",), (b"a", b"b", b"c")])
+async def test_a_body_is_read_whole(script: tuple[bytes, ...]):
+    watched = Watched(*script)
+    assert await read_whole(watched.response, 3, watched.watch) == b"".join(script)
+
+
+@pytest.mark.parametrize("script", [(b"abcd",), (b"abc", b"d"), (b"a",) * 9])
+async def test_a_body_over_the_limit_is_not_read_to_its_end(script: tuple[bytes, ...]):
+    watched = Watched(*script)
+    with pytest.raises(UpstreamError) as caught:
+        await read_whole(watched.response, 3, watched.watch)
+    assert caught.value.kind == "response_too_large"
+    assert len(watched.response.script) == max(0, len(script) - 4)
+
+
+@pytest.mark.parametrize("script", [(b"abcdef",), (b"ab", b"cd", b"ef")])
+async def test_a_part_of_a_body_is_no_longer_than_asked(script: tuple[bytes, ...]):
+    watched = Watched(*script)
+    assert await read_some(watched.response, 3, watched.watch) == b"abc"
+
+
+async def test_a_body_that_breaks_off_raises_what_broke_it():
+    watched = Watched(b"a", RESET)
+    with pytest.raises(UpstreamError) as caught:
+        await read_whole(watched.response, 9, watched.watch)
+    assert caught.value is RESET
+
+
+async def test_reading_counts_as_progress():
+    watched = Watched(b"a", b"b")
+    watched.clock.move(50)
+    await read_whole(watched.response, 9, watched.watch)
+    assert watched.watch.due == 1080
+
+
+# -- relays --
+
+
+async def test_a_relayed_body_comes_piece_by_piece():
+    watched = Watched(b"a", b"", b"never")
+    assert [piece async for piece in relayed(watched.response, watched.watch)] == [b"a"]
+
+
+async def test_a_relayed_body_that_breaks_off_is_an_interrupted_stream():
+    watched = Watched(b"a", RESET)
+    seen = []
+    with pytest.raises(StreamError) as caught:
+        async for piece in relayed(watched.response, watched.watch):
+            seen.append(piece)
+    assert seen == [b"a"]
+    assert caught.value.kind == "stream_interrupted"
+
+
+@pytest.mark.parametrize("kind", UPSTREAM_KINDS)
+def test_a_failure_after_content_keeps_its_words_and_loses_what_only_a_status_would_tell(kind: str):
+    error = broken(UpstreamError(kind, "words", param="p", detail="d"))
+    lost = kind in ("reset", "bad_upstream", "invalid_response")
+    assert error.kind == ("stream_interrupted" if lost else kind)
+    assert (error.message, error.param, error.detail) == ("words", "p", "d")
+    assert error.code == error.kind
+    assert (error.status, error.retryable) == (UPSTREAM_KINDS[error.kind][0], UPSTREAM_KINDS[error.kind][2])
+
+
+def test_a_failure_after_content_keeps_the_providers_own_code():
+    error = broken(UpstreamError("rejected", "words", status=422, type="t", code="c"))
+    assert (error.kind, error.status, error.type, error.code) == ("rejected", 422, "t", "c")
+
+
+# -- event streams --
+
+
+class WordDecoder:
+    """Every byte is an event: `x` fails, `.` ends, a blank is silence, all else is content."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.tokens = 0
+        self.started = False
+        self.done = False
+        self.mended = False
+        self.failure: UpstreamError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        out = b""
+        for byte in data.decode():
+            if byte == "x":
+                self.failure = UpstreamError("server_error", "m")
+                break
+            if byte == ".":
+                self.done = True
+            elif byte != " ":
+                self.tokens += 1
+                self.started = True
+            if byte != " ":
+                out += byte.encode()
+        return out
+
+    def eof(self) -> bytes:
+        self.failure = UpstreamError("stream_truncated", "m")
+        return b""
+
+
+class Streamed(Watched):
+    """An event stream whose first event is in hand."""
+
+    def __init__(self, *script: bytes | UpstreamError | None, begun: bytes = b"a") -> None:
+        super().__init__(*script)
+        self.call: Call = make_call(raw=b"12345678")
+        self.decoder = WordDecoder()
+        in_hand = self.decoder.feed(begun)
+        self.call.tokens_seen = self.decoder.tokens
+        self.failures: list[UpstreamError] = []
+        self.counted: list[str] = []
+        self.stream = EventStream(self.call, self.response, self.decoder, self.watch, in_hand)
+        self.stream.report(self.failures.append, self.counted.append)
+
+    async def read(self) -> tuple[list[bytes], StreamError | None]:
+        seen = []
+        try:
+            async for events in self.stream:
+                seen.append(events)
+        except StreamError as error:
+            return seen, error
+        return seen, None
+
+
+async def test_events_are_handed_on_as_they_arrive():
+    streamed = Streamed(b"b", b" ", b"cd", b".")
+    assert await streamed.read() == ([b"a", b"b", b"cd", b"."], None)
+    assert streamed.call.tokens_seen == 4
+    assert not streamed.failures
+
+
+async def test_a_stream_that_was_whole_in_hand_asks_for_nothing_further():
+    streamed = Streamed(RESET, begun=b"ab.")
+    assert await streamed.read() == ([b"ab."], None)
+    streamed.stream.close(None)
+    assert streamed.response.reused is True
+
+
+async def test_nothing_is_read_past_the_end():
+    streamed = Streamed(b"b.", RESET)
+    assert await streamed.read() == ([b"a", b"b."], None)
+
+
+@pytest.mark.parametrize(
+    ("script", "begun", "seen", "kind"),
+    [
+        ((b"bx",), b"a", [b"a", b"b"], "server_error"),
+        ((b"x",), b"a", [b"a"], "server_error"),
+        ((), b"abx", [b"ab"], "server_error"),
+        ((b"b", RESET), b"a", [b"a", b"b"], "stream_interrupted"),
+        ((b"b",), b"a", [b"a", b"b"], "stream_truncated"),
+        ((UpstreamError("upstream_timeout", "m"),), b"a", [b"a"], "upstream_timeout"),
+    ],
+)
+async def test_a_stream_that_breaks_hands_on_what_came_and_is_reported_once(
+    script: tuple[bytes | UpstreamError, ...], begun: bytes, seen: list[bytes], kind: str
+):
+    streamed = Streamed(*script, begun=begun)
+    found, error = await streamed.read()
+    assert found == seen
+    assert error is not None
+    assert error.kind == kind
+    assert streamed.failures == [error]
+    assert await streamed.read() == ([], None)
+    streamed.stream.close(error)
+    assert streamed.response.reused is False
+
+
+async def test_only_content_counts_as_progress():
+    streamed = Streamed(b" ", b"b", b" ", b".")
+    streamed.watch.progress()
+    streamed.clock.move(10)
+    assert await anext(streamed.stream) == b"a"
+    assert streamed.watch.due == 1030
+    assert await anext(streamed.stream) == b"b"
+    assert streamed.watch.due == 1040
+    assert streamed.call.last_token == 1010
+    streamed.clock.move(10)
+    assert await anext(streamed.stream) == b"."
+    assert streamed.watch.due == 1040
+
+
+async def test_closing_settles_the_usage_and_gives_the_connection_back():
+    streamed = Streamed(b".")
+    streamed.decoder.usage = Usage(1, 2, reported=True)
+    await streamed.read()
+    streamed.stream.close(None)
+    assert streamed.call.usage == Usage(1, 2, reported=True)
+    assert (streamed.response.closed, streamed.response.reused) == (1, True)
+    assert not streamed.sweeper.held
+
+
+async def test_closing_early_estimates_the_usage_and_closes_the_connection():
+    streamed = Streamed(b"b", b"c")
+    await anext(streamed.stream)
+    await anext(streamed.stream)
+    streamed.stream.close(ConnectionError())
+    assert streamed.call.usage == Usage(2, 2, reported=False)
+    assert streamed.response.reused is False
+
+
+async def test_a_stream_that_was_mended_is_counted():
+    streamed = Streamed(b".")
+    streamed.decoder.mended = True
+    await streamed.read()
+    streamed.stream.close(None)
+    assert streamed.counted == ["missing_done"]
+
+
+async def test_a_stream_may_be_reported_to_nobody():
+    watched = Watched(RESET)
+    decoder = WordDecoder()
+    stream = EventStream(make_call(), watched.response, decoder, watched.watch, b"")
+    with pytest.raises(StreamError):
+        await anext(stream)
+    decoder.mended = True
+    stream.close(None)
