@@ -121,7 +121,7 @@ def test_the_life_of_a_request_names_every_policy_of_the_lists_in_their_order() 
     text = markdown.prose(LIFE)
     headings = re.findall(r"^## .*$", text, re.MULTILINE)
     places = []
-    for name in (*PER_REQUEST, *PER_ATTEMPT):
+    for name in dict.fromkeys((*PER_REQUEST, *PER_ATTEMPT)):
         place = next((index for index, heading in enumerate(headings) if f"`{name}`" in heading), None)
         assert place is not None, f"no heading for {name}"
         places.append(place)
