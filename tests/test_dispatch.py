@@ -1,0 +1,341 @@
+"""One attempt, with a transport that follows a script and a provider of three words."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from proxy.core.call import Call, Credential, Target, Timeouts, Usage
+from proxy.core.errors import ClientError, StreamError, UpstreamError
+from proxy.core.metrics import Registry
+from proxy.core.protocols import UpstreamRequest, UpstreamResponse
+from proxy.core.reply import Reply
+from proxy.dispatch import MAY_HAVE_CHARGED, Dispatch, Upstream
+from tests.core.doubles import HandClock, ScriptedResponse, ScriptedTransport, make_call
+from tests.test_stream import WordDecoder
+
+EVENTS = {"content-type": "text/event-stream"}
+JSON = {"content-type": "application/json; charset=utf-8"}
+KEYS = (Credential("env:A", "sk-aaaa"), Credential("env:B", "sk-bbbb"))
+
+
+class Echo:
+    """Sends the call's bytes, and takes `bad` for nonsense."""
+
+    def encode(self, call: Call, target: Target) -> UpstreamRequest:
+        if call.raw == b"impossible":
+            raise ClientError("cannot be asked of this provider")
+        return UpstreamRequest(
+            call.method, "http://p" + call.path, {"key": target.credential.secret if target.credential else ""}, call.raw
+        )
+
+    def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
+        if body == b"bad":
+            raise UpstreamError("invalid_response", "m")
+        call.usage = Usage(1, 2, reported=True)
+        return Reply(response.status, body=body)
+
+    def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
+        return UpstreamError("rejected", body.decode(), status=response.status)
+
+    def stream_decoder(self, call: Call) -> WordDecoder:
+        return WordDecoder()
+
+
+class Bench:
+    """A dispatch, its clock and its provider `p`."""
+
+    def __init__(self, *answers: ScriptedResponse | UpstreamError, credentials: tuple[Credential, ...] = (), body_limit: int = 100) -> None:
+        self.clock = HandClock()
+        self.metrics = Registry()
+        self.transport = ScriptedTransport(*answers)
+        self.upstream = Upstream("p", Echo(), self.transport, credentials=credentials, body_limit=body_limit)
+        self.dispatch = Dispatch({"p": self.upstream}, self.clock, self.metrics)
+
+    async def ask(self, **members: Any) -> tuple[Call, Reply]:
+        call = self.call(**members)
+        return call, await self.dispatch(call)
+
+    async def fail(self, **members: Any) -> tuple[Call, UpstreamError]:
+        call = self.call(**members)
+        with pytest.raises(UpstreamError) as caught:
+            await self.dispatch(call)
+        return call, caught.value
+
+    @staticmethod
+    def call(**members: Any) -> Call:
+        return make_call(**{"target": Target("p", "m"), "raw": b"12345678", **members})
+
+    @property
+    def failures(self) -> dict[tuple[str, ...], float]:
+        return {labels: child.value for labels, child in self.metrics.counters["llm_upstream_failures_total"].children.items()}
+
+
+async def read(reply: Reply) -> bytes:
+    assert reply.stream is not None
+    return b"".join([piece async for piece in reply.stream])
+
+
+# -- whole answers --
+
+
+async def test_a_whole_answer_is_decoded_and_its_connection_given_back():
+    response = ScriptedResponse([b"hel", b"lo"], headers={**JSON, "x-secret": "1", "openai-version": "2020"})
+    bench = Bench(response)
+    call, reply = await bench.ask()
+    assert (reply.status, reply.body, reply.stream) == (200, b"hello", None)
+    assert reply.headers == {**JSON, "openai-version": "2020"}
+    assert call.usage == Usage(1, 2, reported=True)
+    assert (response.closed, response.reused) == (1, True)
+    assert bench.failures == {}
+
+
+async def test_an_attempt_is_noted_with_its_times():
+    bench = Bench(ScriptedResponse([b"x"]))
+    call, _ = await bench.ask()
+    [attempt] = call.attempts
+    assert (attempt.target.provider, attempt.started, attempt.ended, attempt.error) == ("p", 1000.0, 1000.0, None)
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (lambda: ScriptedResponse([b"bad"]), "invalid_response"),
+        (lambda: ScriptedResponse([b"<html>"], headers={"content-type": "text/html"}), "bad_upstream"),
+        (lambda: ScriptedResponse([b"x"], headers={}), "bad_upstream"),
+        (lambda: ScriptedResponse([b"x" * 101]), "response_too_large"),
+        (lambda: ScriptedResponse([b"x" * 60, b"x" * 60]), "response_too_large"),
+        (lambda: ScriptedResponse([b"x", UpstreamError("reset", "m")]), "reset"),
+        (lambda: UpstreamError("dns", "m", reached=False), "dns"),
+        (lambda: ScriptedResponse([b"no"], status=422), "rejected"),
+        (lambda: ScriptedResponse([], status=304), "rejected"),
+        (lambda: ScriptedResponse([UpstreamError("reset", "m")], status=500), "reset"),
+    ],
+)
+async def test_a_failure_is_noted_counted_and_leaves_nothing_open(response, kind: str):
+    made = response()
+    bench = Bench(made)
+    call, error = await bench.fail()
+    assert error.kind == kind
+    assert call.attempts[0].error == kind
+    assert call.attempts[0].ended is not None
+    assert bench.failures == {("p", kind): 1}
+    if isinstance(made, ScriptedResponse):
+        assert made.closed >= 1
+        assert made.reused is (kind == "rejected")
+    charged = kind in MAY_HAVE_CHARGED
+    assert (call.usage == Usage(2, 0)) is charged
+
+
+async def test_a_failure_that_never_reached_the_provider_costs_nothing():
+    call, _ = await Bench(UpstreamError("reset", "m", reached=False)).fail()
+    assert call.usage is None
+
+
+async def test_a_stream_that_was_asked_for_and_did_not_come_is_a_failure():
+    response = ScriptedResponse([b"hello"])
+    _, error = await Bench(response).fail(stream=True)
+    assert error.kind == "bad_upstream"
+    assert response.closed
+
+
+async def test_what_the_provider_cannot_be_asked_is_the_clients_fault_and_not_sent():
+    bench = Bench()
+    with pytest.raises(ClientError):
+        await bench.ask(raw=b"impossible")
+    assert bench.failures == {}
+    assert not bench.transport.sent
+
+
+async def test_a_long_error_is_read_only_as_far_as_an_error_object_may_reach():
+    response = ScriptedResponse([b"x" * 2**18, b"y"], status=400)
+    _, error = await Bench(response).fail()
+    assert error.message == "x" * 2**18
+    assert response.reused is False
+
+
+async def test_a_call_without_a_target_is_a_bug():
+    with pytest.raises(LookupError):
+        await Bench().ask(target=None)
+
+
+# -- streams --
+
+
+async def test_a_stream_is_handed_on_once_content_has_begun():
+    response = ScriptedResponse([b" ", b" ", b"a", b"b", b"."], headers=EVENTS)
+    bench = Bench(response)
+    call, reply = await bench.ask(stream=True)
+    assert list(response.script) == [b"b", b"."]
+    assert (call.tokens_seen, call.first_token, call.last_token) == (1, 1000.0, 1000.0)
+    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert reply.is_event_stream
+    assert await read(reply) == b"ab."
+    assert call.tokens_seen == 2
+    reply.close()
+    reply.close()
+    assert (response.closed, response.reused) == (1, True)
+    assert call.usage == Usage(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ((b" ", b"x"), "server_error"),
+        ((b" ",), "stream_truncated"),
+        ((), "stream_truncated"),
+        ((b" ", UpstreamError("reset", "m")), "reset"),
+    ],
+)
+async def test_a_stream_that_fails_before_content_is_an_error_with_a_status(script: tuple[bytes | UpstreamError, ...], kind: str):
+    response = ScriptedResponse(script, headers=EVENTS)
+    bench = Bench(response)
+    call, error = await bench.fail(stream=True)
+    assert error.kind == kind
+    assert not isinstance(error, StreamError)
+    assert bench.failures == {("p", kind): 1}
+    assert response.closed
+    assert call.first_token is None
+
+
+async def test_a_stream_that_fails_with_its_first_content_has_begun():
+    bench = Bench(ScriptedResponse([b"abx"], headers=EVENTS))
+    _, reply = await bench.ask(stream=True)
+    assert reply.stream is not None
+    assert await anext(reply.stream) == b"ab"
+    with pytest.raises(StreamError):
+        await anext(reply.stream)
+    assert bench.failures == {("p", "server_error"): 1}
+
+
+async def test_a_stream_that_breaks_later_is_counted_and_estimated():
+    bench = Bench(ScriptedResponse([b"a", UpstreamError("reset", "m")], headers=EVENTS))
+    call, reply = await bench.ask(stream=True)
+    with pytest.raises(StreamError) as caught:
+        await read(reply)
+    reply.close(caught.value)
+    assert bench.failures == {("p", "stream_interrupted"): 1}
+    assert call.usage == Usage(2, 1)
+
+
+async def test_events_that_nobody_asked_for_are_no_whole_answer():
+    response = ScriptedResponse([b"a."], headers=EVENTS)
+    _, error = await Bench(response).fail(stream=False)
+    assert error.kind == "bad_upstream"
+
+
+# -- relays --
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ({"content-type": "audio/mpeg", "content-length": "6"}, {"content-type": "audio/mpeg", "content-length": "6"}),
+        ({"content-type": "audio/mpeg", "content-length": "6", "content-encoding": "gzip"}, {"content-type": "audio/mpeg"}),
+        ({"content-disposition": "attachment", "set-cookie": "a=b"}, {"content-disposition": "attachment"}),
+    ],
+)
+async def test_what_is_not_checked_is_passed_on_as_it_comes(headers: dict[str, str], shown: dict[str, str]):
+    response = ScriptedResponse([b"abc", b"def"], headers=headers, status=206)
+    _, reply = await Bench(response).ask(operation="files", method="GET")
+    assert reply.status == 206
+    assert reply.headers == shown
+    assert await read(reply) == b"abcdef"
+    reply.close()
+    assert (response.closed, response.reused) == (1, True)
+
+
+async def test_a_relay_that_ends_badly_does_not_give_its_connection_back():
+    response = ScriptedResponse([b"abc"], headers={"content-type": "audio/mpeg"})
+    _, reply = await Bench(response).ask(operation="audio")
+    reply.close(ConnectionError())
+    assert response.reused is False
+
+
+async def test_a_page_is_never_passed_on():
+    response = ScriptedResponse([b"<html>"], headers={"content-type": "text/html; charset=utf-8"})
+    _, error = await Bench(response).fail(operation="files", method="GET")
+    assert error.kind == "bad_upstream"
+    assert "<html>" not in error.message
+
+
+async def test_other_operations_may_stream_events_unasked():
+    _, reply = await Bench(ScriptedResponse([b"ab."], headers=EVENTS)).ask(operation="assistants", stream=False)
+    assert await read(reply) == b"ab."
+
+
+# -- credentials, timeouts, cancellation --
+
+
+async def test_credentials_are_used_in_turn():
+    bench = Bench(*[ScriptedResponse([b"x"]) for _ in range(4)], credentials=KEYS)
+    for _ in range(4):
+        await bench.ask()
+    assert [request.headers["key"] for request in bench.transport.sent] == ["sk-aaaa", "sk-bbbb", "sk-aaaa", "sk-bbbb"]
+
+
+@pytest.mark.parametrize(("credentials", "expected"), [((), ""), (KEYS[:1], "sk-aaaa")])
+async def test_one_credential_takes_every_turn(credentials: tuple[Credential, ...], expected: str):
+    bench = Bench(ScriptedResponse([b"x"]), ScriptedResponse([b"x"]), credentials=credentials)
+    await bench.ask()
+    await bench.ask()
+    assert [request.headers["key"] for request in bench.transport.sent] == [expected, expected]
+
+
+async def test_a_target_that_brings_its_credential_keeps_it():
+    bench = Bench(ScriptedResponse([b"x"]), credentials=KEYS)
+    await bench.ask(target=Target("p", "m", credential=Credential("env:C", "sk-cccc")))
+    assert bench.transport.sent[0].headers["key"] == "sk-cccc"
+
+
+async def test_no_message_of_a_provider_shows_the_credential():
+    bench = Bench(ScriptedResponse([b"the key sk-aaaa is not good"], status=400), credentials=KEYS[:1])
+    _, error = await bench.fail()
+    assert error.message == "the key *** is not good"
+
+
+@pytest.mark.parametrize(("stream", "first_token"), [(False, None), (True, 60.0)])
+async def test_patience_is_the_calls_own_or_the_providers(stream: bool, first_token: float | None):
+    own = Timeouts(total=7)
+    bench = Bench(
+        ScriptedResponse([b"a."], headers=EVENTS if stream else JSON), ScriptedResponse([b"a."], headers=EVENTS if stream else JSON)
+    )
+    await bench.ask(stream=stream, timeouts=own)
+    await bench.ask(stream=stream)
+    assert bench.transport.timeouts[0] is own
+    assert bench.transport.timeouts[1].first_token == first_token
+
+
+@pytest.mark.parametrize("headers", [JSON, EVENTS])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_cancelled_attempt_closes_its_connection_and_estimates_what_it_cost(headers: dict[str, str], status: int):
+    response = ScriptedResponse([None], headers=headers, status=status)
+    bench = Bench(response)
+    call = bench.call(stream=headers is EVENTS)
+    task = asyncio.ensure_future(bench.dispatch(call))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert response.closed
+    assert response.reused is False
+    assert call.usage == Usage(2, 0)
+    assert call.attempts[0].ended is not None
+    assert bench.failures == {}
+
+
+async def test_time_spent_on_the_provider_is_told_apart():
+    bench = Bench(ScriptedResponse([b"x"]))
+    call = bench.call(upstream_seconds=0.5)
+
+    class Slow(ScriptedTransport):
+        async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ScriptedResponse:
+            bench.clock.move(2.0)
+            return await super().send(request, timeouts)
+
+    bench.upstream.transport = Slow(ScriptedResponse([b"x"]))
+    await bench.dispatch(call)
+    assert call.upstream_seconds == 2.5
