@@ -29,6 +29,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     ("few_parameters", "proxy/core/errors.py", "GatewayError.__init__"): "an error is its fields; all but the message go by name",
     ("few_parameters", "proxy/core/errors.py", "UpstreamError.__init__"): "an error is its fields; all but the message go by name",
     ("few_parameters", "proxy/http/data_plane.py", "DataPlane.__init__"): "all that the edge needs, given once and by name",
+    ("few_parameters", "proxy/transport/client.py", "ClientTransport.__init__"): "settings of one pool, all by name, most with a default",
     ("providers_do_no_io", "providers/sim/transport.py", "asyncio"): "it stands in for the network, whose pace and faults it plays",
 }
 
