@@ -7,14 +7,13 @@ from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NoReturn
 
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, LLMProvider, Transport, UpstreamResponse
 from proxy.core.reply import Reply
-from proxy.stream import EventStream, Watch, read_some, read_whole, relayed
+from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
 
 #: Upstream headers that the client may see.
@@ -46,6 +45,9 @@ MAY_HAVE_CHARGED = frozenset(
 
 _ERROR_BODY_LIMIT = 256 * 1024
 
+#: Targets with their credentials are kept, as many as this: clients choose among names of models without end.
+_MOST_AUTHORISED = 4096
+
 
 @dataclass(slots=True)
 class Upstream:
@@ -59,6 +61,7 @@ class Upstream:
     body_limit: int = 64 * 2**20
     credentials: tuple[Credential, ...] = ()
     _turns: itertools.count[int] = field(default_factory=itertools.count)
+    _authorised: dict[tuple[Target, Credential | None], Target] = field(default_factory=dict)
 
     def timeouts(self, call: Call) -> Timeouts:
         return self.stream_timeouts if call.stream else self.whole_timeouts
@@ -68,6 +71,17 @@ class Upstream:
         if len(self.credentials) < 2:
             return self.credentials[0] if self.credentials else None
         return self.credentials[next(self._turns) % len(self.credentials)]
+
+    def authorised(self, target: Target) -> Target:
+        """`target` with the next credential in turn."""
+        credential = self.credential()
+        key = (target, credential)
+        found = self._authorised.get(key)
+        if found is None:
+            if len(self._authorised) >= _MOST_AUTHORISED:
+                self._authorised.clear()
+            found = self._authorised[key] = replace(target, credential=credential)
+        return found
 
 
 class Dispatch:
@@ -85,7 +99,7 @@ class Dispatch:
             raise LookupError("a call reached dispatch without a target: the route policy is missing")
         upstream = self._upstreams[target.provider]
         if target.credential is None and upstream.credentials:
-            call.target = target = replace(target, credential=upstream.credential())
+            call.target = target = upstream.authorised(target)
         attempt = Attempt(target, self._clock.monotonic())
         call.attempts.append(attempt)
         try:
@@ -116,54 +130,70 @@ class Dispatch:
         request = upstream.provider.encode(call, target)
         timeouts = call.timeouts or upstream.timeouts(call)
         response = await upstream.transport.send(request, timeouts)
-        if not 200 <= response.status < 300:
-            await self._refused(upstream, response, Watch(self._clock, response, timeouts, started, self._sweeper))
+        checked = call.operation in CHECKED and call.method == "POST"
+        if checked and response.status == 200 and not call.stream:
+            body = response.ready()
+            if body is not None:
+                return self._decoded(call, upstream, response, body)
         watch = Watch(self._clock, response, timeouts, started, self._sweeper)
         try:
-            return await self._answer(call, upstream, response, watch)
+            if not 200 <= response.status < 300:
+                raise await self._refusal(upstream, response, watch)
+            if checked:
+                return await self._checked(call, upstream, response, watch)
+            return await self._relay(call, upstream, response, watch)
         except BaseException:
             watch.stop()
             response.close()
             raise
 
-    async def _refused(self, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> NoReturn:
-        """An answer outside 2xx. Its connection is as good as any; its body is read as far as an error object may reach."""
-        whole = False
-        try:
-            body = await read_some(response, _ERROR_BODY_LIMIT, watch)
-            whole = len(body) < _ERROR_BODY_LIMIT
-            raise upstream.provider.decode_error(response, body)
-        finally:
-            watch.stop()
-            response.close(reuse=whole)
+    async def _refusal(self, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> UpstreamError:
+        """What an answer outside 2xx means. Its connection is as good as any; its body is read as far as an error object may reach."""
+        body = await read_some(response, _ERROR_BODY_LIMIT, watch)
+        watch.stop()
+        response.close(reuse=len(body) < _ERROR_BODY_LIMIT)
+        return upstream.provider.decode_error(response, body)
 
-    async def _answer(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
-        kind = response.headers.get("content-type", "")
-        checked = call.operation in CHECKED and call.method == "POST"
-        if kind.startswith("text/event-stream") and (call.stream or not checked):
+    async def _checked(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        if is_event_stream(response):
+            if not call.stream:
+                raise UpstreamError("bad_upstream", "The provider answered with a stream that nobody asked for.")
             return await self._stream(call, upstream, response, watch)
-        if checked:
-            return await self._whole(call, upstream, response, watch)
-        if kind.startswith("text/html"):
+        body = await read_whole(response, upstream.body_limit, watch)
+        watch.stop()
+        reply = self._decoded(call, upstream, response, body)
+        if call.stream:
+            raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
+        return reply
+
+    @staticmethod
+    def _decoded(call: Call, upstream: Upstream, response: UpstreamResponse, body: bytes) -> Reply:
+        try:
+            if "json" not in response.headers.get("content-type", ""):
+                raise UpstreamError("bad_upstream", "The provider's answer is not JSON.")
+            if len(body) > upstream.body_limit:
+                raise UpstreamError("response_too_large", TOO_LARGE)
+            reply = upstream.provider.decode(call, response, body)
+        except BaseException:
+            response.close()
+            raise
+        response.close(reuse=True)
+        headers = shown(response)
+        headers.update(reply.headers)
+        reply.headers = headers
+        return reply
+
+    async def _relay(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        """An answer that is not ours to understand: events by their frames, anything else as it comes. But never a page in place of data."""
+        if is_event_stream(response):
+            return await self._stream(call, upstream, response, watch)
+        if response.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         reply = Reply(response.status, shown(response), stream=relayed(response, watch))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
         reply.on_close(partial(_release, response, watch))
-        return reply
-
-    async def _whole(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
-        kind = response.headers.get("content-type", "")
-        if "json" not in kind:
-            raise UpstreamError("bad_upstream", "The provider's answer is not JSON.", detail=kind[:80])
-        body = await read_whole(response, upstream.body_limit, watch)
-        reply = upstream.provider.decode(call, response, body)
-        if call.stream:
-            raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
-        reply.headers = {**shown(response), **reply.headers}
-        watch.stop()
-        response.close(reuse=True)
         return reply
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
@@ -184,6 +214,10 @@ class Dispatch:
         reply.headers["content-type"] = "text/event-stream; charset=utf-8"
         reply.on_close(stream.close)
         return reply
+
+
+def is_event_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
 
 
 def shown(response: UpstreamResponse) -> dict[str, str]:

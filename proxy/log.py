@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -99,9 +100,14 @@ def _handing_to(writer: LineWriter) -> Any:
     return hand_over
 
 
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _json(event: dict[str, Any]) -> bytes:
-    moment = datetime.fromtimestamp(event.pop("time"), UTC)
-    line = {"timestamp": moment.isoformat(timespec="milliseconds"), "level": event.pop("level", "info"), **event}
+    seconds, fraction = divmod(event.pop("time"), 1)
+    line = {"timestamp": f"{_second(int(seconds))}.{int(fraction * 1000):03d}Z", "level": "info", **event}
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 

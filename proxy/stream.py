@@ -9,6 +9,8 @@ from proxy.core.errors import StreamError, UpstreamError
 from proxy.core.protocols import Clock, StreamDecoder, UpstreamResponse
 from proxy.sweeper import Sweeper
 
+TOO_LARGE = "The provider's answer is larger than the limit."
+
 _FOREVER = float("inf")
 
 
@@ -47,7 +49,7 @@ async def read_whole(response: UpstreamResponse, limit: int, watch: Watch) -> by
     """A body of at most `limit` bytes. Raises UpstreamError."""
     body = await read_some(response, limit + 1, watch)
     if len(body) > limit:
-        raise UpstreamError("response_too_large", "The provider's answer is larger than the limit.")
+        raise UpstreamError("response_too_large", TOO_LARGE)
     return body
 
 

@@ -17,6 +17,9 @@ from proxy.core.errors import UpstreamError
 from proxy.core.splice import remove_member
 from proxy.core.sse import Event, EventDecoder, ProtocolError
 
+_CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
+_RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
+
 DONE = b"data: [DONE]\n\n"
 _ERROR = b'"error"'
 _USAGE = b'"usage"'
@@ -30,25 +33,17 @@ _CUT = "The provider's stream ended before the answer was complete."
 
 def read_usage(usage: Any) -> Usage | None:
     """Tokens of a usage object in either of OpenAI's spellings; None if it is none."""
-    if not isinstance(usage, dict):
+    if type(usage) is not dict:
         return None
-    prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
-    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
-    cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
-    reasoning = _detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
-    return Usage(_count(prompt), _count(completion), cached, reasoning, reported=True)
-
-
-def _detail(usage: dict[str, Any], names: tuple[str, str], key: str) -> int:
-    for name in names:
-        details = usage.get(name)
-        if isinstance(details, dict):
-            return _count(details.get(key))
-    return 0
+    names = _CHAT_NAMES if "prompt_tokens" in usage else _RESPONSE_NAMES
+    prompt, completion, prompt_details, completion_details = map(usage.get, names)
+    cached = prompt_details.get("cached_tokens") if type(prompt_details) is dict else 0
+    reasoning = completion_details.get("reasoning_tokens") if type(completion_details) is dict else 0
+    return Usage(_count(prompt), _count(completion), _count(cached), _count(reasoning), True)
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    return value if type(value) is int and value >= 0 else 0
 
 
 class ChatDecoder:

@@ -138,6 +138,9 @@ class SimResponse:
         """Send nothing further once `tokens`, and at least one, have been sent."""
         self._stall = max(tokens, 1)
 
+    def ready(self) -> bytes | None:
+        return None
+
     async def receive(self) -> bytes:
         if self._error is not None:
             raise self._error

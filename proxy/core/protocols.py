@@ -62,6 +62,9 @@ class UpstreamResponse(Protocol):
     status: int
     headers: dict[str, str]
 
+    def ready(self) -> bytes | None:
+        """The whole body, if it has arrived; else None, and nothing is taken."""
+
     async def receive(self) -> bytes:
         """The next bytes of the body as they came, `b""` at its end.
 

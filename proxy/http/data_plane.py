@@ -152,22 +152,17 @@ class _Exchange:
         )
 
     async def run(self) -> None:
-        try:
-            await self._run()
-        finally:
-            self._stop_pings()
-
-    async def _run(self) -> None:
         call = self._call
-        handler = self._plane._local.get(call.operation, self._plane._gateway)
-        try:
-            reply = await handler(call)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
-            self._stop_pings()
-            self._refuse(error)
-            return
+        reply: Reply | None = None
         ended: BaseException | None = None
         try:
+            handler = self._plane._local.get(call.operation, self._plane._gateway)
+            try:
+                reply = await handler(call)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
+                self._stop_pings()
+                self._refuse(error)
+                return
             await self._answer(reply)
         except asyncio.CancelledError:
             ended = ClientDisconnected("The client has closed the connection.")
@@ -179,8 +174,11 @@ class _Exchange:
             ended = error
             self._tell(self._shown(error))
         finally:
-            call.bytes_out = self._writer.bytes_out
-            reply.close(ended)
+            if self._ping is not None:
+                self._stop_pings()
+            if reply is not None:
+                call.bytes_out = self._writer.bytes_out
+                reply.close(ended)
 
     # -- the request --
 

@@ -64,6 +64,11 @@ class Connection(RequestHandler):
         elif self._header_handle is None and self._waiter is not None and data:
             self._await_head()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def _await_head(self) -> None:
         self._header_handle = self._loop.call_later(self._header_timeout, self._head_is_late)
 
@@ -78,8 +83,32 @@ class Connection(RequestHandler):
 
     async def start(self) -> None:
         """Answer this connection's requests, one after the other."""
+        handle, messages = self._listener.handle, self._messages
         try:
-            while not self._force_close and await self._next():
+            while not self._force_close:
+                if not messages:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                message, payload = messages.popleft()
+                self._made_room()
+                if isinstance(message, _ErrInfo):
+                    self._listener.refuse(self, message.status)
+                    break
+                self._request_in_progress = True
+                try:
+                    keep = await handle(self, message, payload)
+                finally:
+                    self._request_in_progress = False
+                    if self._handler_waiter is not None and not self._handler_waiter.done():
+                        self._handler_waiter.set_result(None)
+                if not payload.is_eof():
+                    await self._linger(payload)
+                    break
+                if not keep or self._close or message.upgrade:
+                    break
                 self._await_next()
         except ConnectionError:
             pass
@@ -88,32 +117,12 @@ class Connection(RequestHandler):
             if self.transport is not None:
                 self.transport.close()
 
-    async def _next(self) -> bool:
-        if not self._messages:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        message, payload = self._messages.popleft()
+    def _made_room(self) -> None:
+        """A request has left the queue of pipelined ones: the parser may go on where it had stopped."""
         if self._parser is not None:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
-        if isinstance(message, _ErrInfo):
-            self._listener.refuse(self, message.status)
-            return False
-        self._request_in_progress = True
-        try:
-            keep = await self._listener.handle(self, message, payload)
-        finally:
-            self._request_in_progress = False
-            if self._handler_waiter is not None and not self._handler_waiter.done():
-                self._handler_waiter.set_result(None)
-        if not payload.is_eof():
-            await self._linger(payload)
-            return False
-        return keep and not self._close and not message.upgrade
 
     async def _linger(self, payload: StreamReader) -> None:
         """Closing while the client still sends would reset the connection, and take the answer with it."""

@@ -70,6 +70,9 @@ class ClientResponse:
         self._decoder = decoder
         self._whole = False
 
+    def ready(self) -> bytes | None:
+        return None
+
     async def receive(self) -> bytes:
         content = self._response.content
         while True:

@@ -22,6 +22,18 @@ _NOT_HTTP = "The provider's answer is not valid HTTP."
 _HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
 
 
+#: Header names as they came -> in lower case. Servers use few spellings; what they are not asked for cannot fill memory.
+_NAMES: dict[bytes, str] = {}
+_MOST_NAMES = 1024
+
+
+def _spelt(name: bytes) -> str:
+    if len(_NAMES) >= _MOST_NAMES:
+        _NAMES.clear()
+    _NAMES[name] = key = name.decode("latin-1").lower()
+    return key
+
+
 class Connection(asyncio.Protocol):
     """A connection, and the answer that it is carrying; see `proxy.core.protocols.UpstreamResponse`.
 
@@ -110,13 +122,23 @@ class Connection(asyncio.Protocol):
         """Whether not one byte of an answer has come: the provider may have closed the connection while it lay idle."""
         return not self._fresh_bytes
 
-    def begin(self, data: bytes) -> None:
-        """Send a request's head, and its body if that is whole."""
+    def begin(self, data: bytes) -> asyncio.Future[None]:
+        """Send a request's head, and its body if that is whole. The future is done when the answer's head has come, or failed to: see `check`."""
         if self.served:
             self._reset()
         self.busy = True
         self.served += 1
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
         cast(asyncio.Transport, self._transport).write(data)
+        return waiter
+
+    def check(self) -> None:
+        """Raise what went wrong before the head was there."""
+        if self._error is not None and not self._head_done:
+            raise self._error
+        coding = self.headers.get("content-encoding")
+        if coding is not None:
+            self._decoder = decoder_for(coding, self._body_limit)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the request's body, at the provider's pace. Raises UpstreamError."""
@@ -126,15 +148,8 @@ class Connection(asyncio.Protocol):
         if self._writable is not None:
             await self._writable
 
-    async def head(self) -> None:
-        """Wait for the answer's head. Raises UpstreamError; cancelling it closes the connection."""
-        while not self._head_done:
-            if self._error is not None:
-                raise self._error
-            await self._wait()
-        coding = self.headers.get("content-encoding")
-        if coding is not None:
-            self._decoder = decoder_for(coding, self._body_limit)
+    def ready(self) -> bytes | None:
+        return self._take() if self._complete and self._decoder is None else None
 
     async def receive(self) -> bytes:
         while True:
@@ -235,7 +250,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         if self.draining:
             self._drain()
-        else:
+        elif self._head_done:
             self._wake()
 
     def _drain(self) -> None:
@@ -291,7 +306,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
             return
-        key = name.decode("latin-1").lower()
+        key = _NAMES.get(name) or _spelt(name)
         text = value.decode("latin-1")
         headers = self.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text

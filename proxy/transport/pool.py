@@ -73,19 +73,18 @@ class PooledTransport:
         connection = self._take_idle()
         if connection is not None:
             try:
-                return await self._exchange(connection, request, data, due)
+                return await self._exchange(connection, request.body, data, due)
             except UpstreamError as error:
                 # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
                 if error.kind != "reset" or not connection.is_untouched or not isinstance(request.body, bytes):
                     raise
         connection = await self._connect(timeouts, due)
-        return await self._exchange(connection, request, data, due)
+        return await self._exchange(connection, request.body, data, due)
 
     def _head(self, request: UpstreamRequest) -> bytes:
         target = request.url[len(self._origin) :]
-        lines = [f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}"]
-        for name, value in request.headers.items():
-            lines.append(f"{name}: {value}\r\n")
+        lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
+        lines.insert(0, f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}")
         body = request.body
         if not isinstance(body, bytes):
             lines.append("transfer-encoding: chunked\r\n\r\n" if body.length is None else f"content-length: {body.length}\r\n\r\n")
@@ -96,15 +95,16 @@ class PooledTransport:
             lines.append("\r\n")
         return "".join(lines).encode("utf-8", "surrogateescape") + body
 
-    async def _exchange(self, connection: Connection, request: UpstreamRequest, data: bytes, due: float) -> Connection:
+    async def _exchange(self, connection: Connection, body: bytes | Content, data: bytes, due: float) -> Connection:
         connection.due = due
         self._sweeper.add(connection)
         try:
-            connection.begin(data)
-            if isinstance(request.body, bytes):
-                await connection.head()
+            head = connection.begin(data)
+            if isinstance(body, bytes):
+                await head
             else:
-                await self._send_content(connection, request.body)
+                await self._send_content(connection, body, head)
+            connection.check()
         except BaseException:
             connection.abort()
             raise
@@ -113,7 +113,7 @@ class PooledTransport:
         return connection
 
     @staticmethod
-    async def _send_content(connection: Connection, content: Content) -> None:
+    async def _send_content(connection: Connection, content: Content, head: asyncio.Future[None]) -> None:
         """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use."""
         chunked = content.length is None
 
@@ -124,18 +124,16 @@ class PooledTransport:
                 await connection.write(b"0\r\n\r\n")
 
         sending = asyncio.ensure_future(pump())
-        answering = asyncio.ensure_future(connection.head())
         try:
-            await asyncio.wait((sending, answering), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
+            await asyncio.wait((sending, head), return_when=asyncio.FIRST_COMPLETED)
+            if not head.done():
                 sending.result()
-            await answering
-            if not sending.done():
+                await head
+            elif not sending.done():
                 connection.keep_alive = False
         finally:
-            for task in (sending, answering):
-                task.cancel()
-            await asyncio.gather(sending, answering, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     # -- connections --
 
@@ -278,9 +276,11 @@ class PooledTransport:
         self._idle.clear()
 
 
-def least(*limits: float | None) -> float:
-    """The shortest of some limits in seconds; infinity where there is none."""
-    return min((limit for limit in limits if limit is not None), default=_FOREVER)
+def least(one: float | None, other: float | None) -> float:
+    """The shorter of two limits in seconds; infinity where there is none."""
+    if one is None:
+        return _FOREVER if other is None else other
+    return one if other is None or one < other else other
 
 
 def _dialling(error: BaseException) -> UpstreamError:
