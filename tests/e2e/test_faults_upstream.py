@@ -265,34 +265,42 @@ WRONG_CONTENT = [
 ]
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", [*BROKEN_HEADS, *STATUSES], ids=named)
-def test_failure_before_a_body(gateway: Gateway, upstream: Upstream, cut: Cut, fault: Fault, stream: bool) -> None:
-    check_fault(gateway, upstream, cut, fault, stream)
+def test_failure_before_a_body(gateway: Gateway, upstream: Upstream, fault: Fault) -> None:
+    check_fault(gateway, upstream, fault, streams=(False, True))
 
 
 @pytest.mark.parametrize("fault", [*BROKEN_BODIES, *WRONG_CONTENT], ids=named)
-def test_failure_of_a_whole_body(gateway: Gateway, upstream: Upstream, cut: Cut, fault: Fault) -> None:
-    check_fault(gateway, upstream, cut, fault, stream=False)
+def test_failure_of_a_whole_body(gateway: Gateway, upstream: Upstream, fault: Fault) -> None:
+    check_fault(gateway, upstream, fault)
 
 
-def check_fault(gateway: Gateway, upstream: Upstream, cut: Cut, fault: Fault, stream: bool, model: str = "test-model") -> Answer:
+def check_fault(
+    gateway: Gateway, upstream: Upstream, fault: Fault, *, streams: Sequence[bool] = (False,), sizes: Sequence[int] = (0, 1)
+) -> None:
+    """The fault delivered in slices of each of `sizes` (0: whole), to clients that stream and that do not; then the records of all."""
+    failed = [provoke(gateway, upstream, fault, size, stream) for size in sizes for stream in streams]
+    for answer, error in failed:
+        record = check_failed(gateway, answer, error, status=fault.status, codes=fault.codes, outcome=fault.outcome)
+        assert record["usage"] in fault.usage, record
+
+
+def provoke(gateway: Gateway, upstream: Upstream, fault: Fault, size: int, stream: bool) -> tuple[Answer, dict[str, Any]]:
+    upstream.forget()
     upstream.hang_up()
-    upstream.play(cut(fault.answer))
+    upstream.play(sliced(fault.answer, size))
     before = gateway.metric(FAILURES, provider="up")
-    answer = chat(gateway.url, model, stream=stream)
-    assert answer.status == fault.status, answer.body
+    answer = chat(gateway.url, stream=stream)
+    assert answer.status == fault.status, (size, stream, answer.body)
     error = error_of(answer)
     assert b"<html" not in answer.body and UPSTREAM_KEY.encode() not in answer.body
     assert answer.header("www-authenticate") is None
-    record = check_failed(gateway, answer, error, status=fault.status, codes=fault.codes, outcome=fault.outcome)
-    assert record["usage"] in fault.usage, record
     gateway.wait_metric(before + 1, FAILURES, provider="up")
     assert len(upstream.requests) == 1, "there is no retry yet"
     if not isinstance(fault.answer.steps[-1], Send):
         assert upstream.requests[0].connection.closed.wait(1), "the gateway kept a connection that failed"
-        check_ended_well(gateway, upstream, model)
-    return answer
+        check_ended_well(gateway, upstream)
+    return answer, error
 
 
 @pytest.mark.parametrize("row", ["19 truncated JSON", "19 no JSON"])
@@ -312,19 +320,20 @@ def test_the_hint_of_a_429_is_passed_on(gateway: Gateway, upstream: Upstream, cu
 
 
 # ---------------------------------------------------------------------------------------------------------- row 17: the request is at fault
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
-def test_a_refusal_is_passed_on(gateway: Gateway, upstream: Upstream, cut: Cut, status: int, stream: bool) -> None:
+def test_a_refusal_is_passed_on(gateway: Gateway, upstream: Upstream, status: int) -> None:
     refusal = {"message": "temperature: 9 is too hot", "type": "invalid_request_error", "param": "temperature", "code": "too_hot"}
-    upstream.play(cut(script(json_response(status, {"error": refusal}))))
+    answer = script(json_response(status, {"error": refusal}))
+    upstream.play(answer, answer, sliced(answer), sliced(answer))
     before = gateway.metric(FAILURES, provider="up")
-    answer = chat(gateway.url, stream=stream)
-    assert answer.status == status
-    assert error_of(answer) == refusal
-    record = gateway.record_of(answer)
-    assert (record["status"], record["outcome"], record["error"]) == (status, REFUSED, "too_hot"), record
-    gateway.wait_metric(before + 1, FAILURES, provider="up")
-    assert len(upstream.requests) == 1
+    answers = [chat(gateway.url, stream=stream) for stream in (False, True, False, True)]
+    assert [each.status for each in answers] == [status] * 4
+    assert [error_of(each) for each in answers] == [refusal] * 4
+    for each in answers:
+        record = gateway.record_of(each)
+        assert (record["status"], record["outcome"], record["error"]) == (status, REFUSED, "too_hot"), record
+    gateway.wait_metric(before + 4, FAILURES, provider="up")
+    assert len(upstream.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -525,15 +534,14 @@ TOO_LARGE = [
 
 
 @pytest.mark.parametrize("fault", TOO_LARGE, ids=named)
-def test_too_large(tight: Gateway, upstream: Upstream, cut: Cut, fault: Fault) -> None:
-    check_fault(tight, upstream, cut, fault, stream=False)
+def test_too_large(tight: Gateway, upstream: Upstream, fault: Fault) -> None:
+    check_fault(tight, upstream, fault)
 
 
-@pytest.mark.parametrize("size", [0, 32])
-def test_a_first_event_that_is_too_large(tight: Gateway, upstream: Upstream, size: int) -> None:
+def test_a_first_event_that_is_too_large(tight: Gateway, upstream: Upstream) -> None:
     """Not a byte at a time: with so many bytes the first ping would be out before the last of them."""
     long = fault("20 a first event", stream_head() + chunk(event(delta("a" * 6000))[:-2]), Stall(), codes=["response_too_large"])
-    check_fault(tight, upstream, lambda answer: sliced(answer, size), long, stream=True)
+    check_fault(tight, upstream, long, streams=(True,), sizes=(0, 32))
 
 
 @pytest.mark.parametrize("size", [6000, 200])
@@ -583,17 +591,19 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("form", ["event", "body", "body-for-a-stream"])
 @pytest.mark.parametrize("inside", ERRORS, ids=[each.error["message"].replace(" ", "-") for each in ERRORS])
-def test_an_error_inside_a_200(gateway: Gateway, upstream: Upstream, cut: Cut, form: str, inside: Inside) -> None:
+def test_an_error_inside_a_200(gateway: Gateway, upstream: Upstream, cut: Cut, inside: Inside) -> None:
+    """As an event of a stream, as a body, and as a body where a stream was asked for."""
     value = {"error": inside.error}
-    upstream.play(cut(script(sse([event(value)]) if form == "event" else json_response(200, value))))
+    as_event, as_body = cut(script(sse([event(value)]))), cut(script(json_response(200, value)))
+    upstream.play(as_event, as_body, as_body)
     before = gateway.metric(FAILURES, provider="up")
-    answer = chat(gateway.url, stream=form != "body")
-    assert answer.status == inside.status, answer.body
-    record = check_failed(gateway, answer, error_of(answer), status=inside.status, codes=inside.codes, outcome=inside.outcome)
-    assert record["usage"] == "none", record
-    gateway.wait_metric(before + 1, FAILURES, provider="up")
+    answers = [chat(gateway.url, stream=stream) for stream in (True, False, True)]
+    assert [answer.status for answer in answers] == [inside.status] * 3, [answer.body for answer in answers]
+    for answer in answers:
+        record = check_failed(gateway, answer, error_of(answer), status=inside.status, codes=inside.codes, outcome=inside.outcome)
+        assert record["usage"] == "none", record
+    gateway.wait_metric(before + 3, FAILURES, provider="up")
 
 
 # ---------------------------------------------------------------------------------------------------------------- row 22: [DONE] is missing
@@ -619,9 +629,9 @@ def test_a_missing_done_is_appended(gateway: Gateway, upstream: Upstream, cut: C
 
 
 # -------------------------------------------------------------------------------------------------------------------- row 27: empty choices
-def test_a_stream_without_a_choice_is_no_answer(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
+def test_a_stream_without_a_choice_is_no_answer(gateway: Gateway, upstream: Upstream) -> None:
     empty = fault("27 only usage", sse([event(usage_chunk(7, 0))]), codes=["invalid_response"])
-    check_fault(gateway, upstream, cut, empty, stream=True)
+    check_fault(gateway, upstream, empty, streams=(True,))
 
 
 def test_empty_choices_beside_content_are_legal(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
@@ -654,10 +664,10 @@ def test_what_comes_compressed_is_decoded(
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd"])
-def test_bytes_that_are_not_of_their_coding_are_an_error(gateway: Gateway, upstream: Upstream, cut: Cut, coding: str) -> None:
+def test_bytes_that_are_not_of_their_coding_are_an_error(gateway: Gateway, upstream: Upstream, coding: str) -> None:
     """Whether or not there is a library for the coding: the answer is the same."""
     unreadable = response(200, b"\x0b\x02\x80{}\x03", headers=[("Content-Encoding", coding)])
-    check_fault(gateway, upstream, cut, fault(f"28 {coding}", unreadable, codes=["bad_upstream", "invalid_response"]), stream=False)
+    check_fault(gateway, upstream, fault(f"28 {coding}", unreadable, codes=["bad_upstream", "invalid_response"]))
 
 
 # ------------------------------------------------------------------------------------------------------------- rows 29 to 31: event streams
