@@ -1,0 +1,55 @@
+"""The admin plane's metrics, in both text forms."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.core.metrics import Registry
+from proxy.http.admin import admin_app
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[TestClient]:
+    registry = Registry()
+    registry.counter("llm_requests_total", "Requests.", "operation", "status").labels("chat", "200").add(3)
+    registry.gauge("llm_active_requests", "In flight.").labels().set(2)
+    distribution = registry.histogram("llm_latency_seconds", "Time.", (0.1, 1.0), "operation").labels("chat")
+    for seconds in (0.05, 0.5, 0.5, 5.0):
+        distribution.observe(seconds)
+    async with TestClient(TestServer(admin_app(registry))) as found:
+        yield found
+
+
+async def test_metrics_are_exposed_with_their_labels(client: TestClient):
+    answer = await client.get("/metrics")
+    assert answer.status == 200
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(await answer.text())
+        for sample in family.samples
+    }
+    assert samples["llm_requests_total", (("operation", "chat"), ("status", "200"))] == 3
+    assert samples["llm_active_requests", ()] == 2
+    buckets = [samples["llm_latency_seconds_bucket", (("le", bound), ("operation", "chat"))] for bound in ("0.1", "1.0", "+Inf")]
+    assert buckets == [1, 3, 4]
+    assert samples["llm_latency_seconds_count", (("operation", "chat"),)] == 4
+    assert samples["llm_latency_seconds_sum", (("operation", "chat"),)] == pytest.approx(6.05)
+    assert any(name.startswith("process_") for name, _ in samples)
+
+
+async def test_open_metrics_are_given_to_those_who_ask(client: TestClient):
+    answer = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert (await answer.text()).endswith("# EOF\n")
+
+
+async def test_health_is_told(client: TestClient):
+    assert await (await client.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_the_admin_plane_has_nothing_of_the_data_plane(client: TestClient):
+    assert (await client.get("/v1/models")).status == 404

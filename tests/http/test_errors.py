@@ -1,0 +1,84 @@
+"""How an error looks on the wire: an allow-list, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from proxy.core.errors import CapacityError, ClientError, GatewayError, UpstreamError
+from proxy.http import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            ClientError("No.", param="model", code="model_not_found", status=404),
+            {"message": "No.", "type": "invalid_request_error", "param": "model", "code": "model_not_found"},
+        ),
+        (ClientError("No."), {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}),
+        (UpstreamError("dns", "No.", detail="secret"), {"message": "No.", "type": "server_error", "param": None, "code": "dns"}),
+        (CapacityError("Full."), {"message": "Full.", "type": "server_error", "param": None, "code": "overloaded"}),
+    ],
+)
+def test_an_errors_body_holds_its_four_fields_and_no_more(error: GatewayError, expected: dict[str, object]):
+    assert orjson.loads(errors.body(error)) == {"error": expected}
+
+
+def test_a_message_with_a_lone_surrogate_is_written_all_the_same():
+    assert orjson.loads(errors.body(ClientError("a\ud800b")))["error"]["message"] == "a?b"
+
+
+def test_what_was_not_foreseen_is_opaque():
+    shown = errors.shown(RuntimeError("secret"))
+    assert (shown.status, shown.code) == (500, "internal_error")
+    assert b"secret" not in errors.body(shown)
+
+
+def test_our_own_errors_are_shown_as_they_are():
+    error = ClientError("m")
+    assert errors.shown(error) is error
+
+
+def test_a_stream_is_told_by_one_event_without_an_end():
+    out = errors.event(UpstreamError("stream_truncated", "Cut."))
+    assert out.startswith(b"data: ")
+    assert out.endswith(b"\n\n")
+    assert out.count(b"\n") == 2
+    assert orjson.loads(out[6:])["error"]["code"] == "stream_truncated"
+    assert b"[DONE]" not in out
+
+
+def test_a_message_of_several_lines_is_still_one_event():
+    for typed, lines in ((False, 2), (True, 3)):
+        assert errors.event(UpstreamError("reset", "a\n\ndata: [DONE]\r\n"), typed=typed).count(b"\n") == lines
+
+
+def test_a_typed_stream_is_told_by_an_event_of_its_own_kind():
+    name, data, *_ = errors.event(UpstreamError("stream_truncated", "Cut."), typed=True).split(b"\n")
+    assert name == b"event: error"
+    value = orjson.loads(data.removeprefix(b"data: "))
+    assert (value["type"], value["code"], value["message"], value["param"]) == ("error", "stream_truncated", "Cut.", None)
+    assert value["error"]["code"] == "stream_truncated"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds", "milliseconds"), [(0.0, "0", "0"), (0.2, "1", "200"), (7.0, "7", "7000"), (7.5, "8", "7500")]
+)
+def test_a_hint_is_given_in_both_spellings_and_never_too_short(retry_after: float, seconds: str, milliseconds: str):
+    found = errors.headers(CapacityError("m", retry_after=retry_after))
+    assert (found["retry-after"], found["retry-after-ms"]) == (seconds, milliseconds)
+    assert found["content-type"] == "application/json"
+
+
+def test_no_hint_is_given_where_there_is_none():
+    assert not {"retry-after", "retry-after-ms"} & set(errors.headers(CapacityError("m")))
+
+
+def test_a_path_that_is_not_there_is_told_from_a_method_that_it_does_not_take():
+    missing, wrong = errors.unknown_route("/nothing", ()), errors.unknown_route("/files", ("GET", "POST"))
+    assert (missing.status, missing.code) == (404, "unknown_url")
+    assert (wrong.status, wrong.code) == (405, "method_not_allowed")
+    assert errors.headers(wrong)["allow"] == "GET, POST"
+    assert "allow" not in errors.headers(missing)
+    assert len(errors.unknown_route("/" + "x" * 5000, ()).message) < 300
