@@ -10,7 +10,7 @@ import pytest
 from proxy.core.call import Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import ClientError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import UpstreamRequest, UpstreamResponse
+from proxy.core.protocols import ResponseHead, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.dispatch import MAY_HAVE_CHARGED, Dispatch, Upstream
 from tests.core.doubles import HandClock, ScriptedResponse, ScriptedTransport, make_call
@@ -31,13 +31,13 @@ class Echo:
             call.method, "http://p" + call.path, {"key": target.credential.secret if target.credential else ""}, call.raw
         )
 
-    def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
+    def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
         if body == b"bad":
             raise UpstreamError("invalid_response", "m")
         call.usage = Usage(1, 2, reported=True)
         return Reply(response.status, body=body)
 
-    def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
+    def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return UpstreamError("rejected", body.decode(), status=response.status)
 
     def stream_decoder(self, call: Call) -> WordDecoder:
@@ -159,6 +159,28 @@ async def test_a_long_error_is_read_only_as_far_as_an_error_object_may_reach():
 async def test_a_call_without_a_target_is_a_bug():
     with pytest.raises(LookupError):
         await Bench().ask(target=None)
+
+
+async def test_a_whole_answer_that_has_arrived_with_its_head_is_taken_at_once():
+    response = ScriptedResponse(arrived=b"hello", headers={**JSON, "openai-version": "2020"})
+    _, reply = await Bench(response).ask()
+    assert (reply.body, reply.headers) == (b"hello", {**JSON, "openai-version": "2020"})
+    assert response.reused is True
+
+
+@pytest.mark.parametrize(
+    ("arrived", "headers", "kind"),
+    [
+        (b"bad", JSON, "invalid_response"),
+        (b"x" * 101, JSON, "response_too_large"),
+        (b"<html>", {"content-type": "text/html"}, "bad_upstream"),
+    ],
+)
+async def test_a_whole_answer_that_has_arrived_is_checked_all_the_same(arrived: bytes, headers: dict[str, str], kind: str):
+    response = ScriptedResponse(arrived=arrived, headers=headers)
+    _, error = await Bench(response).fail()
+    assert error.kind == kind
+    assert response.reused is False
 
 
 # -- streams --

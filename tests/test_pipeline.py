@@ -9,7 +9,7 @@ from proxy.core.call import Call
 from proxy.core.errors import ClientError
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
-from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, compose, receive
+from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
 from tests.core.doubles import make_call
 
 
@@ -105,4 +105,11 @@ def test_nothing_stands_outside_the_record_and_a_body_is_read_before_it_is_route
 
 def test_every_built_in_policy_has_a_place():
     assert set(BUILT_IN) <= {*PER_REQUEST, *PER_ATTEMPT}
-    assert len({*PER_REQUEST, *PER_ATTEMPT}) == len(PER_REQUEST) + len(PER_ATTEMPT)
+    placed = [name for name in (*PER_REQUEST, *PER_ATTEMPT) if name != INSTALLED]
+    assert len(placed) == len(set(placed))
+
+
+def test_installed_policies_have_a_place_in_both_lists():
+    assert INSTALLED in PER_REQUEST
+    assert INSTALLED in PER_ATTEMPT
+    assert PER_REQUEST.index(INSTALLED) > PER_REQUEST.index("record")

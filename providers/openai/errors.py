@@ -99,7 +99,7 @@ def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float 
         message[:_LONGEST_MESSAGE] if isinstance(message, str) and message else default,
         status=status,
         type=type_ if isinstance(type_, str) and type_ else _TYPES.get(status) or UPSTREAM_KINDS[kind][1],
-        code=str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) and code != "" else _code(kind, status),
+        code=_worded(code) or _code(kind, status),
         param=param if isinstance(param, str) else None,
         retry_after=retry_after,
     )
@@ -107,6 +107,11 @@ def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float 
         # The provider's word on the client's request, and it said that there is none.
         error.code = None
     return error
+
+
+def _worded(code: Any) -> str | None:
+    is_code = isinstance(code, (str, int)) and not isinstance(code, bool) and _CODE.fullmatch(str(code))
+    return str(code) if is_code else None
 
 
 def _code(kind: str, status: int) -> str:

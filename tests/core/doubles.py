@@ -71,7 +71,10 @@ def in_virtual_time(main: Callable[[HandClock], Coroutine[Any, Any, T]]) -> T:
 class ScriptedResponse:
     """An answer whose head is there and whose body follows a script; see `proxy.core.protocols.UpstreamResponse`."""
 
-    def __init__(self, script: Iterable[Step] = (), *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, script: Iterable[Step] = (), *, status: int = 200, headers: Mapping[str, str] | None = None, arrived: bytes | None = None
+    ) -> None:
+        self.arrived = arrived
         self.status = status
         self.headers = {"content-type": "application/json"} if headers is None else dict(headers)
         self.script = deque(script)
@@ -79,6 +82,9 @@ class ScriptedResponse:
         self.reused: bool | None = None
         self.failed: UpstreamError | None = None
         self._woken = asyncio.Event()
+
+    def ready(self) -> bytes | None:
+        return self.arrived
 
     async def receive(self) -> bytes:
         if self.failed is not None:
@@ -100,7 +106,8 @@ class ScriptedResponse:
 
     def close(self, *, reuse: bool = False) -> None:
         self.closed += 1
-        self.reused = reuse
+        if self.reused is None:
+            self.reused = reuse
 
 
 class ScriptedTransport:

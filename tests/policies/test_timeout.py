@@ -13,12 +13,24 @@ from proxy.core.reply import Reply
 from tests.core.doubles import HandClock, make_call
 
 LIMITS = Timeouts(connect=5, first_token=60, idle=30, total=600)
+#: How much longer than the client the gateway waits, so that the client's own time-out comes first.
+GRACE = 0.25
 NONE = Timeouts(connect=None, first_token=None, idle=None, total=None)
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("600", 600.0), ("1.5", 1.5), (" 7 ", 7.0), ("0", None), ("-1", None), ("nan", None), ("inf", None), ("None", None), ("", None)],
+    [
+        ("600", 600.0 + GRACE),
+        ("1.5", 1.5 + GRACE),
+        (" 7 ", 7.0 + GRACE),
+        ("0", None),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("None", None),
+        ("", None),
+    ],
 )
 def test_a_patience_is_a_number_of_seconds_or_makes_no_sense(text: str, seconds: float | None):
     assert parse_patience(text) == seconds
@@ -62,13 +74,13 @@ async def decided(call: Call, *, honour: bool = True, now: float = 1000.0) -> Ti
     ("told", "stream", "deadline", "now", "expected"),
     [
         (None, False, None, 1000.0, LIMITS),
-        ("20", False, None, 1000.0, Timeouts(5, 20, 30, 20)),
-        ("20", False, None, 1015.0, Timeouts(5, 5, 30, 5)),
-        ("20", True, None, 1000.0, Timeouts(5, 20, 20, 600)),
-        ("40", True, None, 1000.0, Timeouts(5, 40, 30, 600)),
+        ("20", False, None, 1000.0, Timeouts(5, 20 + GRACE, 30, 20 + GRACE)),
+        ("20", False, None, 1015.0, Timeouts(5, 5 + GRACE, 30, 5 + GRACE)),
+        ("20", True, None, 1000.0, Timeouts(5, 20 + GRACE, 20 + GRACE, 600)),
+        ("40", True, None, 1000.0, Timeouts(5, 40 + GRACE, 30, 600)),
         ("20", False, 1010.0, 1000.0, Timeouts(5, 10, 30, 10)),
-        ("20", False, 1100.0, 1000.0, Timeouts(5, 20, 30, 20)),
-        ("20", True, 1010.0, 1000.0, Timeouts(5, 10, 20, 10)),
+        ("20", False, 1100.0, 1000.0, Timeouts(5, 20 + GRACE, 30, 20 + GRACE)),
+        ("20", True, 1010.0, 1000.0, Timeouts(5, 10, 20 + GRACE, 10)),
         ("nonsense", False, None, 1000.0, LIMITS),
         (None, False, 1010.0, 1000.0, Timeouts(5, 10, 30, 10)),
     ],
