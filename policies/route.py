@@ -1,4 +1,7 @@
-"""Which provider serves a call: a look-up in the table of models. What a client sends chooses among configured targets, never a destination."""
+"""Which provider serves a call: a look-up in the table of models.
+
+What a client sends chooses among configured targets, never a destination.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class TimeoutSettings(Section):
     connect: Duration = Field(5.0, description="name resolution, TCP and TLS")
     first_token: Duration | None = Field(
         None,
-        description='from sending to the first content; "60s" for streams where unset. Set, it also bounds the first byte of a whole answer',
+        description='from sending to the first content; "60s" for streams if unset. Set, it also bounds the first byte of whole answers',
     )
     idle: Duration = Field(30.0, description="between two contents; comments and pings do not count")
     total: Duration = Field(600.0, description="the whole attempt")

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 import uvloop
-from aiohttp import http, http_parser, web
+from aiohttp import http, http_parser
 
 import policies
 import providers
@@ -27,7 +27,7 @@ from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Emit, Handler, Policy, Services, Transport
 from proxy.dispatch import Dispatch, Upstream
 from proxy.fields import Section
-from proxy.http.admin import admin_app
+from proxy.http.admin import AdminPlane
 from proxy.http.data_plane import DataPlane, EdgeLimits
 from proxy.http.models import Models
 from proxy.http.server import Listener, bind
@@ -60,7 +60,7 @@ class Gateway:
         self._services = Services(self.clock, self.metrics, emit)
         self._ready = False
         self._servers: list[asyncio.Server] = []
-        self._runner: web.AppRunner | None = None
+        self._admin = AdminPlane(self.metrics)
         self._listener: Listener | None = None
         self._lag = LagMeter(self.metrics)
 
@@ -124,9 +124,7 @@ class Gateway:
         data = bind(*server.address)
         self._servers.append(await loop.create_server(self._listener, sock=data, ssl=_tls(self.settings)))
         admin = bind(*server.admin_address)
-        self._runner = web.AppRunner(admin_app(self.metrics), access_log=None)
-        await self._runner.setup()
-        await web.SockSite(self._runner, admin).start()
+        await self._admin.start(admin)
         self._lag.start()
         self._ready = True
         settle_garbage()
@@ -148,8 +146,7 @@ class Gateway:
             await self._listener.shutdown(self.settings.server.grace)
         for upstream in self.upstreams.values():
             await upstream.transport.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._admin.stop()
 
 
 def build_upstream(name: str, section: Section, environ: Mapping[str, str], clock: Clock) -> Upstream:
@@ -229,7 +226,7 @@ def _report(error: BaseException, call_id: str) -> None:
 
 
 def settle_garbage() -> None:
-    """What the start made stays for good, so the collector need not look at it again; and it looks less often, for requests make few cycles."""
+    """What the start made stays for good: the collector need not look at it again. It also looks less often: requests make few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -85,7 +85,10 @@ class Upstream:
 
 
 class Dispatch:
-    """The innermost handler. Of a stream it hands on nothing before content has begun: until then the caller may still retry or fall back."""
+    """The innermost handler.
+
+    Of a stream it hands on nothing before content has begun: until then the caller may still retry or fall back.
+    """
 
     def __init__(self, upstreams: Mapping[str, Upstream], clock: Clock, metrics: Registry) -> None:
         self._upstreams = upstreams
@@ -184,7 +187,7 @@ class Dispatch:
         return reply
 
     async def _relay(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
-        """An answer that is not ours to understand: events by their frames, anything else as it comes. But never a page in place of data."""
+        """An answer that is not ours to understand: events by their frames, anything else as it comes; but never a page for data."""
         if is_event_stream(response):
             return await self._stream(call, upstream, response, watch)
         if response.headers.get("content-type", "").startswith("text/html"):

@@ -1,7 +1,7 @@
 """The log: structlog's events as JSON lines, or in colours for people on a terminal.
 
-Nothing that logs waits for the disk or the pipe: lines are gathered, rendered and written by a thread of their own. When that falls behind by more than
-`MOST` lines, the newest are dropped and counted, for a gateway that stands still because nobody reads its log is the worse failure.
+Nothing that logs waits for the disk or the pipe: lines are gathered, rendered and written by a thread of their own. When that falls behind
+by more than `MOST` lines, the newest are dropped and counted: to stand still because nobody reads the log is the worse failure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import structlog
 MOST = 100_000
 
 #: Seconds that lines are gathered for one write.
-_GATHERED = 0.1
+_GATHERED = 0.05
 
 
 class LineWriter:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from proxy.core.call import Call, Timeouts
-from proxy.core.errors import StreamError, UpstreamError
-from proxy.core.protocols import Clock, StreamDecoder, UpstreamResponse
+from proxy.core.errors import ClientDisconnected, StreamError, UpstreamError
+from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
 from proxy.sweeper import Sweeper
 
 TOO_LARGE = "The provider's answer is larger than the limit."
@@ -84,7 +84,7 @@ async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[byt
 class EventStream:
     """A provider's events on their way to the client, whole ones at a time; the first of them are in hand already."""
 
-    __slots__ = ("_begun", "_call", "_counted", "_decoder", "_ended", "_failed", "_response", "_watch")
+    __slots__ = ("_begun", "_call", "_counted", "_decoder", "_ended", "_failed", "_left", "_response", "_sink", "_watch")
 
     def __init__(self, call: Call, response: UpstreamResponse, decoder: StreamDecoder, watch: Watch, begun: bytes) -> None:
         self._call = call
@@ -93,6 +93,8 @@ class EventStream:
         self._watch = watch
         self._begun = begun
         self._ended = decoder.done
+        self._sink: Sink
+        self._left: ClientDisconnected | None = None
         self._failed: Callable[[UpstreamError], None] | None = None
         self._counted: Callable[[str], None] | None = None
 
@@ -124,6 +126,44 @@ class EventStream:
             if events:
                 return events
         raise StopAsyncIteration
+
+    async def pipe(self, sink: Sink) -> None:
+        """Write what iterating would yield. Plain pieces go from the provider's read to the client's write, with no task in between."""
+        self._sink = sink
+        async for events in self:
+            sink.piece(events)
+            await self._flow(sink)
+
+    async def _flow(self, sink: Sink) -> None:
+        """Let pieces pass until one is not plain, or nothing more comes."""
+        while not self._ended and self._decoder.failure is None:
+            if sink.is_full:
+                await sink.drain()
+            attached = self._response.attach(self._pass)
+            if attached is None:
+                return
+            await attached
+            if self._left is not None:
+                raise self._left
+            if not sink.is_full:
+                return
+
+    def _pass(self, data: bytes) -> bool:
+        decoder, sink = self._decoder, self._sink
+        events = decoder.feed(data)
+        if decoder.tokens != self._call.tokens_seen:
+            self._call.tokens_seen = decoder.tokens
+            self._call.last_token = self._watch.progress()
+        if events:
+            try:
+                sink.piece(events)
+            except ClientDisconnected as error:
+                self._left = error
+                self._ended = True
+                return False
+        if decoder.done:
+            self._ended = True
+        return not (self._ended or decoder.failure is not None or sink.is_full)
 
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True

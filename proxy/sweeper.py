@@ -1,4 +1,4 @@
-"""Many deadlines, one timer: what must end by a certain time is looked over twenty times a second, so that no request pays for a timer of its own."""
+"""Many deadlines, one timer: they are looked over twenty times a second, so that no request pays for a timer of its own."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from providers.openai.settings import OpenAISettings
 from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
 from proxy.core.call import Call, Target, Usage
 from proxy.core.errors import UpstreamError
-from proxy.core.protocols import StreamDecoder, UpstreamRequest, UpstreamResponse
+from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member
 
@@ -70,7 +70,7 @@ class OpenAI:
             raw = _asking_for_usage(raw, body)
         return raw
 
-    def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
+    def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -87,7 +87,7 @@ class OpenAI:
             call.usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(answer["choices"]))
         return Reply(response.status, body=body)
 
-    def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
+    def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return error_of_status(response.status, response.headers, body)
 
     def stream_decoder(self, call: Call) -> StreamDecoder:

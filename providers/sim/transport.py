@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from itertools import count
 
 from providers.sim.dice import Lot
@@ -139,6 +139,9 @@ class SimResponse:
         self._stall = max(tokens, 1)
 
     def ready(self) -> bytes | None:
+        return None
+
+    def attach(self, take: Callable[[bytes], bool]) -> None:
         return None
 
     async def receive(self) -> bytes:

@@ -55,12 +55,16 @@ class UpstreamRequest:
     body: bytes | Content = b""
 
 
-@runtime_checkable
-class UpstreamResponse(Protocol):
-    """A provider's answer whose head has arrived. Header names are lower case; a repeated header is joined by `, `."""
+class ResponseHead(Protocol):
+    """An answer's status and headers. Header names are lower case; a repeated header is joined by `, `."""
 
     status: int
     headers: dict[str, str]
+
+
+@runtime_checkable
+class UpstreamResponse(ResponseHead, Protocol):
+    """A provider's answer whose head has arrived."""
 
     def ready(self) -> bytes | None:
         """The whole body, if it has arrived; else None, and nothing is taken."""
@@ -71,15 +75,35 @@ class UpstreamResponse(Protocol):
         Raises UpstreamError (`reset`, `bad_upstream`, or what `fail` was given).
         """
 
+    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+        """Have `take` called with each piece as it arrives, with no task in between, until it returns False; None where that is not offered.
+
+        What is returned is done when `take` has had enough, or nothing more comes; `receive` then goes on, and says why. Cancelling it detaches.
+        """
+
     def fail(self, error: UpstreamError) -> None:
         """Make a pending or the next `receive` raise `error`."""
 
     def close(self, *, reuse: bool = False) -> None:
         """Be done with it. Never awaits; idempotent.
 
-        `reuse`: the answer was good, and all of it that matters was read; its connection may serve again once its end has come. Otherwise the
-        connection is closed at once, which also tells the provider to stop.
+        `reuse`: the answer was good, and all of it that matters was read; its connection may serve again once its end has come.
+        Otherwise the connection is closed at once, which also tells the provider to stop.
         """
+
+
+class Sink(Protocol):
+    """Where a stream is written to."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `drain` should be awaited before more is written."""
+
+    def piece(self, data: bytes) -> None:
+        """One write. Raises ClientDisconnected."""
+
+    async def drain(self) -> None:
+        """Wait until there is room. Raises ClientDisconnected."""
 
 
 class Transport(Protocol):
@@ -130,10 +154,10 @@ class LLMProvider(Protocol):
     def encode(self, call: Call, target: Target) -> UpstreamRequest:
         """The provider's request for `call`, authenticated. Raises ClientError for what the provider cannot do."""
 
-    def decode(self, call: Call, response: UpstreamResponse, body: bytes) -> Reply:
+    def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
         """The client's answer for a whole 2xx `body`; sets `call.usage`. Raises UpstreamError for an error in disguise or nonsense."""
 
-    def decode_error(self, response: UpstreamResponse, body: bytes) -> UpstreamError:
+    def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         """What an answer outside 2xx means; returned, not raised."""
 
     def stream_decoder(self, call: Call) -> StreamDecoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 
 from aiohttp import web
@@ -52,6 +53,20 @@ def collectors(registry: Registry) -> CollectorRegistry:
     ProcessCollector(registry=found)
     PlatformCollector(registry=found)
     return found
+
+
+class AdminPlane:
+    """The admin plane's server."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._runner = web.AppRunner(admin_app(registry), access_log=None)
+
+    async def start(self, listening: socket.socket) -> None:
+        await self._runner.setup()
+        await web.SockSite(self._runner, listening).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
 
 
 def admin_app(registry: Registry) -> web.Application:

@@ -21,6 +21,7 @@ from proxy.http import errors, parse, routes
 from proxy.http.routes import Route
 from proxy.http.server import Connection
 from proxy.http.write import PING, Writer
+from proxy.stream import EventStream
 
 #: The version of the API that our own answers follow; a provider's own word goes before it.
 API_VERSION = "2020-10-01"
@@ -32,6 +33,8 @@ WHOLE = frozenset({"chat", "completion", "embedding"})
 
 #: Operations whose streams are kept alive by comments; a client that asked for a stream of these expects events and nothing else.
 PINGED = frozenset({"chat", "completion", "responses"})
+
+HEALTH = frozenset({"/healthz", "/readyz"})
 
 _KEYS = frozenset({"api_key", "api-key", "apikey", "key", "token", "access_token"})
 
@@ -73,7 +76,6 @@ class DataPlane:
 
     async def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
-        path, _, query = (message.path if message.path.startswith("/") else message.url.raw_path_qs).partition("?")
         writer = Writer(
             connection,
             keep_alive=not message.should_close,
@@ -81,11 +83,11 @@ class DataPlane:
             head_only=message.method == "HEAD",
             stall=self._limits.write_timeout,
         )
-        if path in ("/healthz", "/readyz"):
-            self._health(message.method, path, writer)
+        if message.path in HEALTH:
+            self._health(message.method, message.path, writer)
         else:
             try:
-                await _Exchange(self, connection, message, payload, writer, path, query).run()
+                await _Exchange(self, connection, message, payload, writer).run()
             except ClientDisconnected:
                 return False
         return writer.keep_alive
@@ -109,6 +111,11 @@ class DataPlane:
             writer.whole(503, headers, b'{"status":"draining"}')
 
 
+def target_of(message: RawRequestMessage) -> str:
+    """Path and query as they came; of an absolute target (a client that takes us for a proxy) only these."""
+    return message.path if message.path.startswith("/") else message.url.raw_path_qs
+
+
 def _onward(query: str) -> str:
     """A query without what may be a key: some clients put theirs there, and it is not for the provider."""
     return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in _KEYS)
@@ -119,16 +126,8 @@ class _Exchange:
 
     __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer")
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        connection: Connection,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        writer: Writer,
-        path: str,
-        query: str,
-    ) -> None:
+    def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: StreamReader, writer: Writer) -> None:
+        path, _, query = target_of(message).partition("?")
         method = "GET" if message.method == "HEAD" else message.method
         found = routes.find(method, path)
         route = found if isinstance(found, Route) else Route("unknown", path)
@@ -231,17 +230,19 @@ class _Exchange:
             if writer.is_full:
                 await writer.drain()
             return
-        async for piece in reply.stream:
-            if writer.begun:
+        first = await anext(reply.stream, b"")
+        if writer.begun:
+            writer.piece(first)
+        else:
+            writer.start(reply.status, headers, first)
+        if isinstance(reply.stream, EventStream):
+            await reply.stream.pipe(writer)
+        else:
+            async for piece in reply.stream:
                 writer.piece(piece)
-            else:
-                writer.start(reply.status, headers, piece)
-            if writer.is_full:
-                await writer.drain()
-        if not writer.begun:
-            writer.start(reply.status, headers)
+                if writer.is_full:
+                    await writer.drain()
         writer.end()
-        call.bytes_out = writer.bytes_out
 
     def _headers(self, reply: Reply) -> dict[str, str]:
         call = self._call

@@ -202,25 +202,29 @@ def _rows() -> list[tuple[str, tuple[str, ...], str]]:
 ROWS = _rows()
 OPERATIONS = tuple(dict.fromkeys(operation for operation, _, _ in ROWS))
 
-_EXACT: dict[str, dict[str, Route]] = {}
-_TEMPLATES: dict[str, list[tuple[re.Pattern[str], dict[str, str]]]] = {}
+Exact = dict[str, dict[str, Route]]
+Templates = dict[str, list[tuple[re.Pattern[str], dict[str, str]]]]
 
 
-def _fill() -> None:
-    templates: dict[str, dict[str, str]] = {}
+def _compiled() -> tuple[Exact, Templates]:
+    """The table for looking up: paths without placeholders whole, the others by their first segment."""
+    exact: Exact = {}
+    paths: dict[str, dict[str, str]] = {}
     for operation, methods, path in ROWS:
         if "{" in path:
-            templates.setdefault(path, {}).update(dict.fromkeys(methods, operation))
+            paths.setdefault(path, {}).update(dict.fromkeys(methods, operation))
             continue
         for prefix in ("", "/v1"):
-            _EXACT.setdefault(prefix + path, {}).update({method: Route(operation, path) for method in methods})
-    for path, operations in templates.items():
+            exact.setdefault(prefix + path, {}).update({method: Route(operation, path) for method in methods})
+    templates: Templates = {}
+    for path, operations in paths.items():
         # A model's public name may hold slashes (`provider/model`); no other name does.
         pattern = _PLACEHOLDER.sub(lambda match: "(.+)" if match[1] == "model" else "([^/]+)", re.escape(path))
-        _TEMPLATES.setdefault(path.split("/")[1], []).append((re.compile(pattern), operations))
+        templates.setdefault(path.split("/")[1], []).append((re.compile(pattern), operations))
+    return exact, templates
 
 
-_fill()
+_EXACT, _TEMPLATES = _compiled()
 
 
 def find(method: str, path: str) -> Route | tuple[str, ...]:

@@ -1,7 +1,7 @@
 """aiohttp's HTTP server: its parser, its connections and their clean-up, with our own loop over the requests of a connection.
 
-aiohttp's loop makes a task, a request, a writer and a response object for each request. Ours hands the parsed head and the body's reader to one
-coroutine, and the defaults are corrected: heads have a time limit, connections are bounded, malformed requests are answered in our error shape.
+aiohttp's loop makes a task, a request, a writer and a response object for each request. Ours hands the parsed head and the body's reader to
+one coroutine. And the defaults are corrected: heads have a time limit, connections are bounded, malformed requests get our error shape.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Connection(RequestHandler):
             pass
 
     def _await_next(self) -> None:
-        """Close the connection when it has lain idle for the keep-alive time; the timer looks when it was last used, so it is rarely made."""
+        """Close the connection when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made."""
         self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)

@@ -16,7 +16,7 @@ class PrivateAddress(OSError):
 
 
 class PinnedResolver(AbstractResolver):
-    """Resolves once for each connection, and refuses addresses that configuration did not permit; the connection goes to the address checked."""
+    """Resolves, and refuses addresses that configuration did not permit; the connection goes to the address that was checked."""
 
     def __init__(self, *, allow_private: bool, lookup: Callable[..., Any] | None = None) -> None:
         self._allow_private = allow_private

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ from proxy.transport.addresses import PinnedResolver
 
 _CONNECTION_LOST = "The connection to the provider was lost."
 
-#: aiohttp's exception -> kind and message; the first match in this order counts. tests/test_transport.py holds every class of aiohttp's against it.
+#: aiohttp's exception -> kind and message; the first match in this order counts. A test holds every class of aiohttp's against it.
 TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ClientConnectorDNSError, "dns", "The provider's host name cannot be resolved."),
     (aiohttp.ClientConnectorCertificateError, "tls", "The provider's certificate is not valid."),
@@ -71,6 +72,9 @@ class ClientResponse:
         self._whole = False
 
     def ready(self) -> bytes | None:
+        return None
+
+    def attach(self, take: Callable[[bytes], bool]) -> None:
         return None
 
     async def receive(self) -> bytes:

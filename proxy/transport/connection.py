@@ -6,7 +6,7 @@ What is in doubt is never used again: bytes that nobody asked for, a broken head
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import httptools
@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_released",
         "_size",
+        "_take_piece",
         "_transport",
         "_until_close",
         "_waiter",
@@ -99,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._error: UpstreamError | None = None
         self._parts: list[bytes] = []
         self._size = 0
+        self._take_piece: Callable[[bytes], bool] | None = None
         self._paused = False
         self._decoder: Decoder | None = None
         self._head_done = False
@@ -123,7 +125,7 @@ class Connection(asyncio.Protocol):
         return not self._fresh_bytes
 
     def begin(self, data: bytes) -> asyncio.Future[None]:
-        """Send a request's head, and its body if that is whole. The future is done when the answer's head has come, or failed to: see `check`."""
+        """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
         if self.served:
             self._reset()
         self.busy = True
@@ -179,6 +181,18 @@ class Connection(asyncio.Protocol):
             if self._transport is not None and not self.closed:
                 self._transport.resume_reading()
         return data
+
+    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+        if self._decoder is not None or self._parts or self._complete or self._error is not None:
+            return None
+        return self._attached(take)
+
+    async def _attached(self, take: Callable[[bytes], bool]) -> None:
+        self._take_piece = take
+        try:
+            await self._wait()
+        finally:
+            self._take_piece = None
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -250,6 +264,10 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         if self.draining:
             self._drain()
+        elif self._take_piece is not None and self._parts:
+            if not self._take_piece(self._take()) or self._complete:
+                self._take_piece = None
+                self._wake()
         elif self._head_done:
             self._wake()
 
