@@ -4,7 +4,18 @@ from providers.settings import NetworkSettings
 from proxy import __version__
 from proxy.core.call import ANONYMOUS, Attempt, Call, Credential, Principal, Target, Timeouts, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
-from proxy.core.protocols import Clock, Handler, LLMProvider, Policy, Services, StreamDecoder, Transport, UpstreamRequest, UpstreamResponse
+from proxy.core.protocols import (
+    Clock,
+    Handler,
+    LLMProvider,
+    Policy,
+    ResponseHead,
+    Services,
+    StreamDecoder,
+    Transport,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from proxy.core.reply import Reply
 from proxy.core.retry_after import parse_retry_after
 from proxy.core.sse import Event, EventDecoder, ProtocolError
@@ -30,6 +41,7 @@ __all__ = [
     "Principal",
     "ProtocolError",
     "Reply",
+    "ResponseHead",
     "SecretRef",
     "Section",
     "Services",

@@ -124,7 +124,7 @@ class Dispatch:
         if error.kind in MAY_HAVE_CHARGED and error.reached:
             call.usage = call.estimated_usage()
         if credential is not None:
-            error.message = error.message.replace(credential.secret, "***")
+            error.redact(credential.secret)
 
     def _count(self, provider: str, kind: str) -> None:
         self._failures.labels(provider, kind).value += 1
@@ -139,9 +139,9 @@ class Dispatch:
             if body is not None:
                 return self._decoded(call, upstream, response, body)
         watch = Watch(self._clock, response, timeouts, started, self._sweeper)
+        if not 200 <= response.status < 300:
+            raise await self._refusal(upstream, response, watch)
         try:
-            if not 200 <= response.status < 300:
-                raise await self._refusal(upstream, response, watch)
             if checked:
                 return await self._checked(call, upstream, response, watch)
             return await self._relay(call, upstream, response, watch)
@@ -152,9 +152,13 @@ class Dispatch:
 
     async def _refusal(self, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> UpstreamError:
         """What an answer outside 2xx means. Its connection is as good as any; its body is read as far as an error object may reach."""
-        body = await read_some(response, _ERROR_BODY_LIMIT, watch)
-        watch.stop()
-        response.close(reuse=len(body) < _ERROR_BODY_LIMIT)
+        whole = False
+        try:
+            body = await read_some(response, _ERROR_BODY_LIMIT, watch)
+            whole = len(body) < _ERROR_BODY_LIMIT
+        finally:
+            watch.stop()
+            response.close(reuse=whole)
         return upstream.provider.decode_error(response, body)
 
     async def _checked(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:

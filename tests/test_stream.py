@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
-from proxy.core.errors import UPSTREAM_KINDS, StreamError, UpstreamError
+from proxy.core.errors import UPSTREAM_KINDS, ClientDisconnected, StreamError, UpstreamError
 from proxy.stream import EventStream, Watch, broken, read_some, read_whole, relayed
 from proxy.sweeper import Mortal, Sweeper
 from tests.core.doubles import HandClock, ScriptedResponse, make_call
@@ -317,3 +317,75 @@ async def test_a_stream_may_be_reported_to_nobody():
         await anext(stream)
     decoder.mended = True
     stream.close(None)
+
+
+class Shelf:
+    """A sink with room for so many pieces at a time; `gone` makes writing fail."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.pieces: list[bytes] = []
+        self.drained = 0
+        self.gone = False
+        self._room = room
+        self._left = room
+
+    @property
+    def is_full(self) -> bool:
+        return self._left <= 0
+
+    def piece(self, data: bytes) -> None:
+        if self.gone:
+            raise ClientDisconnected("gone")
+        self.pieces.append(data)
+        self._left -= 1
+
+    async def drain(self) -> None:
+        self.drained += 1
+        self._left = self._room
+
+
+@pytest.mark.parametrize("flows", [False, True])
+async def test_piping_writes_what_iterating_yields(flows: bool) -> None:
+    script = (b"b", b" ", b"cd", b".")
+    shelf, streamed = Shelf(), Streamed(*script)
+    streamed.response.flows = flows
+    await streamed.stream.pipe(shelf)
+    assert shelf.pieces == (await Streamed(*script).read())[0]
+    assert streamed.call.tokens_seen == 4
+    assert streamed.response.attached == flows
+
+
+async def test_a_full_client_is_waited_for_and_nothing_is_lost() -> None:
+    shelf, streamed = Shelf(room=2), Streamed(b"b", b"c", b"d", b"e", b"f", b".")
+    streamed.response.flows = True
+    await streamed.stream.pipe(shelf)
+    assert b"".join(shelf.pieces) == b"abcdef."
+    assert shelf.drained >= 3
+
+
+async def test_what_breaks_a_flowing_stream_is_told_after_what_came_before() -> None:
+    shelf, streamed = Shelf(), Streamed(b"b", b"c", RESET)
+    streamed.response.flows = True
+    with pytest.raises(StreamError):
+        await streamed.stream.pipe(shelf)
+    assert shelf.pieces == [b"a", b"b", b"c"]
+    assert [error.kind for error in streamed.failures] == ["stream_interrupted"]
+
+
+async def test_a_flowing_stream_that_is_cut_is_told() -> None:
+    shelf, streamed = Shelf(), Streamed(b"b", b"c")
+    streamed.response.flows = True
+    with pytest.raises(StreamError) as caught:
+        await streamed.stream.pipe(shelf)
+    assert caught.value.kind == "stream_truncated"
+
+
+async def test_a_client_that_leaves_ends_the_flow() -> None:
+    shelf, streamed = Shelf(), Streamed(b"b", b"c", b".")
+    streamed.response.flows = True
+    begun = await anext(streamed.stream)
+    shelf.piece(begun)
+    shelf.gone = True
+    with pytest.raises(ClientDisconnected):
+        await streamed.stream.pipe(shelf)
+    assert streamed.response.script, "it went on for nobody"

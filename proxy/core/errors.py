@@ -153,6 +153,13 @@ class UpstreamError(GatewayError):
         self.retryable = retryable
         self.reached = reached
 
+    def redact(self, secret: str) -> None:
+        """Take a secret out of everything that the client may see."""
+        self.message = self.message.replace(secret, "***")
+        self.type = self.type.replace(secret, "***")
+        self.code = self.code and self.code.replace(secret, "***")
+        self.param = self.param and self.param.replace(secret, "***")
+
 
 class StreamError(UpstreamError):
     """A stream that had begun and could not be finished. It reaches the client as one error event, without `[DONE]`."""

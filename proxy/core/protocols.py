@@ -76,9 +76,10 @@ class UpstreamResponse(ResponseHead, Protocol):
         """
 
     def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
-        """Have `take` called with each piece as it arrives, with no task in between, until it returns False; None where that is not offered.
+        """Have `take` called with each piece as it arrives, with no task in between, until it returns False. None: that is not offered.
 
-        What is returned is done when `take` has had enough, or nothing more comes; `receive` then goes on, and says why. Cancelling it detaches.
+        What is returned is done when `take` has had enough, or nothing more comes; `receive` then goes on, and says why. Cancelling it
+        detaches.
         """
 
     def fail(self, error: UpstreamError) -> None:

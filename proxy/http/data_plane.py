@@ -223,7 +223,7 @@ class _Exchange:
     # -- the answer --
 
     async def _answer(self, reply: Reply) -> None:
-        call, writer = self._call, self._writer
+        writer = self._writer
         headers = self._headers(reply)
         if reply.stream is None:
             writer.whole(reply.status, headers, reply.body)

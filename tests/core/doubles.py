@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 from proxy.core.call import Call, Timeouts
@@ -81,7 +81,19 @@ class ScriptedResponse:
         self.closed = 0
         self.reused: bool | None = None
         self.failed: UpstreamError | None = None
+        self.flows = False
+        self.attached = 0
         self._woken = asyncio.Event()
+
+    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+        """With `flows`, the bytes of the script go to `take` until it has had enough or something else comes."""
+        return self._flow(take) if self.flows and self.script else None
+
+    async def _flow(self, take: Callable[[bytes], bool]) -> None:
+        self.attached += 1
+        while self.script and isinstance(self.script[0], bytes):
+            if not take(self.script.popleft()):  # type: ignore[arg-type]  # looked at above
+                return
 
     def ready(self) -> bytes | None:
         return self.arrived

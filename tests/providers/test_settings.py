@@ -1,0 +1,49 @@
+"""What every provider that is reached over the network can be told."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from providers.settings import NetworkSettings, TimeoutSettings
+
+
+@pytest.mark.parametrize("url", ["https://api.example.net/v1", "http://127.0.0.1:8000/v1", "http://[::1]:8000"])
+def test_an_address_is_taken_whole(url: str) -> None:
+    assert NetworkSettings(base_url=url).base_url == url
+
+
+def test_a_slash_at_the_end_makes_no_difference() -> None:
+    assert NetworkSettings(base_url="https://api.example.net/v1/").base_url == "https://api.example.net/v1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "api.example.net/v1",
+        "ftp://api.example.net",
+        "https://",
+        "https://user:hunter2@host/v1",
+        "https://host/v1?key=1",
+        "https://host/#part",
+    ],
+)
+def test_what_is_no_plain_address_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        NetworkSettings(base_url=url)
+    assert "hunter2" not in caught.value.errors()[0]["msg"]
+
+
+def test_keys_are_used_in_the_order_in_which_they_are_written() -> None:
+    settings = NetworkSettings(base_url="https://host/v1", api_key="env:ONE", api_keys=("env:TWO", "file:/three"))
+    assert settings.references == ("env:ONE", "env:TWO", "file:/three")
+
+
+@pytest.mark.parametrize(
+    ("written", "stream", "first_token"),
+    [({}, True, 60.0), ({}, False, None), ({"first_token": "2s"}, True, 2.0), ({"first_token": "2s"}, False, 2.0)],
+)
+def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
+    written: dict[str, str], stream: bool, first_token: float | None
+) -> None:
+    assert TimeoutSettings.model_validate(written).decided(stream=stream).first_token == first_token
