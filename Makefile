@@ -14,10 +14,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench lock wheel system clean
+.PHONY: help run demo test check format bench bench-check bench-layers performance-doc lock wheel system clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.installed-run ## install what is locked and start the gateway (CONFIG=file.yaml, ARGS="--listen 127.0.0.1:9000")
 	@exec $(SERVE)
@@ -28,11 +28,12 @@ demo: $(VENV)/.installed-dev ## start it, stream one chat through the official O
 test: $(VENV)/.installed-dev ## every test, with branch coverage (ARGS="tests/policies -k retry" for some, without)
 	$(BIN)/python -m pytest $(or $(ARGS),--cov)
 
-check: $(VENV)/.installed-dev ## format, lint, types, import order, locks
+check: $(VENV)/.installed-dev ## format, lint, types, import order, Dockerfile, locks
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	@! grep -nE '://|^ *-(i|f|-index-url|-extra-index-url|-find-links)' $(LOCKS)/*.txt || { echo "a lock names a host: run 'make lock'"; exit 1; }
 
 format: $(VENV)/.installed-dev ## rewrite the code as ruff would have it
@@ -41,6 +42,15 @@ format: $(VENV)/.installed-dev ## rewrite the code as ruff would have it
 
 bench: $(VENV)/.installed-dev ## CPU a request and a chunk, against nginx in the same run
 	$(BIN)/python -m bench.overhead $(ARGS)
+
+bench-check: $(VENV)/.installed-dev ## measure shortly, compare with bench/results/baseline.json, fail past the margin (ARGS=--keep: a new baseline)
+	$(BIN)/python -m bench.check $(ARGS)
+
+bench-layers: $(VENV)/.installed-dev ## where the time of a request and of a chunk goes, layer by layer
+	$(BIN)/python -m bench.layers $(ARGS)
+
+performance-doc: $(VENV)/.installed-dev ## write docs/performance.md from bench/results/
+	$(BIN)/python -m bench.performance
 
 lock: $(BIN)/python ## resolve the dependencies again and write the locks (ARGS=--upgrade for the newest)
 	$(PIP) install uv
