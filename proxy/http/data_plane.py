@@ -193,7 +193,8 @@ class _Exchange:
         length = None if announced is None else int(announced)
         if length is not None and length > limits.max_body:
             raise parse.too_large(limits.max_body)
-        if not self._payload.is_eof() and headers.get("Expect", "").lower() == "100-continue" and self._connection.transport is not None:
+        waits = headers.get("Expect", "").lower() == "100-continue" and not self._writer.http10
+        if waits and not self._payload.is_eof() and self._connection.transport is not None:
             self._connection.transport.write(_CONTINUE)
         content_type = headers.get("Content-Type", "")
         if call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;"):

@@ -55,7 +55,7 @@ async def _next(reader: StreamReader, patience: float) -> bytes:
             return await reader.readany()
     except TimeoutError:
         raise ClientError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ClientError):
         raise
     except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
         raise ClientDisconnected("The request's body broke off.") from None

@@ -12,9 +12,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from proxy.core.errors import ClientError
 
 #: Answers one request; says whether the connection may carry another.
 Handle = Callable[["Connection", RawRequestMessage, StreamReader], Awaitable[bool]]
@@ -25,17 +28,21 @@ Refuse = Callable[["Connection", int], None]
 #: How long the rest of a body that nobody wants is read, so that the client can read its answer before the connection closes, in seconds.
 _LINGER = 2.0
 
+#: A length of more digits than this is nobody's: 18 of them are an exabyte.
+_MOST_DIGITS = 18
+
 
 class Connection(RequestHandler):
     """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
-    __slots__ = ("_header_handle", "_header_timeout", "_listener", "peer")
+    __slots__ = ("_body", "_header_handle", "_header_timeout", "_listener", "peer")
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
         super().__init__(listener, **options)
         self._listener = listener
         self._header_timeout = header_timeout
         self._header_handle: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,6 +68,8 @@ class Connection(RequestHandler):
         if self._request_count != seen:
             if self._header_handle is not None:
                 self._stop_waiting()
+            if isinstance(self._messages[-1][0], _ErrInfo):
+                self._break_body()
         elif self._header_handle is None and self._waiter is not None and data:
             self._await_head()
 
@@ -68,6 +77,12 @@ class Connection(RequestHandler):
         # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+    def _break_body(self) -> None:
+        """What came is no HTTP. Where it stands inside a body, aiohttp's parser forgets that body: whoever reads it would wait for ever."""
+        for payload in (self._body, *(payload for _, payload in self._messages)):
+            if payload is not None and not payload.is_eof():
+                payload.set_exception(ClientError("The request's body is not valid HTTP.", code="bad_request"))
 
     def _await_head(self) -> None:
         self._header_handle = self._loop.call_later(self._header_timeout, self._head_is_late)
@@ -94,14 +109,17 @@ class Connection(RequestHandler):
                         self._waiter = None
                 message, payload = messages.popleft()
                 self._made_room()
-                if isinstance(message, _ErrInfo):
-                    self._listener.refuse(self, message.status)
+                if isinstance(message, _ErrInfo) or is_doubtful(message):
+                    self._listener.refuse(self, status_of(message))
+                    await self._take_leave()
                     break
                 self._request_in_progress = True
+                self._body = payload
                 try:
                     keep = await handle(self, message, payload)
                 finally:
                     self._request_in_progress = False
+                    self._body = None
                     if self._handler_waiter is not None and not self._handler_waiter.done():
                         self._handler_waiter.set_result(None)
                 if not payload.is_eof():
@@ -126,12 +144,26 @@ class Connection(RequestHandler):
 
     async def _linger(self, payload: StreamReader) -> None:
         """Closing while the client still sends would reset the connection, and take the answer with it."""
+        if payload.exception() is not None:
+            await self._take_leave()
+            return
+        self._say_no_more()
         try:
             async with asyncio.timeout(_LINGER):
                 while not payload.is_eof() and not self._force_close:
                     await payload.readany()
         except TimeoutError:
             pass
+
+    async def _take_leave(self) -> None:
+        """The same after bytes that are no HTTP: nothing is read out of what still comes, until the client closes."""
+        self._close = True
+        self._say_no_more()
+        await asyncio.sleep(_LINGER)  # ends early: a connection that is lost cancels its task
+
+    def _say_no_more(self) -> None:
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _await_next(self) -> None:
         """Close the connection when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made."""
@@ -146,6 +178,22 @@ class Connection(RequestHandler):
 
     async def drained(self) -> None:
         await self._drain_helper()
+
+
+def is_doubtful(message: RawRequestMessage) -> bool:
+    """Whether somebody in front of us may have seen this request end elsewhere (RFC 9112, 6.1 and 6.3): what follows could be anybody's."""
+    version, headers = message.version, message.headers
+    if version not in (HttpVersion11, HttpVersion10):
+        return True
+    coding, length = headers.get(hdrs.TRANSFER_ENCODING), headers.get(hdrs.CONTENT_LENGTH)
+    if coding is not None and (length is not None or version == HttpVersion10 or coding.lower() != "chunked"):
+        return True
+    return length is not None and len(length) > _MOST_DIGITS
+
+
+def status_of(message: RawRequestMessage | _ErrInfo) -> int:
+    """The status that a request earns which is not answered otherwise."""
+    return 431 if isinstance(message, _ErrInfo) and isinstance(message.exc, LineTooLong) else 400
 
 
 class Listener(web.Server):
@@ -187,8 +235,12 @@ def bind(host: str, port: int, *, backlog: int = 4096) -> socket.socket:
     """A listening socket. Port 0 takes any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    found.setblocking(False)
-    found.bind((host, port))
-    found.listen(backlog)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setblocking(False)
+        found.bind((host, port))
+        found.listen(backlog)
+    except OSError:
+        found.close()
+        raise
     return found

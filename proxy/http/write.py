@@ -26,12 +26,12 @@ def compose_head(status: int, headers: dict[str, str], *, http10: bool = False) 
 class Writer:
     """The one answer to one request. `begun` once its head has gone out; after that an error can only be told inside it."""
 
-    __slots__ = ("_chunked", "_connection", "_http10", "_keep_alive", "_stall", "begun", "bytes_out", "head_only", "is_event_stream")
+    __slots__ = ("_chunked", "_connection", "_keep_alive", "_stall", "begun", "bytes_out", "head_only", "http10", "is_event_stream")
 
     def __init__(self, connection: Connection, *, keep_alive: bool, http10: bool, head_only: bool, stall: float) -> None:
         self._connection = connection
         self._keep_alive = keep_alive
-        self._http10 = http10
+        self.http10 = http10
         self._stall = stall
         self._chunked = False
         self.head_only = head_only
@@ -55,7 +55,7 @@ class Writer:
     def start(self, status: int, headers: dict[str, str], piece: bytes = b"") -> None:
         """Head and first piece of a body that goes on."""
         self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
-        if self._http10:
+        if self.http10:
             self._keep_alive = False
         elif "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
@@ -66,10 +66,10 @@ class Writer:
     def _start(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if not self._keep_alive:
             headers["connection"] = "close"
-        elif self._http10:
+        elif self.http10:
             headers["connection"] = "keep-alive"
         self.begun = True
-        self._write(compose_head(status, headers, http10=self._http10) + body)
+        self._write(compose_head(status, headers, http10=self.http10) + body)
         self.bytes_out = len(body)
 
     def piece(self, data: bytes) -> None:

@@ -61,7 +61,6 @@ def test_port_0_is_any_free_port(host: str):
         assert not one.getblocking()
 
 
-@pytest.mark.xfail(reason="bind leaves its socket open when the port is taken, until the collector finds it")
 def test_a_port_that_is_taken_is_refused():
     with bind("127.0.0.1", 0) as one:
         with pytest.raises(OSError, match="in use"):
