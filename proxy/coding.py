@@ -7,11 +7,6 @@ from typing import Protocol
 
 from proxy.core.errors import UpstreamError
 
-try:  # optional: Brotli is not in the standard library
-    import brotli
-except ImportError:
-    brotli = None
-
 _STEP = 2**20
 _GUESSED = 0
 
@@ -62,30 +57,10 @@ class _Zlib:
             raise UpstreamError("bad_upstream", "The provider's compressed answer was cut.")
 
 
-class _Brotli:
-    def __init__(self, cap: int) -> None:
-        self._decompressor = brotli.Decompressor()
-        self._left = cap
-
-    def feed(self, data: bytes) -> bytes:
-        try:
-            part: bytes = self._decompressor.process(data)
-        except brotli.error as error:
-            raise UpstreamError("bad_upstream", "The provider's compressed answer is damaged.", detail=str(error)) from None
-        self._left -= len(part)
-        if self._left < 0:
-            raise UpstreamError("response_too_large", "The provider's compressed answer is larger than the limit.")
-        return part
-
-    def eof(self) -> None:
-        if not self._decompressor.is_finished():
-            raise UpstreamError("bad_upstream", "The provider's compressed answer was cut.")
-
-
 def decoder_for(coding: str, cap: int) -> Decoder | None:
     """A decoder for a Content-Encoding, None for identity. `cap` bounds the decoded bytes.
 
-    Raises UpstreamError for a coding not known here.
+    Raises UpstreamError for a coding not known here. Brotli and zstd are not: what decodes them gives no cap on what it gives out.
     """
     name = coding.strip().lower()
     if name in ("", "identity"):
@@ -94,6 +69,4 @@ def decoder_for(coding: str, cap: int) -> Decoder | None:
         return _Zlib(16 + zlib.MAX_WBITS, cap)
     if name == "deflate":
         return _Zlib(_GUESSED, cap)
-    if name == "br" and brotli is not None:
-        return _Brotli(cap)
     raise UpstreamError("bad_upstream", "The provider's answer has a content coding that was not asked for.", detail=name[:40])
