@@ -156,6 +156,13 @@ def test_repeated_headers_are_joined():
         ("::ffff:93.184.216.34", True),
         ("2002:7f00:1::", False),
         ("2002:5db8:d822::", True),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::a00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("64:ff9b:1::5db8:d822", False),
+        ("::10.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("::93.184.216.34", True),
     ],
 )
 def test_an_address_is_judged_by_what_it_stands_for(address: str, public: bool):

@@ -48,9 +48,27 @@ def _is_literal(host: str) -> bool:
     return True
 
 
+#: Prefixes of IPv6 addresses whose last 32 bits are the IPv4 address that they lead to: RFC 4291, 2.5.5.1; RFC 6052, 2.1.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96")))
+
+
+#: What a network translates for itself: it may lead anywhere inside. RFC 8215.
+_LOCAL_TRANSLATION = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address stands for."""
+    found = ip.ipv4_mapped or ip.sixtofour
+    if found is None and any(ip in network for network in _EMBEDDING):
+        found = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return found
+
+
 def is_public(address: str) -> bool:
     """Whether an address is one of the open internet's; a mapped or translated IPv4 address is judged by what it stands for."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
+        if ip in _LOCAL_TRANSLATION:
+            return False
+        ip = _embedded(ip) or ip
     return ip.is_global and not ip.is_multicast
