@@ -25,20 +25,21 @@ class MethodNotAllowed(ClientError):
 
 def body(error: GatewayError) -> bytes:
     """OpenAI's error object. Shape: `{"error": {"message", "type", "param", "code"}}`, with real nulls."""
-    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    try:
-        return orjson.dumps({"error": fields})
-    except orjson.JSONEncodeError:
-        fields["message"] = error.message.encode("utf-8", "replace").decode()
-        return orjson.dumps({"error": fields})
+    return orjson.dumps({"error": _fields(error)})
+
+
+def _fields(error: GatewayError) -> dict[str, str | None]:
+    """The whole allow-list. What is no text (a lone surrogate, out of bytes that were no UTF-8) is replaced: it cannot be written."""
+    named = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {name: value if value is None else value.encode("utf-8", "replace").decode() for name, value in named.items()}
 
 
 def event(error: GatewayError, *, typed: bool = False) -> bytes:
     """The same as the last event of a stream that broke; no `[DONE]` follows it. `typed` streams (the Responses API) name their events."""
     if not typed:
         return b"data: %b\n\n" % body(error)
-    fields = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
-    return b"event: error\ndata: %b\n\n" % orjson.dumps({**fields, "error": orjson.loads(body(error))["error"]})
+    fields = _fields(error)
+    return b"event: error\ndata: %b\n\n" % orjson.dumps({**fields, "type": "error", "error": fields})
 
 
 def headers(error: GatewayError) -> dict[str, str]:

@@ -25,8 +25,14 @@ def test_an_errors_body_holds_its_four_fields_and_no_more(error: GatewayError, e
     assert orjson.loads(errors.body(error)) == {"error": expected}
 
 
-def test_a_message_with_a_lone_surrogate_is_written_all_the_same():
-    assert orjson.loads(errors.body(ClientError("a\ud800b")))["error"]["message"] == "a?b"
+@pytest.mark.parametrize("name", ["message", "type", "param", "code"])
+def test_a_lone_surrogate_is_written_all_the_same(name: str):
+    error = ClientError("m", param="p", code="c", type="t")
+    setattr(error, name, "a\ud800b")
+    plain, typed = errors.event(error), errors.event(error, typed=True)
+    assert orjson.loads(errors.body(error))["error"][name] == "a?b"
+    assert orjson.loads(plain[6:])["error"][name] == "a?b"
+    assert orjson.loads(typed.split(b"data: ")[1])["error"][name] == "a?b"
 
 
 def test_what_was_not_foreseen_is_opaque():
