@@ -19,6 +19,10 @@ from proxy.sweeper import Sweeper
 
 #: A provider's own list is asked for at most this often, in seconds.
 _LIST_LASTS = 60.0
+
+#: After a failure it is asked again only so many seconds later: a list is not worth a wait for each client that wants one.
+_FAILURE_LASTS = 10.0
+
 _LIST_LIMIT = 8 * 2**20
 _PATIENCE = Timeouts(connect=2.0, first_token=5.0, idle=5.0, total=8.0)
 
@@ -43,7 +47,7 @@ class Catalogue:
         self._clock = clock
         self._created = int(clock.time())
         self._listed: dict[str, dict[str, Any]] = {}
-        self._listed_at: float | None = None
+        self._listed_until: float | None = None
         self._lock = asyncio.Lock()
 
     async def __call__(self) -> Mapping[str, dict[str, Any]]:
@@ -56,14 +60,14 @@ class Catalogue:
     async def _provided(self) -> dict[str, dict[str, Any]]:
         async with self._lock:
             now = self._clock.monotonic()
-            if self._listed_at is None or now - self._listed_at > _LIST_LASTS:
+            if self._listed_until is None or now > self._listed_until:
                 upstream = self._upstreams[self._table.default or ""]
                 try:
                     self._listed = await listed_by(upstream, self._clock)
-                    self._listed_at = now
+                    self._listed_until = now + _LIST_LASTS
                 except GatewayError:
                     # A provider that does not answer keeps the list that it gave last; the request for a model will tell what is wrong.
-                    pass
+                    self._listed_until = self._clock.monotonic() + _FAILURE_LASTS
             return self._listed
 
 
@@ -72,7 +76,7 @@ async def listed_by(upstream: Upstream, clock: Clock) -> dict[str, dict[str, Any
     call = Call("list", "models", "GET", "/models", "", {}, clock.monotonic(), _no_body)
     request: UpstreamRequest = upstream.provider.encode(call, Target(upstream.name, None, credential=upstream.credential()))
     response = await upstream.transport.send(request, _PATIENCE)
-    watch = Watch(clock, response, _PATIENCE, clock.monotonic(), Sweeper())
+    watch = Watch(clock, response, _PATIENCE, clock.monotonic(), Sweeper(clock.monotonic))
     try:
         body = await read_whole(response, _LIST_LIMIT, watch)
         if response.status != 200:
