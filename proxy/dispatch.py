@@ -93,7 +93,7 @@ class Dispatch:
     def __init__(self, upstreams: Mapping[str, Upstream], clock: Clock, metrics: Registry) -> None:
         self._upstreams = upstreams
         self._clock = clock
-        self._sweeper = Sweeper()
+        self._sweeper = Sweeper(clock.monotonic)
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
 
     async def __call__(self, call: Call) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 #: Seconds between two looks: how much later than its deadline a thing may end.
@@ -11,7 +12,7 @@ TICK = 0.05
 
 
 class Mortal(Protocol):
-    """Something that ends at `due`, in `time.monotonic` seconds; infinity is never. `due` may be moved at any time."""
+    """Something that ends at `due`, in its sweeper's seconds; infinity is never. `due` may be moved at any time."""
 
     due: float
 
@@ -19,11 +20,12 @@ class Mortal(Protocol):
 
 
 class Sweeper:
-    """Holds things while they live. Adding and removing are set operations."""
+    """Holds things while they live. Adding and removing are set operations. `monotonic` is the clock that their deadlines are of."""
 
-    __slots__ = ("_handle", "_items")
+    __slots__ = ("_handle", "_items", "_monotonic")
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._items: set[Mortal] = set()
         self._handle: asyncio.TimerHandle | None = None
 
@@ -39,7 +41,7 @@ class Sweeper:
         self._items.discard(item)
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         for item in [item for item in self._items if item.due <= now]:
             self._items.discard(item)
             item.expire()
