@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.gateway import Gateway, provider
-from tests.support.upstream import LINGER_ZERO, Script, Upstream, sliced
+from tests.support.script import Script, sliced
+from tests.support.upstream import LINGER_ZERO, Upstream
 
 PATIENT = {"connect": "1s", "first_token": "6s", "idle": "6s", "total": "10s"}
 BRIEF = {"connect": "1s", "first_token": "1s", "idle": "1s", "total": "800ms"}

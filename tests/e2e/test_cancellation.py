@@ -14,15 +14,13 @@ import pytest
 
 from tests.support.gateway import Gateway, Record
 from tests.support.raw_client import RawClient, chat, chat_body
-from tests.support.upstream import (
+from tests.support.script import (
     CHAT,
     CHAT_STREAM,
     Gate,
-    Request,
     Script,
     Send,
     Stall,
-    Upstream,
     Wait,
     chunk,
     delta,
@@ -32,6 +30,7 @@ from tests.support.upstream import (
     stream_head,
     usage,
 )
+from tests.support.upstream import Request, Upstream
 
 PATH = "/v1/chat/completions"
 ALLOWED = 0.1 + 0.25

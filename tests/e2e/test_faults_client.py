@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.gateway import Gateway, error_of
 from tests.support.raw_client import Answer, RawClient, chat_body
-from tests.support.upstream import CHAT, Upstream
+from tests.support.script import CHAT
+from tests.support.upstream import Upstream
 
 REJECTED = "llm_rejected_total"
 PATH = "/v1/chat/completions"

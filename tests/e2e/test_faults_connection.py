@@ -1,0 +1,107 @@
+"""Rows 1 to 5 of the fault matrix: no connection, or one that is lost before an answer."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.faults import FAILURES, check_ended_well, check_failed
+from tests.support.gateway import Gateway, error_of
+from tests.support.raw_client import chat
+from tests.support.script import CHAT, CHAT_STREAM, Fin, Reset, Send, Step, json_response, script
+from tests.support.upstream import Upstream
+
+
+# --------------------------------------------------------------------------------------------------------------------- rows 1 to 3: connect
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("provider", "status", "code"),
+    [("refusing", 502, "connect_failed"), ("nowhere", 502, "dns"), ("babbling", 502, "tls"), ("deaf", 504, "connect_timeout")],
+)
+def test_no_connection(gateway: Gateway, provider: str, status: int, code: str, stream: bool) -> None:
+    before = gateway.metric(FAILURES, provider=provider)
+    answer = chat(gateway.url, f"{provider}/any", stream=stream)
+    assert answer.status == status
+    record = check_failed(gateway, answer, error_of(answer), status=status, codes=[code])
+    assert record["usage"] == "none", record
+    assert record["provider"] == provider
+    gateway.wait_metric(before + 1, FAILURES, provider=provider)
+
+
+@pytest.mark.parametrize("provider", ["slamming", "greeting"])
+def test_a_server_that_does_not_wait_for_the_request(gateway: Gateway, provider: str) -> None:
+    """It resets, or speaks, as soon as it has accepted: which comes before the request or after it, by chance."""
+    for place in range(12):
+        started = time.monotonic()
+        answer = chat(gateway.url, f"{provider}/any", stream=place % 2 == 0)
+        assert answer.status == 502, answer.body
+        assert time.monotonic() - started < 1, "it was waited for"
+        check_failed(gateway, answer, error_of(answer), status=502, codes=["reset", "bad_upstream", "connect_failed"])
+
+
+# -------------------------------------------------------------------------------------------------------------------- rows 4 and 5: reset
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("at_head", [False, True])
+def test_reset_on_a_reused_connection(gateway: Gateway, upstream: Upstream, stream: bool, at_head: bool) -> None:
+    """It may have been closed while it lay idle: it is tried once more, on a connection that no one has used."""
+    upstream.play(CHAT, script(Reset(), at_head=at_head), CHAT_STREAM if stream else CHAT)
+    assert chat(gateway.url).status == 200
+    answer = chat(gateway.url, stream=stream)
+    assert answer.status == 200, answer.body
+    reused, fresh = upstream.wait_request(2).connection, upstream.wait_request(3).connection
+    assert reused.requests >= 2 and fresh.requests == 1
+    assert (gateway.record_of(answer)["status"], gateway.record_of(answer)["outcome"]) == (200, "ok")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_resets_in_a_row(gateway: Gateway, upstream: Upstream, stream: bool) -> None:
+    upstream.play(CHAT, script(Reset()), script(Reset()))
+    assert chat(gateway.url).status == 200
+    before = gateway.metric(FAILURES, provider="up")
+    answer = chat(gateway.url, stream=stream)
+    assert answer.status == 502
+    check_failed(gateway, answer, error_of(answer), status=502, codes=["reset", "bad_upstream"])
+    gateway.wait_metric(before + 1, FAILURES, provider="up")
+    assert len(upstream.requests) == 3
+    check_ended_well(gateway, upstream)
+
+
+@pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Type: applica"], ids=["1", "11", "40"])
+@pytest.mark.parametrize("ending", [Reset(), Fin()], ids=["reset", "closed"])
+def test_an_answer_that_has_begun_is_not_asked_for_again(gateway: Gateway, upstream: Upstream, part: bytes, ending: Step) -> None:
+    """The connection was alive, so the provider has worked on the request (and charges for it): only a retry policy may repeat that."""
+    upstream.play(CHAT, script(part, ending))
+    assert chat(gateway.url).status == 200
+    answer = chat(gateway.url)
+    assert len(upstream.requests) == 2, "it was asked for again"
+    assert answer.status == 502, answer.body
+
+
+@pytest.mark.parametrize("size", [0, 1, 50])
+@pytest.mark.parametrize("surplus", [json_response(200, {"choices": [{"message": {"content": "stray"}}]}), b"\r\nstray", b"HTTP/1.1 200"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_follows_an_answer_is_nobodys(gateway: Gateway, upstream: Upstream, surplus: bytes, size: int, stream: bool) -> None:
+    upstream.play(script(Send((CHAT_STREAM if stream else CHAT) + surplus, size)))
+    first = chat(gateway.url, stream=stream)
+    assert first.status == 200
+    assert b"stray" not in first.body
+    assert upstream.requests[0].connection.closed.wait(1), "a connection with bytes that nobody asked for is kept"
+    check_ended_well(gateway, upstream)
+
+
+@pytest.mark.parametrize("answer", [CHAT, CHAT_STREAM], ids=["whole", "streamed"])
+def test_a_connection_that_is_to_be_closed_is_not_used_again(gateway: Gateway, upstream: Upstream, answer: bytes) -> None:
+    upstream.play(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+    assert chat(gateway.url, stream=answer is CHAT_STREAM).status == 200
+    assert upstream.requests[0].connection.closed.wait(2)
+    check_ended_well(gateway, upstream)
+
+
+def test_an_idle_connection_that_was_closed_is_not_used(gateway: Gateway, upstream: Upstream) -> None:
+    for _ in range(5):
+        upstream.forget()
+        upstream.play(script(CHAT, Fin()), CHAT)
+        assert chat(gateway.url).status == 200
+        assert upstream.wait_request().connection.closed.wait(2)
+        assert chat(gateway.url).status == 200
