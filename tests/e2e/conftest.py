@@ -23,6 +23,10 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "row(*numbers, cut): rows of the fault matrix, and how bytes are delivered: whole, sliced or both")
+
+
 class Deaf:
     """A port where connecting neither succeeds nor fails: its queue is full and nobody accepts."""
 
