@@ -38,6 +38,10 @@ class Watch:
         self.due = due if due < self._end else self._end
         return now
 
+    def pause(self) -> None:
+        """Say that it is the client who is waited for; until `progress`, only the whole has an end."""
+        self.due = self._end
+
     def stop(self) -> None:
         self._sweeper.remove(self)
 
@@ -75,8 +79,9 @@ async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[byt
     """A body as it comes. Raises StreamError when it breaks off."""
     try:
         while data := await response.receive():
-            watch.progress()
+            watch.pause()
             yield data
+            watch.progress()
     except UpstreamError as error:
         raise broken(error) from error
 
@@ -138,7 +143,9 @@ class EventStream:
         """Let pieces pass until one is not plain, or nothing more comes."""
         while not self._ended and self._decoder.failure is None:
             if sink.is_full:
+                self._watch.pause()
                 await sink.drain()
+                self._watch.progress()
             attached = self._response.attach(self._pass)
             if attached is None:
                 return

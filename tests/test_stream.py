@@ -141,6 +141,18 @@ async def test_a_relayed_body_comes_piece_by_piece():
     assert [piece async for piece in relayed(watched.response, watched.watch)] == [b"a"]
 
 
+async def test_while_the_client_is_waited_for_only_the_whole_has_an_end():
+    watched = Watched(b"a", b"b", timeouts=Timeouts(first_token=60, idle=30, total=100))
+    start = watched.clock.now
+    pieces = relayed(watched.response, watched.watch)
+    assert await anext(pieces) == b"a"
+    assert watched.watch.due == start + 100
+    watched.clock.move(50)
+    assert await anext(pieces) == b"b"
+    watched.watch.progress()
+    assert watched.watch.due == start + 80
+
+
 async def test_a_relayed_body_that_breaks_off_is_an_interrupted_stream():
     watched = Watched(b"a", RESET)
     seen = []
