@@ -132,7 +132,7 @@ def tight(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> I
     """A gateway with small limits, frequent pings, and no table of models: every bare name goes to `up`."""
     small = {"body": "8KiB", "header": "4KiB", "event": "4KiB"}
     config: dict[str, Any] = {
-        "server": {"max_body": "8KiB", "ping": "300ms", "body_timeout": "1s", "header_timeout": "1s"},
+        "server": {"max_body": "8KiB", "ping": "300ms", "body_timeout": "1s", "header_timeout": "1s", "write_timeout": "1s"},
         "providers": {
             "up": provider(raw_upstream.url, limits=small),
             "patient": provider(raw_upstream.url, limits=small, timeouts=PATIENT),

@@ -124,6 +124,10 @@ class Gateway:
         assert len(new) == 1, f"{len(new)} records, not one: {new}; the last lines are {self.tail()}"
         return new[0]
 
+    def memory(self) -> int:
+        """Bytes of memory that the process holds now."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def tail(self, count: int = 6) -> list[Any]:
         return [*self.lines[-count:], *self.noise[-count:]]
 

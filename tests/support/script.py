@@ -25,6 +25,14 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Pour:
+    """These bytes `times` times, at the pace at which the gateway takes them; `Connection.poured` counts."""
+
+    data: bytes
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing for so many seconds; ends early if the gateway closes."""
 
@@ -53,7 +61,7 @@ class Fin:
     """An orderly close."""
 
 
-Step = Send | Wait | Stall | Gate | Reset | Fin
+Step = Send | Pour | Wait | Stall | Gate | Reset | Fin
 
 
 @dataclass(frozen=True, slots=True)

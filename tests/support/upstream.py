@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.support.raw_client import slices
-from tests.support.script import Fin, Gate, Reset, Script, Send, Stall, Step, Wait, error_response, script
+from tests.support.script import Fin, Gate, Pour, Reset, Script, Send, Stall, Step, Wait, error_response, script
 
 LINGER_ZERO = struct.pack("ii", 1, 0)  # close() sends RST and drops what is unsent
 DRIP_GAP = 0.00008  # seconds between slices: enough for the reader on the other side to wake for most of them
@@ -33,6 +33,7 @@ class Connection:
     closed: threading.Event = field(default_factory=threading.Event)
     closed_at: float | None = None
     requests: int = 0
+    poured: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,8 @@ class _Peer(asyncio.Protocol):
         self.buffer = bytearray()
         self.arrived = asyncio.Event()
         self.gone = asyncio.Event()
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self.task: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport
 
@@ -174,6 +177,12 @@ class _Peer(asyncio.Protocol):
         self.buffer += data
         self.arrived.set()
 
+    def pause_writing(self) -> None:
+        self.flowing.clear()
+
+    def resume_writing(self) -> None:
+        self.flowing.set()
+
     def eof_received(self) -> bool:
         self._mark_gone()
         return False
@@ -187,6 +196,7 @@ class _Peer(asyncio.Protocol):
             self.connection.closed_at = time.monotonic()
             self.gone.set()
             self.arrived.set()
+            self.flowing.set()
             self.connection.closed.set()
 
     def abandon(self) -> None:
@@ -262,6 +272,8 @@ class _Peer(asyncio.Protocol):
         match step:
             case Send(data, size):
                 await self._send(data, size)
+            case Pour(data, times):
+                await self._pour(data, times)
             case Wait(seconds):
                 await self._until_gone(seconds)
             case Stall():
@@ -286,6 +298,15 @@ class _Peer(asyncio.Protocol):
                 return
             self.transport.write(piece)
             time.sleep(DRIP_GAP)  # noqa: ASYNC251 - this loop's timers are too coarse, and nothing else runs on it
+            await asyncio.sleep(0)
+
+    async def _pour(self, data: bytes, times: int) -> None:
+        for _ in range(times):
+            if self.gone.is_set():
+                return
+            self.transport.write(data)
+            self.connection.poured += len(data)
+            await self.flowing.wait()
             await asyncio.sleep(0)
 
     async def _drained(self) -> None:
