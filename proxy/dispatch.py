@@ -11,7 +11,7 @@ from functools import partial
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Clock, LLMProvider, Transport, UpstreamResponse
+from proxy.core.protocols import Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
@@ -95,6 +95,9 @@ class Dispatch:
         self._clock = clock
         self._sweeper = Sweeper(clock.monotonic)
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
+        for name, upstream in upstreams.items():
+            if isinstance(upstream.transport, Reusing):
+                upstream.transport.stale = partial(self._count, name, "stale_connection")
 
     async def __call__(self, call: Call) -> Reply:
         target = call.target

@@ -120,6 +120,13 @@ class Transport(Protocol):
         """Close every connection."""
 
 
+@runtime_checkable
+class Reusing(Protocol):
+    """A transport that keeps connections. It calls `stale` when one had been closed while it lay idle: the request is sent once more."""
+
+    stale: Callable[[], None]
+
+
 class StreamDecoder(Protocol):
     """A provider's event stream, made into OpenAI's. Pure: bytes in, whole events out.
 

@@ -130,6 +130,7 @@ class ClientTransport:
         self._tls: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self.stale: Callable[[], None] = uncounted
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ClientResponse:
         reused: list[bool] = []
@@ -139,6 +140,7 @@ class ClientTransport:
             # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
             if error.kind != "reset" or not reused or not isinstance(request.body, bytes):
                 raise
+            self.stale()
         return await self._within(self._fresh_session(), request, timeouts, [])
 
     async def _within(
@@ -219,6 +221,10 @@ class ClientTransport:
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
     context.trace_request_ctx.append(True)
+
+
+def uncounted() -> None:
+    """Nobody counts."""
 
 
 def flatten(raw: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:

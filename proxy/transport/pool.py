@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from proxy.core.call import Content, Timeouts
@@ -14,7 +15,7 @@ from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UpstreamRequest
 from proxy.sweeper import Sweeper
 from proxy.transport.addresses import PinnedResolver, PrivateAddress
-from proxy.transport.client import translate
+from proxy.transport.client import translate, uncounted
 from proxy.transport.connection import Connection
 
 _FOREVER = float("inf")
@@ -63,7 +64,9 @@ class PooledTransport:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._sweeper = Sweeper()
         self._reaper: asyncio.TimerHandle | None = None
+        self._lookup: asyncio.Future[Addresses | UpstreamError] | None = None
         self._closed = False
+        self.stale: Callable[[], None] = uncounted
 
     # -- sending --
 
@@ -78,6 +81,7 @@ class PooledTransport:
                 # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
                 if error.kind != "reset" or not connection.is_untouched or not isinstance(request.body, bytes):
                     raise
+                self.stale()
         connection = await self._connect(timeouts, due)
         return await self._exchange(connection, request.body, data, due)
 
@@ -214,13 +218,20 @@ class PooledTransport:
     async def _resolve(self) -> Addresses:
         now = time.monotonic()
         if self._addresses is None or now >= self._addresses_until:
-            self._addresses = await self._look_up()
+            if self._lookup is None:
+                # One for all who wait: a name server that is slow is not asked by each of them.
+                self._lookup = asyncio.ensure_future(self._look_up())
+                self._lookup.add_done_callback(self._looked_up)
+            self._addresses = await asyncio.shield(self._lookup)
             lasts = _NO_ADDRESS_LASTS if isinstance(self._addresses, UpstreamError) else _ADDRESS_LASTS
             self._addresses_until = now + lasts
         if isinstance(self._addresses, UpstreamError):
             failed = self._addresses
             raise UpstreamError(failed.kind, failed.message, detail=failed.detail, reached=False)
         return self._addresses
+
+    def _looked_up(self, _lookup: asyncio.Future[Addresses | UpstreamError]) -> None:
+        self._lookup = None
 
     async def _look_up(self) -> Addresses | UpstreamError:
         try:
@@ -271,6 +282,8 @@ class PooledTransport:
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
+        if self._lookup is not None:
+            self._lookup.cancel()
         for connection in tuple(self._live):
             connection.abort()
         self._idle.clear()

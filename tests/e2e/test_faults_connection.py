@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
+from typing import Any
 
 import pytest
 
+from proxy.core.call import Timeouts
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import UpstreamRequest
+from proxy.transport import PinnedResolver, PooledTransport
 from tests.e2e.faults import FAILURES, check_ended_well, check_failed
 from tests.support.gateway import Gateway, error_of
 from tests.support.raw_client import chat
-from tests.support.script import CHAT, CHAT_STREAM, Fin, Reset, Send, Step, json_response, script
+from tests.support.script import CHAT, CHAT_STREAM, Fin, Reset, Send, Step, json_response, script, sliced
 from tests.support.upstream import Upstream
 
 
@@ -27,6 +34,42 @@ def test_no_connection(gateway: Gateway, provider: str, status: int, code: str, 
     assert record["usage"] == "none", record
     assert record["provider"] == provider
     gateway.wait_metric(before + 1, FAILURES, provider=provider)
+
+
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "unknown")
+
+
+@pytest.mark.row(2)
+async def test_a_name_that_does_not_resolve_is_not_looked_up_for_each_request() -> None:
+    """Nor by each of many at once; some seconds later it is, and then served."""
+    looked_up: list[str] = []
+    found: list[Any] = []
+
+    async def lookup(host: str, port: int, **_options: Any) -> list[Any]:
+        looked_up.append(host)
+        await asyncio.sleep(0)
+        if not found:
+            raise UNKNOWN
+        return found
+
+    with Upstream(script(CHAT)) as upstream:
+        transport = PooledTransport(
+            f"http://api.example:{upstream.port}",
+            connections=50,
+            keep_alive=5,
+            resolver=PinnedResolver(allow_private=True, lookup=lookup),
+        )
+        request = UpstreamRequest("POST", f"http://api.example:{upstream.port}/v1/chat/completions", {}, b"{}")
+        for _ in range(3):
+            failed = await asyncio.gather(*(transport.send(request, Timeouts()) for _ in range(20)), return_exceptions=True)
+            assert {(type(error), getattr(error, "kind", None)) for error in failed} == {(UpstreamError, "dns")}
+        assert len(looked_up) == 1
+        found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", upstream.port)))
+        transport._addresses_until = 0.0  # the time that a failure is believed has passed
+        answer = await transport.send(request, Timeouts())
+        assert (answer.status, len(looked_up)) == (200, 2)
+        answer.close()
+        await transport.close()
 
 
 @pytest.mark.parametrize("provider", ["slamming", "greeting"])
@@ -47,11 +90,27 @@ def test_reset_on_a_reused_connection(gateway: Gateway, upstream: Upstream, stre
     """It may have been closed while it lay idle: it is tried once more, on a connection that no one has used."""
     upstream.play(CHAT, script(Reset(), at_head=at_head), CHAT_STREAM if stream else CHAT)
     assert chat(gateway.url).status == 200
+    before = gateway.metric(FAILURES, provider="up"), gateway.metric(FAILURES, provider="up", kind="stale_connection")
     answer = chat(gateway.url, stream=stream)
     assert answer.status == 200, answer.body
     reused, fresh = upstream.wait_request(2).connection, upstream.wait_request(3).connection
     assert reused.requests >= 2 and fresh.requests == 1
-    assert (gateway.record_of(answer)["status"], gateway.record_of(answer)["outcome"]) == (200, "ok")
+    record = gateway.record_of(answer)
+    assert (record["status"], record["outcome"], record["attempts"], record["usage"]) == (200, "ok", 1, "reported"), record
+    gateway.wait_metric(before[0] + 1, FAILURES, provider="up")
+    gateway.wait_metric(before[1] + 1, FAILURES, provider="up", kind="stale_connection")
+
+
+@pytest.mark.row(4)
+@pytest.mark.parametrize("size", [0, 1], ids=["whole", "sliced"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_second_try_is_like_the_first(gateway: Gateway, upstream: Upstream, stream: bool, size: int) -> None:
+    """The same request, byte for byte; its answer is read as any other."""
+    upstream.play(CHAT, script(Reset()), sliced(script(CHAT_STREAM if stream else CHAT), size))
+    assert chat(gateway.url).status == 200
+    assert chat(gateway.url, stream=stream).status == 200
+    first, second = upstream.requests[1:]
+    assert (first.raw_head, first.body) == (second.raw_head, second.body)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -61,8 +120,9 @@ def test_two_resets_in_a_row(gateway: Gateway, upstream: Upstream, stream: bool)
     before = gateway.metric(FAILURES, provider="up")
     answer = chat(gateway.url, stream=stream)
     assert answer.status == 502
-    check_failed(gateway, answer, error_of(answer), status=502, codes=["reset", "bad_upstream"])
-    gateway.wait_metric(before + 1, FAILURES, provider="up")
+    record = check_failed(gateway, answer, error_of(answer), status=502, codes=["bad_upstream"])
+    assert (record["usage"], record["prompt_tokens"] > 0) == ("estimated", True), "the provider may have worked on it, and charge for it"
+    gateway.wait_metric(before + 2, FAILURES, provider="up")
     assert len(upstream.requests) == 3
     check_ended_well(gateway, upstream)
 
