@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
 def measure(options: Options) -> report.Result:
     """Run it all. Raises ToolMissing, ServerFailed, WrongAnswer; ConnectionError or TimeoutError from a server that fails under load."""
     wrk.executable(), servers.nginx_executable()
-    _raise_file_limit()
+    raise_file_limit()
     os.sched_setaffinity(0, {options.cores[0]})  # this process is the load generator, and wrk inherits it
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comporta-bench-")))
@@ -122,7 +122,8 @@ def _tell(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
+    """As many open files as this process may have; what it starts inherits that."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

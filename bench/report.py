@@ -110,8 +110,8 @@ def table(result: Result) -> str:
         f"comporta against nginx before the same upstream: {chosen['rounds']} paired rounds, median (least - greatest)\n"
         f"{machine['processor']}, kernel {machine['kernel']}, {versions['python']}, {versions['nginx']}\n"
         f"{chosen['connections']} connections; {chosen['streams']} streams of {pace['chunks']} chunks, {pace['interval_ms']} ms apart\n",
-        _grid(["CPU of the server process", "nginx", "comporta", "ratio"], _cost_rows(result["summary"]["cost"])),
-        _grid(["added to asking directly", "nginx", "comporta"], _added_rows(result["summary"]["added_ms"])),
+        grid(["CPU of the server process", "nginx", "comporta", "ratio"], _cost_rows(result["summary"]["cost"])),
+        grid(["added to asking directly", "nginx", "comporta"], _added_rows(result["summary"]["added_ms"])),
         *_footprint(result),
         *_notes(result["warnings"]),
     ]
@@ -138,7 +138,7 @@ def _footprint(result: Result) -> list[str]:
             rows.append([title, f"{nginx[name] / _MIB:.1f} MiB", f"{gateway[name] / _MIB:.1f} MiB"])
     if result["startup_s"]:
         rows.append(["exec to ready", "", f"{result['startup_s']['median']:.3f} s"])
-    return [_grid(["the process", "nginx", "comporta"], rows)] if rows else []
+    return [grid(["the process", "nginx", "comporta"], rows)] if rows else []
 
 
 def _notes(found: dict[str, list[str]]) -> list[str]:
@@ -168,7 +168,7 @@ def _show(found: dict[str, float] | None, digits: str, unit: str) -> str:
     return f"{value.median:{digits}}{unit} ({value.low:{digits}} - {value.high:{digits}})"
 
 
-def _grid(head: list[str], rows: list[list[str]]) -> str:
+def grid(head: list[str], rows: list[list[str]]) -> str:
     """Columns in line, the first to the left and the others to the right."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = []
