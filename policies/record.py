@@ -104,6 +104,8 @@ class Record:
 
     def _finish(self, call: Call, reply: Reply | None, error: BaseException | None) -> None:
         now = self._clock.monotonic()
+        if isinstance(error, CancelledError) and call.interrupted is not None:
+            error = call.interrupted
         status, outcome, code = verdict(reply, error)
         self._metrics.active.value -= 1
         self._count(call, status, now - call.started)

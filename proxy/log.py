@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from select import PIPE_BUF
 from typing import Any, BinaryIO
 
 import orjson
@@ -27,8 +29,10 @@ _GATHERED = 0.05
 class LineWriter:
     """Renders and writes events in batches, on a thread. `dropped` counts the lines that it was too late for."""
 
-    def __init__(self, stream: BinaryIO, *, pretty: bool) -> None:
+    def __init__(self, stream: BinaryIO, *, pretty: bool, worker: int | None = None) -> None:
+        """`worker`: others write to the same pipe, and each line says who wrote it."""
         self._stream = stream
+        self._worker = worker
         self._render = _pretty() if pretty else _json
         self._events: deque[dict[str, Any]] = deque()
         self._wanted = threading.Event()
@@ -51,6 +55,8 @@ class LineWriter:
             self.dropped += 1
             return
         event.setdefault("time", time.time())
+        if self._worker is not None:
+            event["worker"] = self._worker
         self._events.append(event)
         if not self._wanted.is_set():
             self._wanted.set()
@@ -68,11 +74,23 @@ class LineWriter:
         lines = [self._render(events.popleft()) for _ in range(len(events))]
         if lines:
             try:
-                self._stream.write(b"".join(lines))
-                self._stream.flush()
+                for piece in [b"".join(lines)] if self._worker is None else whole_lines(lines):
+                    self._stream.write(piece)
+                    self._stream.flush()
             except (OSError, ValueError):
                 # Nowhere to say it: the log itself is what failed. The lines count as lost.
                 self.dropped += len(lines)
+
+
+def whole_lines(lines: list[bytes], most: int = PIPE_BUF) -> Iterator[bytes]:
+    """`lines` joined to pieces of at most `most` bytes: such a write to a pipe is one (pipe(7)), so that no other's comes into it."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > most:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 def configure(writer: LineWriter) -> None:
@@ -87,9 +105,9 @@ def configure(writer: LineWriter) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
 
 
-def writer_for(stream: BinaryIO | None = None) -> LineWriter:
+def writer_for(stream: BinaryIO | None = None, *, worker: int | None = None) -> LineWriter:
     """A writer to standard error, in colours where that is a terminal."""
-    return LineWriter(stream or sys.stderr.buffer, pretty=stream is None and sys.stderr.isatty())
+    return LineWriter(stream or sys.stderr.buffer, pretty=stream is None and sys.stderr.isatty(), worker=worker)
 
 
 def _handing_to(writer: LineWriter) -> Any:

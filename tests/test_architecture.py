@@ -28,7 +28,6 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     ("imports_at_the_top", "proxy/secrets.py", "_from_keyring"): "an optional dependency: servers mostly have no keyring",
     ("few_parameters", "proxy/core/errors.py", "GatewayError.__init__"): "an error is its fields; all but the message go by name",
     ("few_parameters", "proxy/core/errors.py", "UpstreamError.__init__"): "an error is its fields; all but the message go by name",
-    ("few_parameters", "proxy/http/data_plane.py", "DataPlane.__init__"): "all that the edge needs, given once and by name",
     ("few_parameters", "proxy/transport/client.py", "ClientTransport.__init__"): "settings of one pool, all by name, most with a default",
     ("providers_do_no_io", "providers/sim/transport.py", "asyncio"): "it stands in for the network, whose pace and faults it plays",
 }
@@ -237,9 +236,12 @@ def one_room_knows_the_server(source: Source) -> Iterator[Finding]:
             yield Finding(name, line, "imports aiohttp.web outside proxy/http")
 
 
+COMPOSING = tuple(f"proxy/{name}.py" for name in ("app", "catalogue", "gateway", "reload", "snapshot", "supervisor", "worker"))
+
+
 def settings_are_handed_down(source: Source) -> Iterator[Finding]:
     """Only what puts the parts together sees the whole file; a part is given its own section."""
-    if source.room == "comporta" or source.path.startswith(("proxy/settings/", "proxy/app.py", "proxy/catalogue.py")):
+    if source.room == "comporta" or source.path.startswith(("proxy/settings/", *COMPOSING)):
         return
     for name, line in _imports(source.tree):
         if _is_within(name, "proxy.settings"):

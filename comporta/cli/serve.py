@@ -13,7 +13,7 @@ import click
 from comporta.cli.configuration import config_option, json_option, origin, problem_json, read, warn
 from proxy import __version__, app
 from proxy.app import Ready
-from proxy.settings import SIMULATED, Loaded, secret_warnings
+from proxy.settings import SIMULATED, Loaded, load, secret_warnings
 
 EPILOG = """\b
 Examples:
@@ -36,8 +36,9 @@ _SHOWN_MODELS = 12
 @click.option("--admin-listen", metavar="HOST:PORT", help="Address for /metrics and administration.  [default: 127.0.0.1:8081]")
 @json_option("Print one JSON line when ready, and nothing else, on stdout.")
 def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_json: bool) -> None:
-    """Start the gateway. It runs until SIGTERM or Ctrl-C, and lets running requests finish."""
-    loaded = read(path, {"--listen": listen, "--admin-listen": admin_listen})
+    """Start the gateway. It runs until SIGTERM or Ctrl-C, and lets running requests finish. SIGHUP reads the configuration again."""
+    flags = {"--listen": listen, "--admin-listen": admin_listen}
+    loaded = read(path, flags)
     if as_json:
         for doubt in loaded.warnings:
             click.echo(json.dumps({"event": "configuration_warning", "level": "warning", **problem_json(doubt)}), err=True)
@@ -46,7 +47,10 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     # The server itself reports credentials that are not there.
     doubtful = {doubt.path for doubt in secret_warnings(loaded, os.environ)}
     try:
-        status = app.serve(loaded.settings, ready=_announce_json if as_json else _announcer(loaded, doubtful))
+        announce = _announce_json if as_json else _announcer(loaded, doubtful)
+        status = app.serve(loaded, ready=announce, load=lambda: load(path, os.environ, flags))
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
     except OSError as error:
         where = f"on {loaded.settings.server.listen} and {loaded.settings.server.admin_listen}"
         raise click.ClickException(f"cannot start {where}: {error.strerror or error}; --listen and --admin-listen choose others") from error

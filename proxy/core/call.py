@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from proxy.core.errors import GatewayError
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -107,6 +109,7 @@ class Call:
     deadline      `Clock.monotonic()` by which the answer must be complete, or None
     upstream_seconds  waited for providers until the answer was in hand
     overhead      seconds that the gateway itself added before the answer began
+    interrupted   why the gateway gave it up while its client was still there (it is shutting down), or None
     tokens_seen   contents of a stream so far, about one token each
     """
 
@@ -127,6 +130,7 @@ class Call:
     target: Target | None = None
     timeouts: Timeouts | None = None
     deadline: float | None = None
+    interrupted: GatewayError | None = None
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage | None = None
     upstream_seconds: float = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 
 class Value:
@@ -79,3 +79,35 @@ class Registry:
 
     def histogram(self, name: str, help_text: str, bounds: Sequence[float], *label_names: str) -> Family[Distribution]:
         return self.histograms.setdefault(name, Family[Distribution](name, help_text, label_names, partial(Distribution, bounds)))
+
+    def dump(self) -> dict[str, Any]:
+        """All numbers, as lists and plain values that another process can `absorb`."""
+        return {
+            "counters": [_dumped(family) for family in self.counters.values()],
+            "gauges": [_dumped(family) for family in self.gauges.values()],
+            "histograms": [
+                [family.name, family.help, family.label_names, bounds, [[labels, one.counts, one.total] for labels, one in children]]
+                for family in self.histograms.values()
+                if (children := list(family.children.items()))
+                for bounds in [list(children[0][1].bounds)]
+            ],
+        }
+
+    def absorb(self, dumped: dict[str, Any], *, gauges: bool = True) -> None:
+        """Add what another registry has counted. A gauge tells of something that is; of what is no more it is left out."""
+        for kind in ("counters", "gauges") if gauges else ("counters",):
+            make = self.counter if kind == "counters" else self.gauge
+            for name, text, label_names, children in dumped[kind]:
+                family = make(name, text, *label_names)
+                for labels, value in children:
+                    family.labels(*labels).value += value
+        for name, text, label_names, bounds, distributions in dumped["histograms"]:
+            histogram = self.histogram(name, text, bounds, *label_names)
+            for labels, counts, total in distributions:
+                one = histogram.labels(*labels)
+                one.counts = [mine + other for mine, other in zip(one.counts, counts, strict=True)]
+                one.total += total
+
+
+def _dumped(family: Family[Value]) -> list[Any]:
+    return [family.name, family.help, family.label_names, [[labels, child.value] for labels, child in family.children.items()]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,25 +16,31 @@ from prometheus_client.process_collector import ProcessCollector
 
 from proxy.core.metrics import Registry
 
+#: The numbers of now, of this process or of several.
+Numbers = Callable[[], Awaitable[Registry]]
+
+#: What `/readyz` tells; `status` is `ready` or `draining`.
+State = Callable[[], dict[str, Any]]
+
 
 class Exposition:
-    """A prometheus_client collector over our own counting."""
+    """A prometheus_client collector over our own counting. `registry` may be replaced between two collections."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self) -> None:
+        self.registry = Registry()
 
     def collect(self) -> Iterator[Metric]:
-        for counter in self._registry.counters.values():
+        for counter in self.registry.counters.values():
             family = CounterMetricFamily(counter.name, counter.help, labels=counter.label_names)
             for labels, child in counter.children.items():
                 family.add_metric(labels, child.value)
             yield family
-        for gauge in self._registry.gauges.values():
+        for gauge in self.registry.gauges.values():
             gauge_family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.label_names)
             for labels, child in gauge.children.items():
                 gauge_family.add_metric(labels, child.value)
             yield gauge_family
-        for histogram in self._registry.histograms.values():
+        for histogram in self.registry.histograms.values():
             histogram_family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.label_names)
             for labels, distribution in histogram.children.items():
                 histogram_family.add_metric(labels, list(_buckets(distribution.bounds, distribution.counts)), distribution.total)
@@ -47,9 +54,9 @@ def _buckets(bounds: Sequence[float], counts: list[int]) -> Iterator[tuple[str, 
         yield ("+Inf" if bound == float("inf") else repr(float(bound))), float(seen)
 
 
-def collectors(registry: Registry) -> CollectorRegistry:
+def collectors(exposition: Exposition) -> CollectorRegistry:
     found = CollectorRegistry()
-    found.register(Exposition(registry))
+    found.register(exposition)
     ProcessCollector(registry=found)
     PlatformCollector(registry=found)
     return found
@@ -58,8 +65,8 @@ def collectors(registry: Registry) -> CollectorRegistry:
 class AdminPlane:
     """The admin plane's server."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._runner = web.AppRunner(admin_app(registry), access_log=None)
+    def __init__(self, numbers: Numbers, state: State) -> None:
+        self._runner = web.AppRunner(admin_app(numbers, state), access_log=None, shutdown_timeout=1.0)
 
     async def start(self, listening: socket.socket) -> None:
         await self._runner.setup()
@@ -69,11 +76,13 @@ class AdminPlane:
         await self._runner.cleanup()
 
 
-def admin_app(registry: Registry) -> web.Application:
+def admin_app(numbers: Numbers, state: State) -> web.Application:
     """The admin plane's application."""
-    found = collectors(registry)
+    exposition = Exposition()
+    found = collectors(exposition)
 
     async def metrics(request: web.Request) -> web.Response:
+        exposition.registry = await numbers()
         if "application/openmetrics-text" in request.headers.get("Accept", ""):
             return web.Response(
                 body=openmetrics.generate_latest(found),  # type: ignore[no-untyped-call]
@@ -84,7 +93,12 @@ def admin_app(registry: Registry) -> web.Application:
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
+    async def readiness(_request: web.Request) -> web.Response:
+        told = state()
+        return web.json_response(told, status=200 if told["status"] == "ready" else 503)
+
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", health)
+    app.router.add_get("/readyz", readiness)
     return app

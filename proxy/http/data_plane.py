@@ -13,14 +13,14 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.core.call import Call
-from proxy.core.errors import ClientDisconnected, ClientError, GatewayError
+from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Handler
 from proxy.core.reply import Reply
 from proxy.http import errors, parse, routes
 from proxy.http.routes import Route
 from proxy.http.server import Connection
-from proxy.http.write import PING, Writer
+from proxy.http.write import PING, Writer, compose_head
 from proxy.stream import EventStream
 
 #: The version of the API that our own answers follow; a provider's own word goes before it.
@@ -49,25 +49,37 @@ class EdgeLimits:
     body_timeout: float = 15.0
     write_timeout: float = 30.0
     ping: float = 10.0
+    max_in_flight: int = 20_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Serving:
+    """What answers requests: `gateway` those that go to a provider, `local` those that are answered here.
+
+    A reload puts another in its place; a request keeps the one that it began with.
+    """
+
+    gateway: Handler
+    local: Mapping[str, Handler]
+    limits: EdgeLimits
 
 
 class DataPlane:
-    """Everything under `/v1`, and the two health checks. `gateway` answers what goes to a provider, `local` holds what is answered here."""
+    """Everything under `/v1`, and the two health checks. `serving` may be replaced at any time."""
 
     def __init__(
         self,
-        gateway: Handler,
-        local: Mapping[str, Handler],
+        serving: Serving,
         *,
-        limits: EdgeLimits,
         clock: Clock,
         metrics: Registry,
         is_ready: Callable[[], bool],
         report: Callable[[BaseException, str], None],
     ) -> None:
-        self._gateway = gateway
-        self._local = local
-        self._limits = limits
+        self.serving = serving
+        self._running: set[_Exchange] = set()
+        self._draining = False
+        self._shedding: str | None = None
         self._clock = clock
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._is_ready = is_ready
@@ -78,10 +90,10 @@ class DataPlane:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
         writer = Writer(
             connection,
-            keep_alive=not message.should_close,
+            keep_alive=not (message.should_close or self._draining),
             http10=message.version == HttpVersion10,
             head_only=message.method == "HEAD",
-            stall=self._limits.write_timeout,
+            stall=self.serving.limits.write_timeout,
         )
         if message.path in HEALTH:
             self._health(message.method, message.path, writer)
@@ -99,6 +111,42 @@ class DataPlane:
         error = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
         writer = Writer(connection, keep_alive=False, http10=False, head_only=False, stall=1.0)
         writer.whole(status, {**errors.headers(error), "x-request-id": next(self._ids)}, errors.body(error))
+
+    # -- what the process around it says --
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running)
+
+    def serves(self, serving: Serving) -> bool:
+        """Whether requests are still answered by `serving`."""
+        return serving is self.serving or any(exchange.serving is serving for exchange in self._running)
+
+    def shed(self, reason: str | None) -> None:
+        """Refuse what comes from now on, saying why; None: take it again."""
+        self._shedding = reason
+
+    def drain(self) -> None:
+        """Every answer from now on is its connection's last."""
+        self._draining = True
+        for exchange in self._running:
+            exchange.close_after()
+
+    def interrupt(self, error: GatewayError) -> int:
+        """Give up what is running: each request gets `error`, as its answer or as its stream's last event. Returns how many there were."""
+        found = list(self._running)
+        for exchange in found:
+            exchange.interrupt(error)
+        return len(found)
+
+    def turn_away(self) -> bytes:
+        """The whole answer to a connection that is one too many."""
+        self._rejected.labels("overloaded").value += 1
+        error = CapacityError("The gateway has as many connections as it may have.", retry_after=1.0)
+        content = errors.body(error)
+        length = str(len(content))
+        headers = {**errors.headers(error), "x-request-id": next(self._ids), "content-length": length, "connection": "close"}
+        return compose_head(error.status, headers) + content
 
     def _health(self, method: str, path: str, writer: Writer) -> None:
         headers = {"content-type": "application/json", "x-request-id": next(self._ids)}
@@ -124,7 +172,7 @@ def _onward(query: str) -> str:
 class _Exchange:
     """One request and its answer. Whatever way it ends, its reply is closed, and with that its record written."""
 
-    __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer")
+    __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer", "serving")
 
     def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: StreamReader, writer: Writer) -> None:
         path, _, query = target_of(message).partition("?")
@@ -133,6 +181,7 @@ class _Exchange:
         route = found if isinstance(found, Route) else Route("unknown", path)
         self._allowed = found if isinstance(found, tuple) else None
         self._plane = plane
+        self.serving = plane.serving
         self._connection = connection
         self._headers_in = message.headers
         self._payload = payload
@@ -154,8 +203,9 @@ class _Exchange:
         call = self._call
         reply: Reply | None = None
         ended: BaseException | None = None
+        self._plane._running.add(self)
         try:
-            handler = self._plane._local.get(call.operation, self._plane._gateway)
+            handler = self.serving.local.get(call.operation, self.serving.gateway)
             try:
                 reply = await handler(call)
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
@@ -164,8 +214,11 @@ class _Exchange:
                 return
             await self._answer(reply)
         except asyncio.CancelledError:
-            ended = ClientDisconnected("The client has closed the connection.")
-            raise
+            ended = call.interrupted or ClientDisconnected("The client has closed the connection.")
+            if call.interrupted is None:
+                raise
+            self._stop_pings()
+            self._refuse(call.interrupted)
         except ClientDisconnected as error:
             ended = error
             raise
@@ -173,18 +226,29 @@ class _Exchange:
             ended = error
             self._tell(self._shown(error))
         finally:
+            self._plane._running.discard(self)
             if self._ping is not None:
                 self._stop_pings()
             if reply is not None:
                 call.bytes_out = self._writer.bytes_out
                 reply.close(ended)
 
+    def close_after(self) -> None:
+        self._writer.close_after()
+
+    def interrupt(self, error: GatewayError) -> None:
+        self._call.interrupted = error
+        self._writer.close_after()
+        self._connection.cancel()
+
     # -- the request --
 
     async def _receive(self, call: Call) -> None:
         if self._allowed is not None:
             raise errors.unknown_route(call.path, self._allowed)
-        limits, headers = self._plane._limits, self._headers_in
+        plane, limits, headers = self._plane, self.serving.limits, self._headers_in
+        if plane._shedding is not None or len(plane._running) > limits.max_in_flight:
+            raise CapacityError(plane._shedding or "The gateway has as many requests in flight as it may have.", retry_after=1.0)
         if self._payload is EMPTY_PAYLOAD:
             if call.operation in WHOLE:
                 raise parse.invalid_json("The request has no body.")
@@ -203,7 +267,7 @@ class _Exchange:
             await self._receive_content(call, content_type, length)
 
     async def _receive_json(self, call: Call) -> None:
-        limits = self._plane._limits
+        limits = self.serving.limits
         call.raw = await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout)
         call.bytes_in = len(call.raw)
         if call.raw or call.operation in WHOLE:
@@ -212,7 +276,7 @@ class _Exchange:
             self._ping = asyncio.get_running_loop().call_later(limits.ping, self._send_ping)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
-        limits, reader = self._plane._limits, self._payload
+        limits, reader = self.serving.limits, self._payload
         head = b""
         if content_type.startswith("multipart/form-data"):
             head, model = await parse.form_head(reader, patience=limits.body_timeout)
@@ -295,7 +359,7 @@ class _Exchange:
 
     def _send_ping(self) -> None:
         """Say that we are still there, after `ping` seconds in which nothing was said."""
-        call, writer, limits = self._call, self._writer, self._plane._limits
+        call, writer, limits = self._call, self._writer, self.serving.limits
         now = self._plane._clock.monotonic()
         silence = now - max(call.last_token or call.started, self._pinged)
         wait = limits.ping

@@ -7,7 +7,6 @@ one coroutine. And the defaults are corrected: heads have a time limit, connecti
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -27,6 +26,13 @@ Refuse = Callable[["Connection", int], None]
 
 #: How long the rest of a body that nobody wants is read, so that the client can read its answer before the connection closes, in seconds.
 _LINGER = 2.0
+
+#: How long a connection without a request stays open once the gateway takes no more of them, in seconds.
+_LAST_MOMENT = 1.0
+
+#: As many connections are told that they are too many; those beyond are cut.
+_MOST_TOLD = 64
+_TELLING = 0.5
 
 #: A length of more digits than this is nobody's: 18 of them are an exabyte.
 _MOST_DIGITS = 18
@@ -49,7 +55,7 @@ class Connection(RequestHandler):
         address = transport.get_extra_info("peername")
         peer = str(address[0]) if isinstance(address, tuple) else "local"
         if not self._listener.admit(peer):
-            cast(asyncio.Transport, transport).abort()
+            self._listener.turn_away(cast(asyncio.Transport, transport), peer)
             return
         self.peer = peer
         super().connection_made(transport)
@@ -63,6 +69,8 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not self.peer:
+            return  # turned away: nothing that it sends is read
         seen = self._request_count
         super().data_received(data)
         if self._request_count != seen:
@@ -171,6 +179,21 @@ class Connection(RequestHandler):
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
 
+    def retire(self) -> None:
+        """Take no further request. One that is on its way is answered; where none has begun, the client has a moment to send it."""
+        if self._waiter is None or self.transport is None:
+            return
+        if self._header_handle is None:
+            self.transport.close()
+        elif self._request_count == 0:
+            self._stop_waiting()
+            self._header_handle = self._loop.call_later(min(_LAST_MOMENT, self._header_timeout), self._head_is_late)
+
+    def cancel(self) -> None:
+        """Cancel the task that answers the running request."""
+        if self._task_handler is not None:
+            self._task_handler.cancel()
+
     def abort_body(self) -> None:
         """Close at once, so that a body whose end is missing cannot be taken for a whole one."""
         if self.transport is not None:
@@ -197,20 +220,37 @@ def status_of(message: RawRequestMessage | _ErrInfo) -> int:
 
 
 class Listener(web.Server):
-    """Accepts connections, as many as are allowed in all and from one address. Called by the event loop for each."""
+    """Accepts connections, as many as are allowed in all and from one address. Called by the event loop for each.
 
-    def __init__(self, handle: Handle, refuse: Refuse, *, most: int, most_per_address: int, options: dict[str, Any]) -> None:
+    `too_many` makes what those get that are too many in all: a whole response. The bounds and `options` may be changed; open connections
+    keep the options that they began with.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        refuse: Refuse,
+        *,
+        most: int,
+        most_per_address: int,
+        options: dict[str, Any],
+        too_many: Callable[[], bytes] = bytes,
+    ) -> None:
         super().__init__(_never, handler_cancellation=True)
         self.handle = handle
         self.refuse = refuse
-        self._most = most
-        self._most_per_address = most_per_address
-        self._options = options
+        self.most = most
+        self.most_per_address = most_per_address
+        self.options = options
+        self.turned_away = 0
+        self._too_many = too_many
+        self._told: set[asyncio.Transport] = set()
         self._open = 0
         self._addresses: Counter[str] = Counter()
+        self._empty: asyncio.Event | None = None
 
     def admit(self, address: str) -> bool:
-        if self._open >= self._most or self._addresses[address] >= self._most_per_address:
+        if self._open >= self.most or self._addresses[address] >= self.most_per_address:
             return False
         self._open += 1
         self._addresses[address] += 1
@@ -221,26 +261,47 @@ class Listener(web.Server):
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
+        if self._empty is not None and not self._open:
+            self._empty.set()
+
+    def turn_away(self, transport: asyncio.Transport, address: str) -> None:
+        """Say that there are too many, where there is room for saying it. Too many from one address are cut: that is one client's doing."""
+        self.turned_away += 1
+        if self._open < self.most or len(self._told) >= _MOST_TOLD or not transport.can_write_eof():
+            transport.abort()
+            return
+        self._told.add(transport)
+        transport.write(self._too_many())
+        transport.write_eof()
+        self._loop.call_later(_TELLING, self._cut, transport)
+
+    def _cut(self, transport: asyncio.Transport) -> None:
+        self._told.discard(transport)
+        transport.abort()
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return self._open
+
+    def drain(self) -> asyncio.Event:
+        """Have every connection closed once its request is answered, at once where there is none. The event is set when all are."""
+        self._empty = asyncio.Event()
+        if not self._open:
+            self._empty.set()
+        for connection in self.connections:
+            cast(Connection, connection).retire()
+        return self._empty
+
+    def abort(self) -> None:
+        """Cut what is still open."""
+        for connection in self.connections:
+            cast(Connection, connection).abort_body()
 
     def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, **self._options)
+        return Connection(self, loop=self._loop, **self.options)
 
 
 async def _never(_request: web.BaseRequest) -> web.StreamResponse:
     """aiohttp's server wants a handler; our connections have their own loop and never call it."""
     raise AssertionError
-
-
-def bind(host: str, port: int, *, backlog: int = 4096) -> socket.socket:
-    """A listening socket. Port 0 takes any free one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setblocking(False)
-        found.bind((host, port))
-        found.listen(backlog)
-    except OSError:
-        found.close()
-        raise
-    return found

@@ -1,6 +1,6 @@
 """What an administrator decided: file, environment and flags, made into frozen, validated settings."""
 
-from proxy.settings.loading import Loaded, load, secret_warnings
+from proxy.settings.loading import Loaded, load, restore, secret_warnings
 from proxy.settings.messages import Problem, SettingsError
 from proxy.settings.model import SIMULATED, Address, ModelEntry, ServerSettings, Settings, TlsSettings, parse_address
 
@@ -16,5 +16,6 @@ __all__ = [
     "TlsSettings",
     "load",
     "parse_address",
+    "restore",
     "secret_warnings",
 ]

@@ -17,7 +17,7 @@ from proxy.settings.kinds import Kinds
 from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest, place
 from proxy.settings.model import SECTIONS, SIMULATED, ModelEntry, ModelTargets, ServerSettings, Settings
 from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file
-from proxy.settings.tree import DEFAULT, Node, Path, dotted, leaves_of, line_of
+from proxy.settings.tree import DEFAULT, Node, Path, dotted, grown, leaves_of, line_of
 
 _NO_FILE = "configuration"
 
@@ -67,6 +67,16 @@ def load(
     if findings.problems:
         raise SettingsError(findings.problems)
     return Loaded(settings, _sources(settings, tree), findings.warnings, path)
+
+
+def restore(document: dict[str, Any], *, known: Kinds | None = None) -> Settings:
+    """Settings as they were before `Settings.model_dump(mode="json")`. Raises SettingsError."""
+    tree = grown(document)
+    findings = Findings(_NO_FILE, tree)
+    settings = _Assembly(tree, findings, known or kinds.installed()).settings({}, lambda _host, _port: False)
+    if findings.problems:
+        raise SettingsError(findings.problems)
+    return settings
 
 
 def secret_warnings(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:

@@ -36,12 +36,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _one_worker(workers: int) -> int:
-    if workers != 1:
-        raise ValueError("this version serves with one process; for more, run several behind a load balancer")
-    return workers
-
-
 AddressText = Annotated[str, AfterValidator(_address), Field(examples=["127.0.0.1:8080", "[::1]:8080"])]
 Positive = Annotated[Duration, Field(gt=0)]
 NotNegative = Annotated[Duration, Field(ge=0)]
@@ -65,8 +59,11 @@ class ServerSettings(Section):
 
     listen: AddressText = Field("127.0.0.1:8080", description="address of the data plane, HOST:PORT; port 0 is any free one")
     admin_listen: AddressText = Field("127.0.0.1:8081", description="address of the admin plane (/metrics), HOST:PORT")
-    workers: Annotated[int, AfterValidator(_one_worker)] = Field(1, description="processes that serve; 1 in this version", ge=1)
+    workers: int = Field(1, description="processes that serve; more than 1 run under a supervisor", ge=1, le=256)
     grace: NotNegative = Field(30.0, description="how long running requests may go on after SIGTERM")
+    drain_delay: NotNegative = Field(
+        0.0, description="how long after SIGTERM connections are still taken while /readyz says 503, so that load balancers look elsewhere"
+    )
     max_body: Size = Field(32 * 2**20, description="largest request body; more is answered with 413", gt=0)
     tls: TlsSettings | None = Field(None, description="certificate and key of the data plane; absent: plain HTTP")
     ping: NotNegative = Field(10.0, description='silence in an event stream after which a comment ": ping" is sent; "0s" is never')
@@ -76,6 +73,10 @@ class ServerSettings(Section):
     keep_alive: NotNegative = Field(75.0, description="how long an idle connection of a client stays open")
     max_connections: int = Field(65536, description="connections of all clients together", ge=1)
     max_connections_per_address: int = Field(16384, description="connections from one client address", ge=1)
+    max_in_flight: int = Field(20_000, description="requests that are being answered at once; more are answered with 503", ge=1)
+    max_memory: Size | None = Field(
+        None, description="resident memory of a process above which new requests are answered with 503; absent: no limit", gt=0
+    )
 
     @property
     def address(self) -> Address:

@@ -78,6 +78,15 @@ class Node:
         here.value[path[-1]] = node
 
 
+def grown(value: Any) -> Node:
+    """Plain mappings, lists and scalars as nodes, without sources."""
+    if isinstance(value, dict):
+        return Node({key: grown(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return Node([grown(item) for item in value])
+    return Node(value)
+
+
 def line_of(source: str) -> int | None:
     """The line in the file, from 1; None for a value from elsewhere."""
     return int(source.removeprefix(_FILE)) if source.startswith(_FILE) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -13,14 +14,23 @@ from proxy.http.admin import admin_app
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[TestClient]:
+def state() -> dict[str, Any]:
+    return {"status": "ready"}
+
+
+@pytest.fixture
+async def client(state: dict[str, Any]) -> AsyncIterator[TestClient]:
     registry = Registry()
     registry.counter("llm_requests_total", "Requests.", "operation", "status").labels("chat", "200").add(3)
     registry.gauge("llm_active_requests", "In flight.").labels().set(2)
     distribution = registry.histogram("llm_latency_seconds", "Time.", (0.1, 1.0), "operation").labels("chat")
     for seconds in (0.05, 0.5, 0.5, 5.0):
         distribution.observe(seconds)
-    async with TestClient(TestServer(admin_app(registry))) as found:
+
+    async def numbers() -> Registry:
+        return registry
+
+    async with TestClient(TestServer(admin_app(numbers, state.copy))) as found:
         yield found
 
 
@@ -49,6 +59,14 @@ async def test_open_metrics_are_given_to_those_who_ask(client: TestClient):
 
 async def test_health_is_told(client: TestClient):
     assert await (await client.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_a_process_that_is_being_stopped_is_not_ready(client: TestClient, state: dict[str, Any]):
+    assert (await client.get("/readyz")).status == 200
+    state["status"] = "draining"
+    answer = await client.get("/readyz")
+    assert (answer.status, await answer.json()) == (503, {"status": "draining"})
+    assert (await client.get("/healthz")).status == 200
 
 
 async def test_the_admin_plane_has_nothing_of_the_data_plane(client: TestClient):

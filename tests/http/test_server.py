@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy.http.server import Listener, bind
+from proxy.http.server import Listener
+from proxy.sockets import bind
 
 
 async def _handled(*_args: Any) -> bool:

@@ -105,7 +105,7 @@ CASES = {
     "a wrong type": ("server: {max_connections: many}", 1, "server.max_connections", "wants a whole number; it is: connections"),
     "a section that is no mapping": ("server: 3", 1, "server", "wants a mapping"),
     "an address that is none": ("server: {listen: 8080}", 1, "server.listen", "wants text"),
-    "more workers than one": ("server: {workers: 4}", 1, "server.workers", "behind a load balancer"),
+    "no worker": ("server: {workers: 0}", 1, "server.workers", "greater than or equal to 1"),
     "a certificate by environment": ('server: {tls: {certificate: "env:A", key: "file:b"}}', 1, "server.tls.certificate", "match"),
     "a certificate alone": ('server:\n  tls: {certificate: "file:a"}', 2, "server.tls.key", "is missing; it is: PEM file"),
     "a kind that is not there": (

@@ -1,0 +1,231 @@
+"""One process's gateway: it listens, changes its configuration while it serves, and stops without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import ssl
+from collections.abc import Mapping
+
+import structlog
+from aiohttp import http, http_parser
+
+from proxy.core.clock import SystemClock
+from proxy.core.errors import CapacityError
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Clock, Emit, Services
+from proxy.http.data_plane import DataPlane
+from proxy.http.server import Listener
+from proxy.loop import LagMeter, Watchdog
+from proxy.pressure import Pressure, descriptors
+from proxy.settings import ServerSettings, Settings
+from proxy.snapshot import Snapshot
+from proxy.sockets import bind
+
+#: Seconds between two looks whether a configuration that was replaced is still in use.
+_RETIRING = 0.25
+
+#: How long the last bytes to clients may take after their requests were given up, in seconds.
+_FLUSH = 1.0
+
+#: What a client that must come back later is told to wait, in seconds.
+_RETRY_AFTER = 1.0
+
+#: File descriptors that are no connections: the log, the listeners, the event loop's own.
+_SPARE = 64
+
+
+class Gateway:
+    """One process's gateway. `start`, `reload` and `stop` it in an event loop; `stop` it once."""
+
+    def __init__(self, settings: Settings, *, environ: Mapping[str, str], emit: Emit, clock: Clock | None = None) -> None:
+        self.metrics = Registry()
+        self._environ = environ
+        self._services = Services(clock or SystemClock(), self.metrics, emit)
+        self._current = Snapshot(settings, environ, self._services)
+        self._retired: list[Snapshot] = []
+        self._retiring: asyncio.Task[None] | None = None
+        self._ready = False
+        self._hurry = asyncio.Event()
+        self._tls = context_for(settings.server)
+        self._plane = DataPlane(
+            self._current.serving,
+            clock=self._services.clock,
+            metrics=self.metrics,
+            is_ready=lambda: self._ready,
+            report=_report,
+        )
+        self._listener: Listener | None = None
+        self._servers: list[asyncio.Server] = []
+        self._lag = LagMeter(self.metrics)
+        self._watchdog = Watchdog(self._lag, self.metrics)
+        self._pressure = Pressure(self.metrics, self._plane.shed)
+
+    @property
+    def settings(self) -> Settings:
+        return self._current.settings
+
+    @property
+    def state(self) -> str:
+        """`ready`, or `draining` once it is being stopped."""
+        return "ready" if self._ready else "draining"
+
+    @property
+    def described(self) -> tuple[list[str], list[str]]:
+        """The names of its providers, and of the models in its table."""
+        return list(self._current.upstreams), list(self._current.table.targets)
+
+    # -- start --
+
+    async def start(self, listening: socket.socket | None = None) -> None:
+        """Serve the data plane on `listening`, or where the configuration says. Raises OSError where that address cannot be had."""
+        require_extensions()
+        server = self.settings.server
+        plane = self._plane
+        self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
+        self._bound(server)
+        self._servers.append(
+            await asyncio.get_running_loop().create_server(self._listener, sock=listening or bind(*server.address), ssl=self._tls)
+        )
+        self._lag.start()
+        self._watchdog.start()
+        self._pressure.start()
+        self._ready = True
+        settle_garbage()
+
+    def _bound(self, server: ServerSettings) -> None:
+        """Put the limits of connections into force, for those that are made from now on."""
+        assert self._listener is not None
+        free = descriptors()
+        pools = sum(getattr(getattr(section, "pool", None), "connections", 0) for section in self.settings.providers.values())
+        # Requests need a second descriptor, for their provider: a quarter of all is kept for that, unless the pools are smaller.
+        self._listener.most = max(1, min(server.max_connections, free - min(free // 4, pools) - _SPARE))
+        self._listener.most_per_address = server.max_connections_per_address
+        self._listener.options = {
+            "header_timeout": server.header_timeout,
+            "keepalive_timeout": server.keep_alive,
+            "access_log": None,
+            "auto_decompress": False,
+        }
+        self._pressure.most = server.max_memory
+
+    # -- reload --
+
+    async def reload(self, settings: Settings) -> None:
+        """Serve by `settings` from now on. Requests in flight keep what they began with. Whatever this raises, nothing has changed."""
+        before = self._current
+        made = Snapshot(settings, self._environ, self._services, before=before)
+        if self._tls is not None and settings.server.tls is not None:
+            context_for(settings.server)  # a certificate that does not fit its key is found before anything changes
+            _show(self._tls, settings.server)
+        self._current = made
+        self._plane.serving = made.serving
+        self._bound(settings.server)
+        self._retired.append(before)
+        if self._retiring is None or self._retiring.done():
+            self._retiring = asyncio.create_task(self._retire())
+
+    async def _retire(self) -> None:
+        """Close what replaced configurations hold, each when its last request has ended."""
+        while self._retired:
+            await asyncio.sleep(_RETIRING)
+            for snapshot in [snapshot for snapshot in self._retired if not self._plane.serves(snapshot.serving)]:
+                self._retired.remove(snapshot)
+                await snapshot.close(but=[self._current, *self._retired])
+
+    # -- stop --
+
+    def hurry(self) -> None:
+        """Make a `stop` that is under way end at once."""
+        self._hurry.set()
+
+    async def stop(self) -> None:
+        """Take no new requests, let running ones finish within the grace time, give up the rest: each gets its answer and its record."""
+        self._ready = False
+        server, log = self.settings.server, structlog.get_logger()
+        log.info("stopping", requests=self._plane.in_flight, grace=server.grace)
+        await self._pause(server.drain_delay)
+        for listening in self._servers:
+            listening.close()
+        interrupted = 0
+        if self._listener is not None:
+            self._plane.drain()
+            empty = self._listener.drain()
+            if not await self._emptied(empty, server.grace):
+                self._plane.shed("The gateway is shutting down.")
+                interrupted = self._plane.interrupt(
+                    CapacityError("The gateway is shutting down.", code="shutting_down", retry_after=_RETRY_AFTER)
+                )
+                self._listener.drain()
+                await self._flushed(empty)
+        await self._release()
+        log.info("stopped", interrupted=interrupted)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+    async def _emptied(self, empty: asyncio.Event, seconds: float) -> bool:
+        waiting = [asyncio.ensure_future(event.wait()) for event in (empty, self._hurry)]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        return empty.is_set()
+
+    async def _flushed(self, empty: asyncio.Event) -> None:
+        assert self._listener is not None
+        try:
+            async with asyncio.timeout(_FLUSH):
+                await empty.wait()
+        except TimeoutError:
+            self._listener.abort()
+
+    async def _release(self) -> None:
+        self._pressure.stop()
+        self._watchdog.stop()
+        self._lag.stop()
+        if self._retiring is not None:
+            self._retiring.cancel()
+        for snapshot in (self._current, *self._retired):
+            await snapshot.close()
+
+
+def _report(error: BaseException, call_id: str) -> None:
+    """A bug: where it is and of what type, without its text, which may hold a client's bytes."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace is not None else "?"
+    structlog.get_logger().error("unforeseen", id=call_id, error=type(error).__name__, place=place)
+
+
+def settle_garbage() -> None:
+    """What the start made stays for good: the collector need not look at it again. It also looks less often: requests make few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def require_extensions() -> None:
+    """aiohttp without its C parser costs many times more, and is another parser than the one that was tested. Raises RuntimeError."""
+    if http.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise RuntimeError("aiohttp was installed without its C extensions; install a binary wheel of it, or build one with a C compiler")
+
+
+def context_for(server: ServerSettings) -> ssl.SSLContext | None:
+    """What the data plane shows to its clients; None for plain HTTP. Raises OSError for a certificate that cannot be used."""
+    if server.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _show(context, server)
+    return context
+
+
+def _show(context: ssl.SSLContext, server: ServerSettings) -> None:
+    """Have new connections see the certificate that the files hold now."""
+    assert server.tls is not None
+    context.load_cert_chain(server.tls.paths["certificate"], server.tls.paths["key"])

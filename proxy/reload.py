@@ -1,0 +1,94 @@
+"""Another configuration while the server runs: read, checked, tried; and only then put in the old one's place."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+
+import structlog
+
+from proxy.core.metrics import Registry
+from proxy.settings import Loaded, Settings, SettingsError
+
+#: What a process decides when it starts, of `server`.
+FIXED = ("listen", "admin_listen", "workers")
+
+
+class Reload:
+    """Called for each SIGHUP: one after the other, each ends in a line of the log and in the metrics, and none in an exception.
+
+    `load` reads everything again; `put` serves by it from then on, or raises and has changed nothing.
+    """
+
+    def __init__(
+        self, settings: Settings, *, load: Callable[[], Loaded], put: Callable[[Settings], Awaitable[None]], metrics: Registry
+    ) -> None:
+        self._settings = settings
+        self._load = load
+        self._put = put
+        self._lock = asyncio.Lock()
+        self._reloads = metrics.counter("comporta_config_reloads_total", "Configurations read again.", "outcome")
+        self._info = metrics.gauge("comporta_config_info", "The configuration in force, by a digest of its values.", "digest")
+        self._applied = metrics.gauge(
+            "comporta_config_last_reload_success_timestamp_seconds", "When the configuration in force was read."
+        ).labels()
+        self._succeeded = metrics.gauge("comporta_config_last_reload_successful", "Whether the last one was good.").labels()
+        for outcome in ("applied", "refused"):
+            self._reloads.labels(outcome)
+        self._note(settings)
+
+    async def __call__(self) -> bool:
+        """Whether what was read is now in force."""
+        async with self._lock:
+            try:
+                loaded = await asyncio.to_thread(self._load)
+                settings, kept = held(self._settings, loaded.settings)
+                await self._put(settings)
+            except SettingsError as error:
+                self._refused(problems=[asdict(problem) for problem in error.problems])
+                return False
+            except Exception as error:  # noqa: BLE001 - plug-ins build themselves from it: whatever they raise, the old one stays
+                self._refused(reason=f"{type(error).__name__}: {error}"[:500])
+                return False
+            log = structlog.get_logger()
+            for problem in loaded.warnings:
+                log.warning("configuration_warning", **asdict(problem))
+            if kept:
+                log.warning("configuration_needs_restart", kept=kept)
+            self._settings = settings
+            self._note(settings)
+            self._reloads.labels("applied").value += 1
+            log.info("configuration_applied", digest=digest(settings))
+            return True
+
+    def _note(self, settings: Settings) -> None:
+        self._info.children.clear()
+        self._info.labels(digest(settings)).set(1)
+        self._applied.set(time.time())
+        self._succeeded.set(1)
+
+    def _refused(self, **why: object) -> None:
+        self._reloads.labels("refused").value += 1
+        self._succeeded.set(0)
+        structlog.get_logger().error("configuration_refused", **why)
+
+
+def held(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+    """`new` with what only a restart can change as `old` has it, and the names of what was asked for in vain."""
+    names = [name for name in FIXED if getattr(old.server, name) != getattr(new.server, name)]
+    if (old.server.tls is None) != (new.server.tls is None):
+        names.append("tls")
+    if not names:
+        return new, []
+    kept = {name: getattr(old.server, name) for name in names}
+    return new.model_copy(update={"server": new.server.model_copy(update=kept)}), [f"server.{name}" for name in names]
+
+
+def digest(settings: Settings) -> str:
+    """Twelve hexadecimal digits that change with any value. Secrets are references here, so it gives none away."""
+    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

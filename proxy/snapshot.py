@@ -1,0 +1,130 @@
+"""What a configuration is made into: providers ready to be used, the table that routes to them, the policies around. Built, never changed.
+
+A reload builds another; requests that began with this one end with it, and then its connections are closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+
+import policies
+import providers
+from policies.route import Route
+from providers.settings import NetworkSettings
+from proxy.catalogue import Catalogue, table_of
+from proxy.core.call import Credential, Timeouts
+from proxy.core.protocols import Clock, Handler, Policy, Services, Transport
+from proxy.dispatch import Dispatch, Upstream
+from proxy.fields import Section
+from proxy.http.data_plane import EdgeLimits, Serving
+from proxy.http.models import Models
+from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
+from proxy.secrets import SecretError, resolve
+from proxy.settings import Settings
+from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
+
+
+class Snapshot:
+    """One configuration, ready to serve."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], services: Services, *, before: Snapshot | None = None) -> None:
+        """Providers that are in `before` with the same settings and the same keys are taken from there, with their connections."""
+        self.settings = settings
+        self.table = table_of(settings)
+        self.upstreams = {
+            name: _kept(name, section, environ, before) or build_upstream(name, section, environ, services.clock)
+            for name, section in settings.providers.items()
+        }
+        self._services = services
+        self.serving = self._serving()
+
+    def _serving(self) -> Serving:
+        server, services = self.settings.server, self._services
+        dispatch = Dispatch(self.upstreams, services.clock, services.metrics)
+        gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
+        onward = self._chain(PER_REQUEST[1:], self._chain(PER_ATTEMPT, dispatch))
+        models = self._chain(("record",), Models(Catalogue(self.table, self.upstreams, services.clock), onward))
+        limits = EdgeLimits(
+            server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf"), max_in_flight=server.max_in_flight
+        )
+        return Serving(gateway, {"models": models}, limits)
+
+    def _policy(self, name: str) -> list[Policy]:
+        """A built-in or installed policy with its settings; none where it is switched off."""
+        kind = policies.kinds()[name]
+        section = self.settings.policies.get(name)
+        return [] if section is False else [kind(section if section is not None else kind.Settings(), self._services)]
+
+    def _installed(self, *, per_attempt: bool) -> list[Policy]:
+        kinds = policies.kinds()
+        names = [name for name in self.settings.policies if name not in policies.BUILT_IN]
+        return [policy for name in names if getattr(kinds[name], "per_attempt", False) is per_attempt for policy in self._policy(name)]
+
+    def _chain(self, names: tuple[str, ...], innermost: Handler) -> Handler:
+        fixed: dict[str, list[Policy]] = {
+            "receive": [receive],
+            "route": [Route(self.table, self.upstreams)],
+            INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),
+        }
+        return compose([policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))], innermost)
+
+    async def close(self, *, but: Iterable[Snapshot] = ()) -> None:
+        """Close the connections to providers that are in none of the snapshots `but`."""
+        kept = {id(upstream) for other in but for upstream in other.upstreams.values()}
+        for upstream in self.upstreams.values():
+            if id(upstream) not in kept:
+                await upstream.transport.close()
+
+
+def _kept(name: str, section: Section, environ: Mapping[str, str], before: Snapshot | None) -> Upstream | None:
+    if before is None or before.settings.providers.get(name) != section:
+        return None
+    upstream = before.upstreams[name]
+    if isinstance(section, NetworkSettings) and upstream.credentials != tuple(_credentials(name, section, environ)):
+        return None
+    return upstream
+
+
+def build_upstream(name: str, section: Section, environ: Mapping[str, str], clock: Clock) -> Upstream:
+    """A provider of the kind that its section names, with its transport and its credentials."""
+    kind: Any = providers.kinds()[getattr(section, "kind", name)]
+    provider = kind(section)
+    if not isinstance(section, NetworkSettings):
+        own = getattr(provider, "transport", None)
+        if own is None:
+            raise TypeError(f"the provider kind {kind.__name__} has neither network settings nor a transport of its own")
+        return Upstream(name, provider, own(clock), Timeouts(first_token=None), Timeouts())
+    transport = _transport(section)
+    return Upstream(
+        name,
+        provider,
+        transport,
+        section.timeouts.decided(stream=False),
+        section.timeouts.decided(stream=True),
+        section.limits.body,
+        tuple(_credentials(name, section, environ)),
+    )
+
+
+def _transport(section: NetworkSettings) -> Transport:
+    resolver = PinnedResolver(allow_private=section.allow_private)
+    limits = {"header_limit": section.limits.header, "body_limit": section.limits.body}
+    pool = section.pool
+    if section.proxy is None and section.ca is None:
+        return PooledTransport(section.base_url, connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, **limits)
+    return ClientTransport(
+        connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, ca=section.ca, **limits
+    )
+
+
+def _credentials(name: str, section: NetworkSettings, environ: Mapping[str, str]) -> list[Credential]:
+    found = []
+    for reference in section.references:
+        try:
+            found.append(Credential(reference, resolve(reference, environ)))
+        except SecretError as error:
+            structlog.get_logger().warning("credential_missing", provider=name, reference=reference, reason=str(error))
+    return found

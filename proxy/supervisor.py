@@ -1,0 +1,280 @@
+"""Several workers under one supervisor: it starts them, starts them again when they end, adds up their numbers, and serves no request."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+import structlog
+
+from proxy.channel import Channel
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Services
+from proxy.gateway import context_for
+from proxy.settings import Settings
+from proxy.snapshot import Snapshot
+from proxy.sockets import bind
+
+#: How long a worker may take: to start, to tell its numbers, to take a new configuration, and to end beyond the grace time; in seconds.
+_TO_START = 30.0
+_TO_TELL = 1.0
+_TO_RELOAD = 10.0
+_TO_END = 5.0
+
+#: The numbers are asked for this often, in seconds: what a crashed worker had counted since is lost.
+_EVERY = 1.0
+
+#: A worker that stays away for longer gives its listening socket up, so that connections go to the others; in seconds.
+_AWAY = 1.0
+
+
+class Backoff:
+    """How long to wait before a worker is started again: 0.1 s, doubling to 10 s; from the beginning after a minute of life."""
+
+    def __init__(self, *, first: float = 0.1, most: float = 10.0, healthy: float = 60.0) -> None:
+        self._first = first
+        self._most = most
+        self._healthy = healthy
+        self._next = first
+
+    def after(self, lived: float) -> float:
+        """The wait in seconds, after a life of `lived` seconds."""
+        if lived >= self._healthy:
+            self._next = self._first
+        wait = self._next
+        self._next = min(self._most, wait * 2)
+        return wait
+
+
+class Slot:
+    """The place of one worker: who is in it may change, its number and its address do not."""
+
+    def __init__(self, number: int, listening: socket.socket, *, given: bool) -> None:
+        self.number = number
+        self.state = "starting"
+        self.pid: int | None = None
+        self.has_served = False
+        self.numbers: dict[str, Any] | None = None
+        self.described: tuple[list[str], list[str]] = ([], [])
+        self.ready = asyncio.Event()
+        self.backoff = Backoff()
+        self._address = listening.getsockname()[:2]
+        self._listening: socket.socket | None = listening
+        self._given = given
+        self._process: asyncio.subprocess.Process | None = None
+        self._channel: Channel | None = None
+        self._answers: dict[str, asyncio.Future[Any]] = {}
+
+    async def live(self, document: dict[str, Any]) -> int:
+        """Start a worker and stay with it to its end. Returns its exit status."""
+        if self._listening is None:
+            self._listening = bind(*self._address, shared=True)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = (theirs.fileno(), self._listening.fileno())
+            command = [sys.executable, "-P", "-m", "proxy.worker", str(self.number), *map(str, descriptors)]
+            # What this process can import, that one can too, and nothing else: its working directory is on no list that ours is not on.
+            environ = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+            self._process = await asyncio.create_subprocess_exec(
+                *command, env=environ, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL
+            )
+        self.pid = self._process.pid
+        self._channel = await Channel.over(ours)
+        self._channel.send("settings", document)
+        while (message := await self._channel.receive()) is not None:
+            self._heard(*message)
+        await self._channel.close()
+        status = await self._process.wait()
+        self.state, self.pid = "away", None
+        self.ready.clear()
+        for future in self._answers.values():
+            future.cancel()
+        return status
+
+    def _heard(self, name: str, value: Any) -> None:
+        if name == "ready":
+            self.described = value
+            self.state = "ready"
+            self.has_served = True
+            self.ready.set()
+        elif name == "numbers":
+            self.numbers = value
+        waiting = self._answers.pop(name, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(value)
+
+    async def ask(self, name: str, value: Any, answer: str, patience: float) -> Any:
+        """Ask the worker, and wait for its answer. Raises TimeoutError, or CancelledError when it ends meanwhile."""
+        if self._channel is None:
+            raise TimeoutError
+        future = self._answers.get(answer)
+        if future is None or future.done():
+            future = self._answers[answer] = asyncio.get_running_loop().create_future()
+            self._channel.send(name, value)
+        done, _ = await asyncio.wait([future], timeout=patience)
+        if not done or future.cancelled():
+            raise TimeoutError
+        return future.result()
+
+    def tell(self, name: str) -> None:
+        if self._channel is not None:
+            self._channel.send(name)
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    def away(self, seconds: float) -> None:
+        """Nobody accepts here for `seconds`. For so long no client should wait."""
+        if seconds > _AWAY and not self._given:
+            self.close()
+
+    def close(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+
+class Supervisor:
+    """`start`, `reload` and `stop` it in an event loop; `stop` it once."""
+
+    def __init__(self, settings: Settings, listening: list[socket.socket], services: Services, *, given: bool = False) -> None:
+        self.metrics = services.metrics
+        self._services = services
+        self._settings = settings
+        self._buried = Registry()
+        self._slots = [Slot(number, each, given=given) for number, each in enumerate(listening)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._restarts = self.metrics.counter("comporta_worker_restarts_total", "Workers that were started again.").labels()
+        self._silent = self.metrics.counter(
+            "comporta_worker_silent_total", "Times that a worker did not tell its numbers in time; the last ones were shown."
+        ).labels()
+        self._up = self.metrics.gauge("comporta_workers_ready", "Workers that serve.").labels()
+
+    # -- what it tells --
+
+    @property
+    def state(self) -> str:
+        if self._stopping.is_set():
+            return "draining"
+        return "ready" if any(slot.state == "ready" for slot in self._slots) else "starting"
+
+    @property
+    def workers(self) -> list[dict[str, Any]]:
+        return [{"worker": slot.number, "pid": slot.pid, "state": slot.state} for slot in self._slots]
+
+    @property
+    def described(self) -> tuple[list[str], list[str]]:
+        return self._slots[0].described
+
+    async def numbers(self) -> Registry:
+        """Everything that was counted, by workers that have ended too."""
+        await self._collect()
+        self._up.set(sum(slot.state == "ready" for slot in self._slots))
+        found = Registry()
+        found.absorb(self.metrics.dump())
+        found.absorb(self._buried.dump(), gauges=False)
+        for slot in self._slots:
+            if slot.numbers is not None:
+                found.absorb(slot.numbers)
+        return found
+
+    async def _collect(self) -> None:
+        await asyncio.gather(*(self._ask_numbers(slot) for slot in self._slots if slot.state == "ready"))
+
+    async def _ask_numbers(self, slot: Slot) -> None:
+        try:
+            await slot.ask("numbers", None, "numbers", _TO_TELL)
+        except TimeoutError:
+            self._silent.value += 1
+
+    # -- life --
+
+    async def start(self) -> None:
+        """Start all workers. Raises RuntimeError if one of them does not come up."""
+        self._tasks = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        ready = asyncio.create_task(self._all_ready())
+        await asyncio.wait({ready, *self._tasks}, timeout=_TO_START, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            await self.stop()
+            raise RuntimeError("a worker did not start; what it says is above")
+        self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def _all_ready(self) -> None:
+        for slot in self._slots:
+            await slot.ready.wait()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            await self._collect()
+
+    async def _keep(self, slot: Slot) -> None:
+        """Have a worker in `slot`, always."""
+        log = structlog.get_logger()
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            status = await slot.live(self._settings.model_dump(mode="json"))
+            if slot.numbers is not None:
+                self._buried.absorb(slot.numbers, gauges=False)
+                slot.numbers = None
+            if self._stopping.is_set():
+                break
+            if not slot.has_served:
+                return
+            wait = slot.backoff.after(time.monotonic() - started)
+            log.error("worker_ended", worker=slot.number, status=status, restart_in=wait)
+            self._restarts.value += 1
+            slot.away(wait)
+            await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def reload(self, settings: Settings) -> None:
+        """Have every worker serve by `settings`. It is tried here first; whatever this raises, nothing has changed."""
+        tried = Snapshot(settings, os.environ, Services(self._services.clock, Registry(), self._services.emit))
+        await tried.close()
+        context_for(settings.server)
+        self._settings = settings
+        document = settings.model_dump(mode="json")
+        await asyncio.gather(*(self._reload_one(slot, document) for slot in self._slots if slot.state == "ready"))
+
+    async def _reload_one(self, slot: Slot, document: dict[str, Any]) -> None:
+        try:
+            reason = await slot.ask("reload", document, "reloaded", _TO_RELOAD)
+        except TimeoutError:
+            reason = "no answer"
+        if reason is not None:
+            # It must not go on with what the others have left: it ends when its requests have, and another starts with the new one.
+            structlog.get_logger().error("worker_refused_configuration", worker=slot.number, reason=reason)
+            slot.tell("stop")
+
+    def hurry(self) -> None:
+        for slot in self._slots:
+            slot.tell("end")
+
+    async def stop(self) -> None:
+        """Have every worker stop, and wait for them."""
+        self._stopping.set()
+        server = self._settings.server
+        for slot in self._slots:
+            slot.close()
+            slot.tell("stop")
+        keeping = self._tasks[: len(self._slots)]
+        _, left = await asyncio.wait(keeping, timeout=server.drain_delay + server.grace + _TO_END)
+        for slot in self._slots if left else ():
+            slot.kill()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()

@@ -1,0 +1,104 @@
+"""One of several processes that serve. It is started by the supervisor, is told what to do over a channel, and tells its numbers there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import structlog
+import uvloop
+
+from proxy import log
+from proxy.channel import Channel
+from proxy.core.protocols import Emit
+from proxy.gateway import Gateway
+from proxy.settings import restore
+
+
+class Worker:
+    """Serves on `listening` until it is told to stop, gets SIGTERM, or its supervisor has gone."""
+
+    def __init__(self, channel: Channel, listening: socket.socket, emit: Emit) -> None:
+        self._channel = channel
+        self._listening = listening
+        self._emit = emit
+        self._stopped = asyncio.Event()
+        self._gateway: Gateway
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        first = await self._channel.receive()
+        if first is None:
+            return 0
+        self._gateway = Gateway(restore(first[1]), environ=os.environ, emit=self._emit)
+        await self._gateway.start(self._listening)
+        self._channel.send("ready", self._gateway.described)
+        listening = asyncio.create_task(self._obey())
+        await self._stopped.wait()
+        await self._gateway.stop()
+        self._tell_numbers()
+        listening.cancel()
+        await self._channel.close()
+        return 0
+
+    async def _obey(self) -> None:
+        while (message := await self._channel.receive()) is not None:
+            name, value = message
+            if name == "numbers":
+                self._tell_numbers()
+            elif name == "reload":
+                task = asyncio.create_task(self._reload(value))
+                self._reloads.add(task)
+                task.add_done_callback(self._reloads.discard)
+            elif name == "stop":
+                self._stop()
+            elif name == "end":
+                self._stop()
+                self._gateway.hurry()
+        structlog.get_logger().error("supervisor_gone")
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopped.set()
+
+    def _tell_numbers(self) -> None:
+        self._channel.send("numbers", self._gateway.metrics.dump())
+
+    async def _reload(self, document: Any) -> None:
+        try:
+            await self._gateway.reload(restore(document))
+        except Exception as error:  # noqa: BLE001 - the supervisor has tried it: whatever is wrong here, it decides what to do
+            self._channel.send("reloaded", f"{type(error).__name__}: {error}"[:500])
+        else:
+            self._channel.send("reloaded", None)
+
+
+async def _run(control: int, listening: int, emit: Emit) -> int:
+    channel = await Channel.over(socket.socket(fileno=control))
+    data = socket.socket(fileno=listening)
+    data.setblocking(False)
+    return await Worker(channel, data, emit).run()
+
+
+def main() -> int:
+    """`python -m proxy.worker NUMBER CONTROL LISTENING`: its number, and the file descriptors of its channel and its listening socket."""
+    number, control, listening = map(int, sys.argv[1:])
+    # A terminal sends these to every process of its group: what they mean is the supervisor's to say.
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    writer = log.writer_for(worker=number)
+    log.configure(writer)
+    writer.start()
+    try:
+        return uvloop.run(_run(control, listening, writer))
+    finally:
+        writer.stop()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
