@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.support.gateway import UPSTREAM_KEY, Gateway, Record, error_of
 from tests.support.raw_client import Answer, chat
 from tests.support.script import (
@@ -81,8 +83,9 @@ HTML = b"<!DOCTYPE html><html><body><h1>It works!</h1></body></html>"
 PLAIN = json.dumps(completion()).encode()
 
 
-def named(fault: Fault) -> str:
-    return fault.row.replace(" ", "-")
+def cases(faults: Sequence[Fault], cut: str = "both") -> list[Any]:
+    """Parameters of a test, each marked with its row."""
+    return [pytest.param(each, id=each.row.replace(" ", "-"), marks=pytest.mark.row(int(each.row.split()[0]), cut=cut)) for each in faults]
 
 
 def check_fault(

@@ -38,6 +38,7 @@ BEGUN = stream_head() + b"".join(chunk(event(value)) for value in (role_chunk(),
 TOKENS = tuple(step for _ in range(400) for step in (Wait(0.01), Send(chunk(event(delta(" more"))))))
 
 Leave = Callable[[RawClient], float]
+pytestmark = pytest.mark.row(32)
 
 
 def check_left(gateway: Gateway, request: Request, left: float, mark: int) -> Record:

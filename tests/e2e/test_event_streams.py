@@ -36,6 +36,7 @@ from tests.support.upstream import Upstream
 
 
 # ---------------------------------------------------------------------------------------------------------------- row 22: [DONE] is missing
+@pytest.mark.row(22)
 @pytest.mark.parametrize("used", [(7, 3), None], ids=["usage-reported", "usage-unknown"])
 @pytest.mark.parametrize("framing", ["chunked", "until-close"])
 def test_a_missing_done_is_appended(gateway: Gateway, upstream: Upstream, cut: Cut, framing: str, used: tuple[int, int] | None) -> None:
@@ -58,11 +59,13 @@ def test_a_missing_done_is_appended(gateway: Gateway, upstream: Upstream, cut: C
 
 
 # -------------------------------------------------------------------------------------------------------------------- row 27: empty choices
+@pytest.mark.row(27, cut="both")
 def test_a_stream_without_a_choice_is_no_answer(gateway: Gateway, upstream: Upstream) -> None:
     empty = fault("27 only usage", sse([event(usage_chunk(7, 0))]), codes=["invalid_response"])
     check_fault(gateway, upstream, empty, streams=(True,))
 
 
+@pytest.mark.row(27)
 def test_empty_choices_beside_content_are_legal(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
     filters = event({**delta(), "choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
     upstream.play(cut(script(sse([filters, *chat_chunks()]))))
@@ -76,6 +79,7 @@ def deflated(data: bytes) -> bytes:
     return zlib.compress(data)
 
 
+@pytest.mark.row(28)
 @pytest.mark.parametrize(("coding", "squeeze"), [("gzip", gzip.compress), ("deflate", deflated)])
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_comes_compressed_is_decoded(
@@ -92,6 +96,7 @@ def test_what_comes_compressed_is_decoded(
     assert gateway.record_of(answer)["outcome"] == "ok"
 
 
+@pytest.mark.row(28, cut="both")
 @pytest.mark.parametrize("coding", ["br", "zstd"])
 def test_bytes_that_are_not_of_their_coding_are_an_error(gateway: Gateway, upstream: Upstream, coding: str) -> None:
     """Whether or not there is a library for the coding: the answer is the same."""
@@ -100,6 +105,7 @@ def test_bytes_that_are_not_of_their_coding_are_an_error(gateway: Gateway, upstr
 
 
 # ------------------------------------------------------------------------------------------------------------- rows 29 to 31: event streams
+@pytest.mark.row(29, cut="both")
 def test_an_event_stream_is_the_same_at_any_split(gateway: Gateway, upstream: Upstream) -> None:
     """Splits fall inside UTF-8 sequences, events, line ends and the chunk framing itself."""
     events = [event(delta("Grüße — 🎉")), event(delta(finish="stop"))]
@@ -113,6 +119,7 @@ def test_an_event_stream_is_the_same_at_any_split(gateway: Gateway, upstream: Up
             assert answer.body == expected, f"split at {place}"
 
 
+@pytest.mark.row(29, cut="both")
 @pytest.mark.parametrize("asked", [False, True], ids=["usage-not-asked-for", "usage-asked-for"])
 @pytest.mark.parametrize("size", [1, 5, 64])
 def test_what_is_taken_out_leaves_the_rest_as_it_was(gateway: Gateway, upstream: Upstream, asked: bool, size: int) -> None:
@@ -133,6 +140,7 @@ def test_what_is_taken_out_leaves_the_rest_as_it_was(gateway: Gateway, upstream:
         assert whole.body == b"".join([*(frame.replace(b',"usage":null}\n', b"}\n") for frame in frames), DONE])
 
 
+@pytest.mark.row(29, cut="both")
 def test_an_estimate_is_the_same_at_any_split(gateway: Gateway, upstream: Upstream) -> None:
     answer = script(sse(chat_chunks("one two three four", used=None)))
     upstream.play(answer, sliced(answer), sliced(answer, 40))
@@ -141,6 +149,7 @@ def test_an_estimate_is_the_same_at_any_split(gateway: Gateway, upstream: Upstre
     assert len({(record["prompt_tokens"], record["completion_tokens"]) for record in records}) == 1, records
 
 
+@pytest.mark.row(29, cut="both")
 @pytest.mark.parametrize(
     "garbage", [b"data: no json\n\n", b"data: [1]\n\n", b'data: {"choices":[\n\n'], ids=["words", "a-list", "cut-json"]
 )
@@ -171,6 +180,7 @@ FORMS = {
 }
 
 
+@pytest.mark.row(30, cut="both")
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_every_form_of_event_stream_is_read(gateway: Gateway, upstream: Upstream, form: str, end: str) -> None:
@@ -187,6 +197,7 @@ def test_every_form_of_event_stream_is_read(gateway: Gateway, upstream: Upstream
     assert all(gateway.record_of(answer)["outcome"] == "ok" for answer in answers)
 
 
+@pytest.mark.row(31)
 @pytest.mark.parametrize(
     "events",
     [

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
-from tests.e2e.faults import COMMITTED, FAILURES, HTML, PLAIN, REFUSED, Cut, Fault, check_failed, check_fault, fault, named
+from tests.e2e.faults import COMMITTED, FAILURES, HTML, PLAIN, REFUSED, Cut, Fault, cases, check_failed, check_fault, fault
 from tests.support.gateway import UPSTREAM_KEY, Gateway, error_of, stream_error_of
 from tests.support.raw_client import chat
 from tests.support.script import (
@@ -104,16 +105,17 @@ WRONG_CONTENT = [
 ]
 
 
-@pytest.mark.parametrize("fault", [*BROKEN_HEADS, *STATUSES], ids=named)
+@pytest.mark.parametrize("fault", cases([*BROKEN_HEADS, *STATUSES]))
 def test_failure_before_a_body(gateway: Gateway, upstream: Upstream, fault: Fault) -> None:
     check_fault(gateway, upstream, fault, streams=(False, True))
 
 
-@pytest.mark.parametrize("fault", [*BROKEN_BODIES, *WRONG_CONTENT], ids=named)
+@pytest.mark.parametrize("fault", cases([*BROKEN_BODIES, *WRONG_CONTENT]))
 def test_failure_of_a_whole_body(gateway: Gateway, upstream: Upstream, fault: Fault) -> None:
     check_fault(gateway, upstream, fault)
 
 
+@pytest.mark.row(19)
 @pytest.mark.parametrize("row", ["19 truncated JSON", "19 no JSON"])
 def test_a_useless_answer_is_estimated(gateway: Gateway, upstream: Upstream, row: str) -> None:
     upstream.play(next(each.answer for each in WRONG_CONTENT if each.row == row))
@@ -122,15 +124,49 @@ def test_a_useless_answer_is_estimated(gateway: Gateway, upstream: Upstream, row
     assert record["prompt_tokens"] > 0, record
 
 
+@pytest.mark.row(11)
 def test_the_hint_of_a_429_is_passed_on(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
     upstream.play(cut(script(error_response(429, "slow down", [("Retry-After", "7")], type="requests", code="rate_limit_exceeded"))))
     answer = chat(gateway.url)
     assert answer.status == 429
     assert answer.header("retry-after") == "7"
     assert error_of(answer) == {"message": "slow down", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
+    assert gateway.record_of(answer)["usage"] == "none"
+
+
+@pytest.mark.row(12)
+def test_a_hint_that_is_a_date_is_passed_on_as_seconds(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
+    upstream.play(cut(script(error_response(429, headers=[("Retry-After", formatdate(time.time() + 30, usegmt=True))]))))
+    answer = chat(gateway.url)
+    assert answer.status == 429
+    assert 25 <= int(answer.header("retry-after") or 0) <= 31
+
+
+PAST, NO_DATE = "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 99 Foo 2999"
+SENSELESS = ["-5", "NaN", "inf", "1e400", "99999999", "0x10", "soon", "7, 8", "1" * 4000, PAST, NO_DATE]
+
+
+@pytest.mark.row(13)
+@pytest.mark.parametrize("hint", SENSELESS, ids=lambda hint: hint[:20])
+def test_a_hint_that_makes_no_sense_is_not_passed_on(gateway: Gateway, upstream: Upstream, cut: Cut, hint: str) -> None:
+    upstream.play(cut(script(error_response(429, headers=[("Retry-After", hint)]))))
+    answer = chat(gateway.url)
+    assert (answer.status, answer.header("retry-after"), answer.header("retry-after-ms")) == (429, None, None)
+    error_of(answer)
+
+
+@pytest.mark.row(14)
+@pytest.mark.parametrize("where", ["code", "type"])
+def test_a_quota_that_is_spent_is_told_from_a_rate(gateway: Gateway, upstream: Upstream, cut: Cut, where: str) -> None:
+    upstream.play(cut(script(json_response(429, {"error": {"message": "you are out of money", where: "insufficient_quota"}}))))
+    before = gateway.metric(FAILURES, kind="insufficient_quota")
+    answer = chat(gateway.url)
+    assert (answer.status, error_of(answer)["code"], error_of(answer)["message"]) == (429, "insufficient_quota", "you are out of money")
+    gateway.wait_metric(before + 1, FAILURES, kind="insufficient_quota")
 
 
 # ---------------------------------------------------------------------------------------------------------- row 17: the request is at fault
+@pytest.mark.row(17, cut="both")
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_a_refusal_is_passed_on(gateway: Gateway, upstream: Upstream, status: int) -> None:
     refusal = {"message": "temperature: 9 is too hot", "type": "invalid_request_error", "param": "temperature", "code": "too_hot"}
@@ -147,6 +183,7 @@ def test_a_refusal_is_passed_on(gateway: Gateway, upstream: Upstream, status: in
     assert len(upstream.requests) == 4
 
 
+@pytest.mark.row(17)
 @pytest.mark.parametrize(
     ("body", "content_type", "message"),
     [
@@ -197,6 +234,7 @@ SILENCES = {
 }
 
 
+@pytest.mark.row(9)
 @pytest.mark.parametrize(("stream", "model", "steps"), SILENCES.values(), ids=SILENCES.keys())
 def test_silence_before_the_first_event(
     gateway: Gateway, upstream: Upstream, stream: bool, model: str, steps: tuple[Step | bytes, ...]
@@ -213,6 +251,7 @@ def test_silence_before_the_first_event(
     gateway.wait_metric(before + 1, FAILURES, kind="upstream_timeout")
 
 
+@pytest.mark.row(10)
 def test_the_total_time_bounds_a_stream_that_never_pauses(gateway: Gateway, upstream: Upstream) -> None:
     drip = [step for _ in range(20) for step in (Wait(0.1), Send(chunk(event(delta(" more")))))]
     upstream.play(script(*COMMITTED, *drip, Stall()))
@@ -253,17 +292,19 @@ TOO_LARGE = [
 ]
 
 
-@pytest.mark.parametrize("fault", TOO_LARGE, ids=named)
+@pytest.mark.parametrize("fault", cases(TOO_LARGE))
 def test_too_large(tight: Gateway, upstream: Upstream, fault: Fault) -> None:
     check_fault(tight, upstream, fault)
 
 
+@pytest.mark.row(20, cut="both")
 def test_a_first_event_that_is_too_large(tight: Gateway, upstream: Upstream) -> None:
     """Not a byte at a time: with so many bytes the first ping would be out before the last of them."""
     long = fault("20 a first event", stream_head() + chunk(event(delta("a" * 6000))[:-2]), Stall(), codes=["response_too_large"])
     check_fault(tight, upstream, long, streams=(True,), sizes=(0, 32))
 
 
+@pytest.mark.row(20)
 @pytest.mark.parametrize("size", [6000, 200])
 def test_a_later_event_that_is_too_large(tight: Gateway, upstream: Upstream, cut: Cut, size: int) -> None:
     """One long line, and many lines of one event."""
@@ -277,6 +318,7 @@ def test_a_later_event_that_is_too_large(tight: Gateway, upstream: Upstream, cut
     tight.wait_metric(before + 1, FAILURES, provider="up", kind="response_too_large")
 
 
+@pytest.mark.row(20)
 def test_a_stream_may_be_longer_than_a_body(tight: Gateway, upstream: Upstream) -> None:
     """The cap on a body bounds what is held; of a stream only an event is."""
     events = chat_chunks("word " * 100, used=None)
@@ -311,6 +353,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.row(24, 26)
 @pytest.mark.parametrize("inside", ERRORS, ids=[each.error["message"].replace(" ", "-") for each in ERRORS])
 def test_an_error_inside_a_200(gateway: Gateway, upstream: Upstream, cut: Cut, inside: Inside) -> None:
     """As an event of a stream, as a body, and as a body where a stream was asked for."""

@@ -24,7 +24,12 @@ from tests.support.upstream import Upstream
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("provider", "status", "code"),
-    [("refusing", 502, "connect_failed"), ("nowhere", 502, "dns"), ("babbling", 502, "tls"), ("deaf", 504, "connect_timeout")],
+    [
+        pytest.param("refusing", 502, "connect_failed", marks=pytest.mark.row(1)),
+        pytest.param("nowhere", 502, "dns", marks=pytest.mark.row(2)),
+        pytest.param("babbling", 502, "tls", marks=pytest.mark.row(3)),
+        pytest.param("deaf", 504, "connect_timeout", marks=pytest.mark.row(1)),
+    ],
 )
 def test_no_connection(gateway: Gateway, provider: str, status: int, code: str, stream: bool) -> None:
     before = gateway.metric(FAILURES, provider=provider)
@@ -72,6 +77,7 @@ async def test_a_name_that_does_not_resolve_is_not_looked_up_for_each_request() 
         await transport.close()
 
 
+@pytest.mark.row(1, 5)
 @pytest.mark.parametrize("provider", ["slamming", "greeting"])
 def test_a_server_that_does_not_wait_for_the_request(gateway: Gateway, provider: str) -> None:
     """It resets, or speaks, as soon as it has accepted: which comes before the request or after it, by chance."""
@@ -84,6 +90,7 @@ def test_a_server_that_does_not_wait_for_the_request(gateway: Gateway, provider:
 
 
 # -------------------------------------------------------------------------------------------------------------------- rows 4 and 5: reset
+@pytest.mark.row(4)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("at_head", [False, True])
 def test_reset_on_a_reused_connection(gateway: Gateway, upstream: Upstream, stream: bool, at_head: bool) -> None:
@@ -113,6 +120,7 @@ def test_the_second_try_is_like_the_first(gateway: Gateway, upstream: Upstream, 
     assert (first.raw_head, first.body) == (second.raw_head, second.body)
 
 
+@pytest.mark.row(4, 5)
 @pytest.mark.parametrize("stream", [False, True])
 def test_two_resets_in_a_row(gateway: Gateway, upstream: Upstream, stream: bool) -> None:
     upstream.play(CHAT, script(Reset()), script(Reset()))
@@ -127,6 +135,7 @@ def test_two_resets_in_a_row(gateway: Gateway, upstream: Upstream, stream: bool)
     check_ended_well(gateway, upstream)
 
 
+@pytest.mark.row(6)
 @pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Type: applica"], ids=["1", "11", "40"])
 @pytest.mark.parametrize("ending", [Reset(), Fin()], ids=["reset", "closed"])
 def test_an_answer_that_has_begun_is_not_asked_for_again(gateway: Gateway, upstream: Upstream, part: bytes, ending: Step) -> None:
@@ -138,6 +147,7 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(gateway: Gateway, upstr
     assert answer.status == 502, answer.body
 
 
+@pytest.mark.row(6, cut="both")
 @pytest.mark.parametrize("size", [0, 1, 50])
 @pytest.mark.parametrize("surplus", [json_response(200, {"choices": [{"message": {"content": "stray"}}]}), b"\r\nstray", b"HTTP/1.1 200"])
 @pytest.mark.parametrize("stream", [False, True])
@@ -158,6 +168,7 @@ def test_a_connection_that_is_to_be_closed_is_not_used_again(gateway: Gateway, u
     check_ended_well(gateway, upstream)
 
 
+@pytest.mark.row(4)
 def test_an_idle_connection_that_was_closed_is_not_used(gateway: Gateway, upstream: Upstream) -> None:
     for _ in range(5):
         upstream.forget()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.e2e.faults import COMMITTED, FAILURES, Cut, Fault, check_ended_well, check_failed, fault, named
+from tests.e2e.faults import COMMITTED, FAILURES, Cut, Fault, cases, check_ended_well, check_failed, fault
 from tests.support.gateway import Gateway, stream_error_of
 from tests.support.raw_client import RawClient, chat_body
 from tests.support.script import DONE, LAST_CHUNK, Fin, Reset, Send, Stall, Wait, chunk, delta, event, head, usage
@@ -78,7 +78,7 @@ BROKEN_STREAMS = [
 ]
 
 
-@pytest.mark.parametrize("broken", BROKEN_STREAMS, ids=named)
+@pytest.mark.parametrize("broken", cases(BROKEN_STREAMS, cut=""))
 def test_failure_after_content(gateway: Gateway, upstream: Upstream, cut: Cut, broken: Fault) -> None:
     upstream.play(cut(broken.answer))
     before = gateway.metric(FAILURES, provider="up")
