@@ -27,10 +27,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import footprint, machine, report, servers, slots, wrk
+from bench import crowd, footprint, machine, report, servers, slots, wrk
 from bench.payload import Pace
 
 RESULTS = Path(__file__).with_name("results")
+
+#: Why a run may not come to its end.
+FAILURES = (servers.ServerFailed, servers.ToolMissing, slots.WrongAnswer, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Options:
     cores: tuple[int, int]
     startups: int
     memory: bool
+    open_streams: int | None
     json: bool
     output: Path | None
 
@@ -50,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that every server is stopped
     try:
-        result = measure(options)
-    except (servers.ServerFailed, servers.ToolMissing, slots.WrongAnswer, ConnectionError, TimeoutError) as error:
+        result = measure(options) if options.open_streams is None else measure_crowd(options, options.open_streams)
+    except FAILURES as error:
         sys.stderr.write(f"{error}\n")
         return 2
     text = json.dumps(result, indent=1) + "\n"
@@ -59,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(text)
         sys.stderr.write(f"kept in {options.output}\n")
-    sys.stdout.write(text if options.json else report.table(result))
+    table = report.table if options.open_streams is None else crowd.table
+    sys.stdout.write(text if options.json else table(result))
     return 1 if result["warnings"]["failed"] else 0
 
 
@@ -76,6 +81,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--interval-ms", type=int, default=8, help="from one chunk of a stream to the next (%(default)s)")
     parser.add_argument("--ask-usage", action="store_true", help="the client asks for the usage event, as upstream is asked in any case")
     parser.add_argument("--memory", action="store_true", help="resident memory too: idle, and with 1,000 streams open")
+    parser.add_argument("--open-streams", type=int, metavar="N", help="only this: hold so many slow streams open, a minute in all")
     parser.add_argument("--cores", type=_numbers, help="core of upstream and load, core of the server (the first two allowed)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of as a table")
     parser.add_argument("--output", type=Path, help="where the JSON is kept (bench/results/<date>-overhead.json)")
@@ -95,8 +101,9 @@ def parse(arguments: Sequence[str] | None) -> Options:
         pace=Pace(given.chunks or (128 if quick else 256), given.interval_ms),
         usage=given.ask_usage,
     )
-    output = given.output or (None if quick else RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-overhead.json")
-    return Options(parameters, (cores[0], cores[1]), 3 if quick else 5, given.memory, given.json, output)
+    kind = "overhead" if given.open_streams is None else "open-streams"
+    output = given.output or (None if quick else RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{kind}.json")
+    return Options(parameters, (cores[0], cores[1]), 3 if quick else 5, given.memory, given.open_streams, given.json, output)
 
 
 def measure(options: Options) -> report.Result:
@@ -116,6 +123,20 @@ def measure(options: Options) -> report.Result:
         samples = slots.run(stage)
     run = report.Run(machine.description(), machine.versions(), options.cores, options.parameters, samples, startup, memory)
     return report.document(run, datetime.now(UTC))
+
+
+def measure_crowd(options: Options, wanted: int) -> report.Result:
+    """Hold streams open, as many as are wanted or as this process's file limit lets in. Raises as `measure`."""
+    raise_file_limit()
+    plan = crowd.Plan(crowd.most_streams(wanted))
+    os.sched_setaffinity(0, {options.cores[0]})
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comporta-bench-")))
+        bench = servers.Bench(directory, *options.cores)
+        upstream = stack.enter_context(servers.upstream(bench))
+        gateway = stack.enter_context(servers.gateway(bench, upstream.port, pool=plan.streams + 16))
+        found = crowd.run(upstream, gateway, plan)
+    return crowd.document(found, plan, wanted, datetime.now(UTC))
 
 
 def _tell(line: str) -> None:

@@ -110,24 +110,26 @@ def table(result: Result) -> str:
         f"comporta against nginx before the same upstream: {chosen['rounds']} paired rounds, median (least - greatest)\n"
         f"{machine['processor']}, kernel {machine['kernel']}, {versions['python']}, {versions['nginx']}\n"
         f"{chosen['connections']} connections; {chosen['streams']} streams of {pace['chunks']} chunks, {pace['interval_ms']} ms apart\n",
-        grid(["CPU of the server process", "nginx", "comporta", "ratio"], _cost_rows(result["summary"]["cost"])),
-        grid(["added to asking directly", "nginx", "comporta"], _added_rows(result["summary"]["added_ms"])),
+        grid(["CPU of the server process", "nginx", "comporta", "ratio"], cost_rows(result["summary"]["cost"])),
+        grid(["added to asking directly", "nginx", "comporta"], added_rows(result["summary"]["added_ms"])),
         *_footprint(result),
         *_notes(result["warnings"]),
     ]
     return "\n".join(parts)
 
 
-def _cost_rows(cost: dict[str, Any]) -> list[list[str]]:
+def cost_rows(cost: dict[str, Any]) -> list[list[str]]:
+    """Cells: what, nginx, comporta, ratio."""
     return [
-        [_title(measure), _show(found[REFERENCE], ".1f", " us"), _show(found[SUBJECT], ".1f", " us"), _show(found["ratio"], ".2f", " x")]
+        [title(measure), show(found[REFERENCE], ".1f", " us"), show(found[SUBJECT], ".1f", " us"), show(found["ratio"], ".2f", " x")]
         for measure, found in cost.items()
     ]
 
 
-def _added_rows(added: dict[str, Any]) -> list[list[str]]:
+def added_rows(added: dict[str, Any]) -> list[list[str]]:
+    """Cells: what, nginx, comporta."""
     titles = {f"{measure}.{figure}": title for figure, measure, title in _ADDED}
-    return [[titles[name], _show(found[REFERENCE], ".3f", " ms"), _show(found[SUBJECT], ".3f", " ms")] for name, found in added.items()]
+    return [[titles[name], show(found[REFERENCE], ".3f", " ms"), show(found[SUBJECT], ".3f", " ms")] for name, found in added.items()]
 
 
 def _footprint(result: Result) -> list[str]:
@@ -152,7 +154,8 @@ def _notes(found: dict[str, list[str]]) -> list[str]:
     return ["".join(lines)] if lines else []
 
 
-def _title(measure: str) -> str:
+def title(measure: str) -> str:
+    """A measure in words."""
     return "per streamed chunk" if measure == slots.CHUNK else f"per request, {measure.removeprefix('request_').removesuffix('k')} KiB"
 
 
@@ -161,7 +164,8 @@ def _spread(values: Iterable[float]) -> dict[str, float] | None:
     return None if found is None else asdict(found)
 
 
-def _show(found: dict[str, float] | None, digits: str, unit: str) -> str:
+def show(found: dict[str, float] | None, digits: str, unit: str) -> str:
+    """Median (least - greatest)."""
     if found is None:
         return "-"
     value = Spread(**found)

@@ -61,12 +61,13 @@ class ToolMissing(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its process id, the port for requests with a JSON answer, and the one for streams (the same but for nginx)."""
+    """A running server: its process id, and its ports for requests with a JSON answer, streams (the same but for nginx), metrics."""
 
     name: str
     pid: int
     port: int
     stream_port: int
+    admin_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,8 @@ def gateway(bench: Bench, upstream_port: int, *, pool: int | None = None) -> Ite
     command = [sys.executable, "-m", "comporta", "serve", "--config", str(config), "--json"]
     with _process(command, bench.server_core, log) as process:
         ready = _ready(process, log)
-        port = int(str(ready["listen"]).rsplit(":", 1)[1])
-        yield Server("comporta", int(ready["pid"]), port, port)
+        port, admin = (int(str(ready[name]).rsplit(":", 1)[1]) for name in ("listen", "admin"))
+        yield Server("comporta", int(ready["pid"]), port, port, admin)
 
 
 def gateway_config(upstream_port: int, pool: int | None) -> str:
