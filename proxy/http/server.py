@@ -286,7 +286,8 @@ class Listener(web.Server):
 
     def drain(self) -> asyncio.Event:
         """Have every connection closed once its request is answered, at once where there is none. The event is set when all are."""
-        self._empty = asyncio.Event()
+        if self._empty is None:
+            self._empty = asyncio.Event()
         if not self._open:
             self._empty.set()
         for connection in self.connections:

@@ -47,6 +47,7 @@ class Gateway:
         self._written = threading.Condition()
         path = folder / "comporta.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        self.config = path
         command = [sys.executable, "-m", "comporta", "serve", "--json", "--config", str(path)]
         command += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
@@ -69,12 +70,16 @@ class Gateway:
         if self.process.returncode is not None:
             return
         self.process.send_signal(signal.SIGTERM)
+        self.ended()
+
+    def ended(self, seconds: float = STOP_SECONDS) -> None:
+        """Wait until it has ended by itself, having been told to, and check the same."""
         try:
-            code = self.process.wait(STOP_SECONDS)
+            code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"SIGTERM did not stop the gateway within {STOP_SECONDS} s") from None
+            raise AssertionError(f"the gateway did not stop within {seconds} s") from None
         finally:
             self._reader.join(5)
             for pipe in (self.process.stdout, self.process.stderr):
@@ -127,6 +132,18 @@ class Gateway:
     def memory(self) -> int:
         """Bytes of memory that the process holds now."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def wait_line(self, event: str, timeout: float = 5.0, **fields: Any) -> Record:
+        """The first line of the log that tells of `event` with these fields, waiting for it."""
+
+        def found() -> Record | None:
+            lines = (line for line in self.lines if line.get("event") == event)
+            return next((line for line in lines if fields.items() <= line.items()), None)
+
+        with self._written:
+            line = self._written.wait_for(found, timeout)
+            assert line, f"no {event} {fields} within {timeout} s; the last lines are {self.tail()}"
+            return line
 
     def tail(self, count: int = 6) -> list[Any]:
         return [*self.lines[-count:], *self.noise[-count:]]
