@@ -334,7 +334,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if 100 <= status < 200:
+        if status < 200:
+            if status < 100:
+                raise _Refused(UpstreamError("bad_upstream", _NOT_HTTP))
             self.headers = {}
             return
         headers = self.headers

@@ -47,6 +47,7 @@ BROKEN_HEADS = [
     fault("6 closed in the headers", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n", Fin()),
     fault("6 no HTTP at all", b"\x00\xff\x00 what is this\r\n\r\n", Fin()),
     fault("6 status of letters", b"HTTP/1.1 abc OK\r\n\r\n", Stall()),
+    fault("6 status that is none", b"HTTP/1.1 040 OK\r\nContent-Length: 0\r\n\r\n", Stall()),
     fault("6 header without a colon", b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n", Stall()),
     fault("6 length of letters", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ten\r\n\r\n0123456789", Stall()),
     fault("6 switching protocols", b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", Stall()),
