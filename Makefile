@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench bench-check bench-layers performance-doc lock wheel system clean
+.PHONY: help run demo test check format bench faults fuzz bench-check bench-layers performance-doc lock wheel system clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,12 @@ bench-layers: $(VENV)/.installed-dev ## where the time of a request and of a chu
 
 performance-doc: $(VENV)/.installed-dev ## write docs/performance.md from bench/results/
 	$(BIN)/python -m bench.performance
+
+faults: $(VENV)/.installed-dev ## run the tests of the fault matrix and write their table into docs/faults.md
+	$(BIN)/python -m tests.e2e.fault_table
+
+fuzz: $(VENV)/.installed-dev ## feed nonsense to everything that reads bytes from outside, for FUZZ_SECONDS (600)
+	$(BIN)/python -m tests.fuzz
 
 lock: $(BIN)/python ## resolve the dependencies again and write the locks (ARGS=--upgrade for the newest)
 	$(PIP) install uv
