@@ -76,28 +76,36 @@ class _Opened:
 
 
 async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Callable[[], Loaded], emit: Emit) -> int:
+    signals = Signals()
     gateway = Gateway(opened.settings, environ=os.environ, emit=emit)
 
     async def numbers() -> Registry:
         return gateway.metrics
 
     await gateway.start(opened.data[0])
-    return await _run(gateway, opened, ready, load, AdminPlane(numbers, lambda: {"status": gateway.state}))
+    admin = AdminPlane(numbers, lambda: {"status": gateway.state})
+    return await _run(gateway, admin, signals, opened, ready, load)
 
 
 async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Callable[[], Loaded], emit: Emit) -> int:
+    signals = Signals()
     services = Services(SystemClock(), Registry(), emit)
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
     admin = AdminPlane(supervisor.numbers, lambda: {"status": supervisor.state, "workers": supervisor.workers})
-    return await _run(supervisor, opened, ready, load, admin)
+    return await _run(supervisor, admin, signals, opened, ready, load)
 
 
 async def _run(
-    serving: Gateway | Supervisor, opened: _Opened, ready: Callable[[Ready], None], load: Callable[[], Loaded], admin: AdminPlane
+    serving: Gateway | Supervisor,
+    admin: AdminPlane,
+    signals: Signals,
+    opened: _Opened,
+    ready: Callable[[Ready], None],
+    load: Callable[[], Loaded],
 ) -> int:
-    reload = Reload(opened.settings, load=load, put=serving.reload, metrics=serving.metrics)
-    signals = Signals(reload, serving.hurry)
+    signals.reload = Reload(opened.settings, load=load, put=serving.reload, metrics=serving.metrics)
+    signals.hurry = serving.hurry
     try:
         await admin.start(opened.admin)
         ready(Ready(*opened.urls, *serving.described))
@@ -109,12 +117,12 @@ async def _run(
 
 
 class Signals:
-    """SIGTERM and SIGINT stop, the second of them at once. SIGHUP reads the configuration again."""
+    """SIGTERM and SIGINT stop, the second of them at once. SIGHUP reads the configuration again. None of them harms a start."""
 
-    def __init__(self, reload: Callable[[], Awaitable[bool]], hurry: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.stopped = asyncio.Event()
-        self._reload = reload
-        self._hurry = hurry
+        self.reload: Callable[[], Awaitable[bool]] | None = None
+        self.hurry: Callable[[], None] | None = None
         self._reloads: set[asyncio.Future[bool]] = set()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,12 +130,14 @@ class Signals:
         loop.add_signal_handler(signal.SIGHUP, self._again)
 
     def _stop(self) -> None:
-        if self.stopped.is_set():
-            self._hurry()
+        if self.stopped.is_set() and self.hurry is not None:
+            self.hurry()
         self.stopped.set()
 
     def _again(self) -> None:
-        task = asyncio.ensure_future(self._reload())
+        if self.reload is None or self.stopped.is_set():
+            return
+        task = asyncio.ensure_future(self.reload())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 

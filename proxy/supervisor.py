@@ -68,6 +68,7 @@ class Slot:
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._orders: list[str] = []
 
     async def live(self, document: dict[str, Any]) -> int:
         """Start a worker and stay with it to its end. Returns its exit status."""
@@ -85,6 +86,8 @@ class Slot:
         self.pid = self._process.pid
         self._channel = await Channel.over(ours)
         self._channel.send("settings", document)
+        for name in self._orders:
+            self._channel.send(name)
         while (message := await self._channel.receive()) is not None:
             self._heard(*message)
         await self._channel.close()
@@ -120,7 +123,10 @@ class Slot:
             raise TimeoutError
         return future.result()
 
-    def tell(self, name: str) -> None:
+    def tell(self, name: str, *, always: bool = False) -> None:
+        """Tell the worker; `always`: also one that is only being started."""
+        if always:
+            self._orders.append(name)
         if self._channel is not None:
             self._channel.send(name)
 
@@ -270,7 +276,7 @@ class Supervisor:
         server = self._settings.server
         for slot in self._slots:
             slot.close()
-            slot.tell("stop")
+            slot.tell("stop", always=True)
         keeping = self._tasks[: len(self._slots)]
         _, left = await asyncio.wait(keeping, timeout=server.drain_delay + server.grace + _TO_END)
         for slot in self._slots if left else ():

@@ -32,10 +32,10 @@ def start(upstream: Upstream, tmp_path: Path) -> Iterator[Start]:
     """Start a gateway before `upstream`, with settings for `server`; what still runs is stopped when the test ends."""
     started: list[Gateway] = []
 
-    def run(server: dict[str, Any] | None = None, **how: Any) -> Gateway:
-        folder = tmp_path / str(len(started))
+    def run(server: dict[str, Any] | None = None, *, listen: str = "127.0.0.1:0", env: dict[str, str] | None = None, **how: Any) -> Gateway:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        started.append(Gateway(configured(upstream, server, **how), folder))
+        started.append(Gateway(configured(upstream, server, **how), folder, env, listen=listen))
         return started[-1]
 
     yield run

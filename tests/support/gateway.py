@@ -41,7 +41,9 @@ def provider(url: str, **more: Any) -> dict[str, Any]:
 class Gateway:
     """One `comporta serve` process with `config`, written to `folder`. Nothing but `config` and `env` shapes it."""
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None, *, listen: str = "127.0.0.1:0"
+    ) -> None:
         self.lines: list[Record] = []
         self.noise: list[str] = []  # what it wrote to stderr that is not a JSON object
         self._written = threading.Condition()
@@ -49,7 +51,7 @@ class Gateway:
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
         self.config = path
         command = [sys.executable, "-m", "comporta", "serve", "--json", "--config", str(path)]
-        command += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+        command += ["--listen", listen, "--admin-listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=_environment(env or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
