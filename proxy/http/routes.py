@@ -224,6 +224,9 @@ def _compiled() -> tuple[Exact, Templates]:
     return exact, templates
 
 
+#: What could end a line, or a string, to somebody behind us.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 _EXACT, _TEMPLATES = _compiled()
 
 
@@ -240,15 +243,19 @@ def find(method: str, path: str) -> Route | tuple[str, ...]:
     return _find_template(method, path.removeprefix("/v1"), methods or {})
 
 
-def _climbs(path: str) -> bool:
-    """Whether a segment is `.` or `..`, spelt in any way that somebody behind us may undo: the path would not be the one that matched."""
-    return any(segment in (".", "..") for segment in _SEPARATOR.split(unquote(path)))
+def _is_devious(path: str) -> bool:
+    """Whether a path is not the one that matched to somebody behind us who undoes its escapes.
+
+    That is so where a segment is `.` or `..`, or an id holds control characters.
+    """
+    plain = unquote(path)
+    return _CONTROL.search(plain) is not None or any(segment in (".", "..") for segment in _SEPARATOR.split(plain))
 
 
 def _find_template(method: str, path: str, exact: dict[str, Route]) -> Route | tuple[str, ...]:
     allowed = set(exact)
     segment = path.split("/", 2)[1] if path.startswith("/") else ""
-    if not exact and not _climbs(path):
+    if not exact and not _is_devious(path):
         for pattern, operations in _TEMPLATES.get(segment, ()):
             if pattern.fullmatch(path):
                 if method in operations:

@@ -64,6 +64,13 @@ def test_no_spelling_of_a_step_upwards_is_let_through(segment: str):
             assert find(method, path) == (), path
 
 
+@pytest.mark.parametrize("escape", ["%00", "%0d%0aX-A:%20b", "%0A", "%7f", "%1b[31m", "\x00"])
+def test_an_id_holds_no_control_characters(escape: str):
+    for path in (f"/files/a{escape}", f"/v1/responses/{escape}b/cancel", f"/models/a{escape}b", f"/models/{escape}"):
+        for method in METHODS:
+            assert find(method, path) == (), path
+
+
 @pytest.mark.parametrize("name", ["gpt-4.1", "provider/model", "org/team/model:7b", "..model", "a..b", "...", "m%2Fn", "%C3%A9", "a.b."])
 def test_a_models_name_may_hold_slashes_and_dots(name: str):
     assert find("GET", f"/v1/models/{name}") == Route("models", f"/models/{name}")
