@@ -66,6 +66,7 @@ def handed_over(environ: MutableMapping[str, str], *, pid: int | None = None, fi
         opened.set_inheritable(False)
         opened.setblocking(False)
         if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            opened.close()
             raise OSError(f"file descriptor {first + index} was handed over, and is no listening socket")
         name = names[index] if index < len(names) else ""
         role = name if name in ROLES else ROLES[min(index, len(ROLES) - 1)]

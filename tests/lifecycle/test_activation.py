@@ -1,0 +1,145 @@
+"""Sockets that were opened by whoever started the process: a restart refuses nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.sockets import bind, bind_several, handed_over
+from tests.support.gateway import ROOT
+from tests.support.raw_client import Closed, chat
+
+SIM = "providers: {sim: {kind: sim, length: 3}}\nserver: {workers: WORKERS}\n"
+
+
+class Parent:
+    """`tests.lifecycle.activation` with the gateway's command."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        config = folder / "comporta.yaml"
+        config.write_text(SIM.replace("WORKERS", str(workers)))
+        command = [sys.executable, "-m", "comporta", "serve", "--json", "--config", str(config)]
+        self.log = (folder / "log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.lifecycle.activation", *command],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.url, self.admin = (f"http://127.0.0.1:{int(self.process.stdout.readline())}" for _ in range(2))
+
+    def start(self) -> dict[str, str]:
+        """Start the gateway, the running one first stopped. Returns what it says when it is ready."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("again\n")
+        self.process.stdin.flush()
+        found: dict[str, str] = json.loads(self.process.stdout.readline())
+        return found
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.log.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(params=[1, 2])
+def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parent]:
+    found = Parent(tmp_path, request.param)
+    yield found
+    found.stop()
+
+
+def test_the_sockets_that_are_handed_over_are_the_ones_that_are_used(parent: Parent):
+    ready = parent.start()
+    assert (ready["listen"], ready["admin"]) == (parent.url, parent.admin)
+    with urllib.request.urlopen(f"{parent.admin}/metrics", timeout=5) as answer:
+        assert answer.status == 200
+
+
+def test_a_restart_refuses_no_connection_and_loses_no_request(parent: Parent):
+    parent.start()
+    statuses: list[int] = []
+    failures: list[str] = []
+    ending = threading.Event()
+
+    def hammer() -> None:
+        while not ending.is_set():
+            try:
+                answer = chat(parent.url, "sim")
+                statuses.append(answer.status if answer.ended else 0)
+            except (OSError, Closed) as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    first = parent.start()["pid"]
+    assert parent.start()["pid"] != first
+    ending.set()
+    for thread in threads:
+        thread.join(10)
+    assert not failures
+    assert set(statuses) == {200}
+    assert len(statuses) > 20
+
+
+# ------------------------------------------------------------------------------------------------------------------------ the protocol
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        yield found
+
+
+def _environ(pid: int, **more: str) -> dict[str, str]:
+    return {"LISTEN_PID": str(pid), "LISTEN_FDS": "1", **more}
+
+
+def test_a_socket_is_taken_and_its_variables_are_gone(listening: socket.socket):
+    environ = _environ(7, LISTEN_FDNAMES="connections")
+    found = handed_over(environ, pid=7, first=os.dup(listening.fileno()))
+    with found["data"] as taken:
+        assert taken.getsockname() == listening.getsockname()
+        assert not taken.get_inheritable() and not taken.getblocking()
+    assert not environ and list(found) == ["data"]
+
+
+def test_a_name_says_what_it_is_for(listening: socket.socket):
+    found = handed_over(_environ(7, LISTEN_FDNAMES="admin"), pid=7, first=os.dup(listening.fileno()))
+    with found["admin"]:
+        assert list(found) == ["admin"]
+
+
+@pytest.mark.parametrize("environ", [{}, {"LISTEN_PID": "8", "LISTEN_FDS": "1"}, {"LISTEN_PID": "7", "LISTEN_FDS": "x"}])
+def test_what_is_meant_for_another_process_is_left_alone(environ: dict[str, str]):
+    assert handed_over(environ, pid=7, first=9999) == {}
+
+
+def test_a_descriptor_that_does_not_listen_is_refused():
+    with socket.socket() as deaf, pytest.raises(OSError, match="no listening socket"):
+        handed_over(_environ(7), pid=7, first=os.dup(deaf.fileno()))
+
+
+def test_several_sockets_share_one_address_that_was_free():
+    found = bind_several("127.0.0.1", 0, 3)
+    assert len({each.getsockname() for each in found}) == 1
+    with pytest.raises(OSError, match="in use"):
+        bind_several("127.0.0.1", found[0].getsockname()[1], 2)
+    with pytest.raises(OSError, match="in use"):
+        bind("127.0.0.1", found[0].getsockname()[1])
+    for each in found:
+        each.close()
