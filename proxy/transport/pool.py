@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -305,5 +306,7 @@ def _dialling(error: BaseException) -> UpstreamError:
             else "A TLS connection cannot be made."
         )
         return UpstreamError("tls", message, detail=str(error)[:200], reached=False)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return UpstreamError("overloaded", "The gateway has no file descriptor left.", retry_after=1.0, reached=False)
     failure = translate(error)
     return UpstreamError("connect_failed", "The provider does not accept connections.", detail=failure.detail, reached=False)
