@@ -1,7 +1,8 @@
 """The log: structlog's events as JSON lines, or in colours for people on a terminal.
 
-Nothing that logs waits for the disk or the pipe: lines are gathered, rendered and written by a thread of their own. When that falls behind
-by more than `MOST` lines, the newest are dropped and counted: to stand still because nobody reads the log is the worse failure.
+Nothing that logs waits for the disk or the pipe: lines are gathered, and written by a thread of their own. JSON is rendered where it is
+logged, which takes a microsecond or two; a thread that renders would take the interpreter from the event loop. When writing falls behind by
+more than `MOST` lines, the newest are dropped and counted: to stand still because nobody reads the log is the worse failure.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from select import PIPE_BUF
@@ -27,14 +28,14 @@ _GATHERED = 0.05
 
 
 class LineWriter:
-    """Renders and writes events in batches, on a thread. `dropped` counts the lines that it was too late for."""
+    """Writes events in batches, on a thread. `dropped` counts the lines that it was too late for."""
 
     def __init__(self, stream: BinaryIO, *, pretty: bool, worker: int | None = None) -> None:
         """`worker`: others write to the same pipe, and each line says who wrote it."""
         self._stream = stream
         self._worker = worker
-        self._render = _pretty() if pretty else _json
-        self._events: deque[dict[str, Any]] = deque()
+        self._pretty = _pretty() if pretty else None
+        self._lines: deque[bytes | dict[str, Any]] = deque()
         self._wanted = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -51,18 +52,20 @@ class LineWriter:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event; its `time` is seconds since the epoch. Never blocks."""
-        if len(self._events) >= MOST:
+        if len(self._lines) >= MOST:
             self.dropped += 1
             return
-        event.setdefault("time", time.time())
+        if "time" not in event:
+            event["time"] = time.time()
         if self._worker is not None:
             event["worker"] = self._worker
-        self._events.append(event)
+        # Colours take long to render, and people read slowly: that is left to the thread.
+        self._lines.append(event if self._pretty is not None else _json(event))
         if not self._wanted.is_set():
             self._wanted.set()
 
     def _run(self) -> None:
-        while not (self._stopping and not self._events):
+        while not (self._stopping and not self._lines):
             self._wanted.wait()
             if not self._stopping:
                 time.sleep(_GATHERED)
@@ -70,8 +73,9 @@ class LineWriter:
             self._write()
 
     def _write(self) -> None:
-        events = self._events
-        lines = [self._render(events.popleft()) for _ in range(len(events))]
+        gathered = self._lines
+        taken = [gathered.popleft() for _ in range(len(gathered))]
+        lines = [line if isinstance(line, bytes) else self._coloured(line) for line in taken]
         if lines:
             try:
                 for piece in [b"".join(lines)] if self._worker is None else whole_lines(lines):
@@ -80,6 +84,9 @@ class LineWriter:
             except (OSError, ValueError):
                 # Nowhere to say it: the log itself is what failed. The lines count as lost.
                 self.dropped += len(lines)
+
+    def _coloured(self, event: dict[str, Any]) -> bytes:
+        return b"" if self._pretty is None else self._pretty(event)
 
 
 def whole_lines(lines: list[bytes], most: int = PIPE_BUF) -> Iterator[bytes]:
@@ -129,7 +136,7 @@ def _json(event: dict[str, Any]) -> bytes:
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _pretty() -> Any:
+def _pretty() -> Callable[[dict[str, Any]], bytes]:
     console = structlog.dev.ConsoleRenderer()
 
     def render(event: dict[str, Any]) -> bytes:

@@ -1,0 +1,95 @@
+"""The log's lines: whole, in order, and never waited for."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from proxy import log
+
+
+@pytest.fixture
+def stream() -> io.BytesIO:
+    return io.BytesIO()
+
+
+@pytest.fixture
+def writer(stream: io.BytesIO) -> Iterator[log.LineWriter]:
+    made = log.LineWriter(stream, pretty=False)
+    made.start()
+    yield made
+    made.stop()
+    structlog.reset_defaults()
+    logging.getLogger().handlers.clear()
+
+
+def lines(stream: io.BytesIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_every_event_is_one_line_in_its_order(writer: log.LineWriter, stream: io.BytesIO) -> None:
+    for number in range(500):
+        writer({"event": "request", "number": number})
+    writer.stop()
+    assert [line["number"] for line in lines(stream)] == list(range(500))
+
+
+def test_a_line_says_when_and_how_grave(writer: log.LineWriter, stream: io.BytesIO) -> None:
+    writer({"event": "request", "time": 1_700_000_000.1239})
+    writer.stop()
+    assert lines(stream) == [{"timestamp": "2023-11-14T22:13:20.123Z", "level": "info", "event": "request"}]
+
+
+def test_structlog_and_the_standard_library_speak_through_it(writer: log.LineWriter, stream: io.BytesIO) -> None:
+    log.configure(writer)
+    structlog.get_logger().warning("credential_missing", provider="up")
+    logging.getLogger("aiohttp.server").error("a client's bytes: %s", "sk-canary")
+    writer.stop()
+    own, library = lines(stream)
+    assert (own["event"], own["level"], own["provider"]) == ("credential_missing", "warning", "up")
+    assert (library["event"], library["logger"]) == ("library", "aiohttp.server")
+    assert b"canary" not in stream.getvalue()
+
+
+def test_nobody_waits_for_a_pipe_that_is_stuck() -> None:
+    released = threading.Event()
+
+    class Stuck(io.RawIOBase):
+        def write(self, _data: object) -> int:
+            released.wait(5)
+            raise BrokenPipeError
+
+    writer = log.LineWriter(Stuck(), pretty=False)  # type: ignore[arg-type]  # all of it that is used
+    writer.start()
+    for number in range(log.MOST * 2):
+        writer({"event": "request", "number": number})
+    assert writer.dropped > 0
+    released.set()
+    writer.stop()
+
+
+def test_a_log_that_fails_counts_its_lines_as_lost() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb", buffering=0) as stream:
+        writer = log.LineWriter(stream, pretty=False)
+        writer.start()
+        writer({"event": "request"})
+        writer.stop()
+    assert writer.dropped == 1
+
+
+def test_people_get_colours_and_no_empty_fields(stream: io.BytesIO) -> None:
+    writer = log.LineWriter(stream, pretty=True)
+    writer.start()
+    writer({"event": "request", "status": 200, "error": None})
+    writer.stop()
+    shown = stream.getvalue().decode()
+    assert "request" in shown and "200" in shown and "error" not in shown
