@@ -13,7 +13,7 @@ from bench.timeline import HARNESS, Segments
 
 REQUEST, STREAM, CHUNK = "request", "stream", "chunk"
 
-_TITLES = {
+TITLES = {
     REQUEST: "a request of 1 KiB with a JSON answer",
     STREAM: "a stream: its beginning with two chunks, and its end",
     CHUNK: "a further chunk of a stream",
@@ -82,7 +82,7 @@ def table(result: report.Result) -> str:
     where, versions = result["machine"], result["versions"]
     parts = [f"{where['processor']}, kernel {where['kernel']}, {versions['python']}, commit {versions['commit']}\n"]
     for what, found in result["driven"].items():
-        parts.append(report.grid([_TITLES[what], "us", "least - greatest", "share"], rows(found)))
+        parts.append(report.grid([TITLES[what], "us", "least - greatest", "share"], rows(found)))
     parts.append(f"a client that connects and leaves: {result['connection_us']:.1f} us in the process\n")
     return "\n".join(parts)
 

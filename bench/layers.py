@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.layers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="without marks and with them (%(default)s)")
-    parser.add_argument("--no-sockets", action="store_true", help="only what lies inside the process")
+    parser.add_argument("--no-sockets", action="store_true", help="only what lies inside the process; kept only with --output")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of as a table")
     parser.add_argument("--output", type=Path, help="where the JSON is kept (bench/results/<date>-layers.json)")
     given = parser.parse_args(arguments)
@@ -69,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     text = json.dumps(result, indent=1) + "\n"
-    output = given.output or overhead.RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-layers.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text)
-    sys.stderr.write(f"kept in {output}\n")
+    output = given.output or (None if given.no_sockets else overhead.RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-layers.json")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
+        sys.stderr.write(f"kept in {output}\n")
     sys.stdout.write(text if given.json else layer_report.table(result))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +28,11 @@ def description() -> dict[str, str | int]:
 def versions() -> dict[str, str]:
     """Python, what the gateway is built of, nginx, wrk, and the commit (`+` where the tree differs from it)."""
     found = {"python": f"{platform.python_implementation()} {platform.python_version()}", "commit": _commit()}
-    found |= {"nginx": _first_line([servers.nginx_executable(), "-v"]), "wrk": _first_line([wrk.executable(), "-v"])}
+    for tool, find in (("nginx", servers.nginx_executable), ("wrk", wrk.executable)):
+        try:
+            found[tool] = _first_line([find(), "-v"])
+        except servers.ToolMissing:
+            found[tool] = "absent"
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -43,6 +48,8 @@ def _field(path: str, name: str) -> str | None:
 
 def _commit() -> str:
     commit = _first_line(["git", "rev-parse", "--short=12", "HEAD"])
+    if not re.fullmatch(r"[0-9a-f]+", commit):  # outside a checkout git says so in words
+        return "unknown"
     return f"{commit}+" if _first_line(["git", "status", "--porcelain", "--untracked-files=no"]) else commit
 
 

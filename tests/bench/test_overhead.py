@@ -177,6 +177,12 @@ def test_a_full_run_is_kept_among_the_results():
     assert options.parameters.bodies_kib == (1, 32)
 
 
+def test_open_streams_are_a_result_of_their_own():
+    options = overhead.parse(["--open-streams", "500", "--cores", "0,1"])
+    assert options.open_streams == 500
+    assert options.output is not None and options.output.name.endswith("-open-streams.json")
+
+
 @pytest.mark.parametrize("cores", ["0", "1,1", "0,1,2"])
 def test_two_different_cores_are_asked_for(cores, capsys):
     with pytest.raises(SystemExit):
