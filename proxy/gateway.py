@@ -15,6 +15,7 @@ from proxy.core.clock import SystemClock
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Emit, Services
+from proxy.door import Door
 from proxy.http.data_plane import DataPlane
 from proxy.http.server import Listener
 from proxy.loop import LagMeter, Watchdog
@@ -57,7 +58,7 @@ class Gateway:
             report=_report,
         )
         self._listener: Listener | None = None
-        self._servers: list[asyncio.Server] = []
+        self._door: Door | None = None
         self._lag = LagMeter(self.metrics)
         self._watchdog = Watchdog(self._lag, self.metrics)
         self._pressure = Pressure(self.metrics, self._plane.shed)
@@ -85,9 +86,8 @@ class Gateway:
         plane = self._plane
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
         self._bound(server)
-        self._servers.append(
-            await asyncio.get_running_loop().create_server(self._listener, sock=listening or bind(*server.address), ssl=self._tls)
-        )
+        self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=self._tls)
+        await self._door.open()
         self._lag.start()
         self._watchdog.start()
         self._pressure.start()
@@ -146,8 +146,8 @@ class Gateway:
         server, log = self.settings.server, structlog.get_logger()
         log.info("stopping", requests=self._plane.in_flight, grace=server.grace)
         await self._pause(server.drain_delay)
-        for listening in self._servers:
-            listening.close()
+        if self._door is not None:
+            self._door.close()
         interrupted = 0
         if self._listener is not None:
             self._plane.drain()

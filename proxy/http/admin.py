@@ -15,6 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from proxy.core.metrics import Registry
+from proxy.door import Door
 
 #: The numbers of now, of this process or of several.
 Numbers = Callable[[], Awaitable[Registry]]
@@ -67,12 +68,17 @@ class AdminPlane:
 
     def __init__(self, numbers: Numbers, state: State) -> None:
         self._runner = web.AppRunner(admin_app(numbers, state), access_log=None, shutdown_timeout=1.0)
+        self._door: Door | None = None
 
     async def start(self, listening: socket.socket) -> None:
         await self._runner.setup()
-        await web.SockSite(self._runner, listening).start()
+        assert self._runner.server is not None
+        self._door = Door(listening, self._runner.server)
+        await self._door.open()
 
     async def stop(self) -> None:
+        if self._door is not None:
+            self._door.close()
         await self._runner.cleanup()
 
 

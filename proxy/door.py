@@ -1,0 +1,89 @@
+"""Where connections are accepted; shut while no file descriptor is left for them.
+
+libuv cuts the connections that it has no descriptor for by means of one that it keeps in reserve. Once that is lost it asks for the same
+connection again and again, and the process stands at 100 %. So we look ourselves, and meanwhile clients wait in the kernel's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable
+
+import structlog
+
+from proxy.core.metrics import Registry
+
+#: Seconds between two looks.
+_EVERY = 0.25
+
+#: As many descriptors must be free.
+_SPARE = 2
+
+
+class Door:
+    """Accepts on `listening`, which it takes over. `factory` makes a protocol for each connection."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        metrics: Registry | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listening = listening
+        self._factory = factory
+        self._tls = tls
+        self._shut = (metrics or Registry()).counter(
+            "comporta_accept_paused_total", "Times that no connections were accepted because no file descriptor was left."
+        )
+        self._shut.labels()
+        self._server: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        await self._accept()
+        self._handle = asyncio.get_running_loop().call_later(_EVERY, self._look)
+
+    def close(self) -> None:
+        """Accept nothing any more."""
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._listening.close()
+
+    async def _accept(self) -> None:
+        self._server = await asyncio.get_running_loop().create_server(self._factory, sock=self._listening.dup(), ssl=self._tls)
+
+    def _look(self) -> None:
+        self._handle = asyncio.get_running_loop().call_later(_EVERY, self._look)
+        if self._server is not None and not has_descriptors():
+            self._server.close()
+            self._server = None
+            self._shut.labels().value += 1
+            structlog.get_logger().error("no_file_descriptors", accepting=False)
+        elif self._server is None and has_descriptors() and (self._opening is None or self._opening.done()):
+            self._opening = asyncio.get_running_loop().create_task(self._accept())
+            structlog.get_logger().warning("file_descriptors_again", accepting=True)
+
+
+def has_descriptors(count: int = _SPARE) -> bool:
+    """Whether this process may open so many files more."""
+    taken: list[int] = []
+    try:
+        while len(taken) < count:
+            taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    finally:
+        for each in taken:
+            os.close(each)
+    return True
