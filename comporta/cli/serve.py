@@ -109,7 +109,7 @@ def _models(loaded: Loaded, ready: Ready) -> str:
         parts[0] += f" and {len(ready.models) - _SHOWN_MODELS} more"
     if loaded.settings.models is None and loaded.settings.default_provider:
         parts.append(f"any other name is asked of {loaded.settings.default_provider}")
-    parts.append("PROVIDER/MODEL for a certain provider's")
+    parts.append("PROVIDER/MODEL for any other of a provider")
     return "; ".join(part for part in parts if part)
 
 
