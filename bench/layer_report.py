@@ -51,6 +51,7 @@ def driven(what: str, bare: Sequence[Found], marked: Sequence[Found], measured: 
     """The layers of one kind of traffic, in microseconds: medians of the rounds, with the least and the greatest.
 
     `in_process_us` is timed without marks. The log's thread is beside it; `system_us` is what the real process (`measured_us`) spends more.
+    The kernel's part of that is known; the rest is the event loop's, and what comes of many requests at once.
     """
     rounds = [found.medians(what) for found in marked]
     pairs = {name: count for found in marked for name, count in found.pairs[what].items()}
@@ -100,6 +101,7 @@ def rows(found: dict[str, Any]) -> list[list[str]]:
     if found["log_thread_us"] is not None:
         cells.append(row("the log's thread", found["log_thread_us"]))
     if measured:
-        cells.append(row("system calls, the loop, traffic from many at once", found["system_us"]))
+        cells.append(row("the kernel: sockets, waiting for them", measured["kernel"]))
+        cells.append(row("the loop, traffic from many at once", found["system_us"] - measured["kernel"]))
         cells.append(row("= CPU of the real process", measured["median"], f"{measured['low']:.2f} - {measured['high']:.2f}"))
     return cells

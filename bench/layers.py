@@ -158,7 +158,7 @@ async def _connections(loop: Loop) -> float:
 
 
 def _over_sockets() -> dict[str, dict[str, float]]:
-    """Microseconds of the real process's processor time for a request and for a chunk."""
+    """Microseconds of the real process's processor time for a request and for a chunk; `kernel` is the kernel's part of the median."""
     overhead.raise_file_limit()
     mine = os.sched_getaffinity(0)
     cores = sorted(mine)[:2]
@@ -175,8 +175,13 @@ def _over_sockets() -> dict[str, dict[str, float]]:
     finally:
         os.sched_setaffinity(0, mine)
     names = {slots.request_measure(1): REQUEST, slots.CHUNK: CHUNK}
-    spreads = {name: ratios.spread(ratios.costs(samples, measure, gateway.name)) for measure, name in names.items()}
-    return {name: asdict(spread) for name, spread in spreads.items() if spread is not None}
+    found = {}
+    for measure, name in names.items():
+        spread = ratios.spread(ratios.costs(samples, measure, gateway.name))
+        shares = [one.figures["kernel_share"] for one in samples if (one.measure, one.server) == (measure, gateway.name)]
+        if spread is not None:
+            found[name] = asdict(spread) | {"kernel": statistics.median(shares) * spread.median}
+    return found
 
 
 if __name__ == "__main__":

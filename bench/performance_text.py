@@ -25,7 +25,7 @@ What the ratios mean:
 LAYERS = """\
 The server's own objects, driven in one process over connections that lead nowhere, with marks on the way; beneath them the processor time
 of the real process over sockets. The difference is what the kernel and the event loop take for reading and writing, and what comes of many
-connections at once. Waking a task and suspending it hold a turn of the loop each. A chunk's real cost holds its share of its stream's
+connections at once: other code and other data in between, so that little is in the processor's caches. Waking a task and suspending it hold a turn of the loop each. A chunk's real cost holds its share of its stream's
 beginning and end.
 """
 

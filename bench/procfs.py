@@ -13,18 +13,24 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Of /proc/<pid>/stat: `ticks` are user and system time of the process and of the children it has already waited for."""
+    """Of /proc/<pid>/stat: `ticks` are user and system time of the process and of the children it has already waited for.
+
+    `kernel_ticks` are the system time among them.
+    """
 
     pid: int
     parent: int
     ticks: int
+    kernel_ticks: int = 0
 
 
 def parse_stat(text: str) -> Stat:
     """One /proc/<pid>/stat. The command's name stands in brackets and may hold blanks and brackets itself: fields count from the last."""
     pid, _, rest = text.partition(" ")
     fields = rest[rest.rindex(")") + 2 :].split()
-    return Stat(pid=int(pid), parent=int(fields[1]), ticks=sum(int(value) for value in fields[11:15]))
+    user, kernel, user_of_children, kernel_of_children = (int(value) for value in fields[11:15])
+    of_kernel = kernel + kernel_of_children
+    return Stat(pid=int(pid), parent=int(fields[1]), ticks=user + user_of_children + of_kernel, kernel_ticks=of_kernel)
 
 
 def tree(stats: Iterable[Stat], root: int) -> list[Stat]:
@@ -51,6 +57,14 @@ def cpu_seconds(root: int) -> float:
     if not found:
         raise ProcessLookupError(f"no process {root}")
     return sum(stat.ticks for stat in found) * tick_seconds()
+
+
+def kernel_seconds(root: int) -> float:
+    """Of `cpu_seconds`, what the kernel spent on their behalf. Raises ProcessLookupError when the process is gone."""
+    found = tree(_stats(), root)
+    if not found:
+        raise ProcessLookupError(f"no process {root}")
+    return sum(stat.kernel_ticks for stat in found) * tick_seconds()
 
 
 def resident_bytes(root: int) -> int:

@@ -53,6 +53,7 @@ class _Clocks:
 
     wall_s: float
     cpu_s: float
+    kernel_s: float
     upstream_s: float
     core_s: float
     sent: dict[str, int]
@@ -199,6 +200,7 @@ def _read(stage: Stage, server: Server) -> _Clocks:
         sent=sent(stage.upstream),
         wall_s=time.monotonic(),
         cpu_s=procfs.cpu_seconds(server.pid),
+        kernel_s=procfs.kernel_seconds(server.pid),
         upstream_s=procfs.cpu_seconds(stage.upstream.pid),
         core_s=procfs.core_seconds(stage.bench.server_core),
     )
@@ -217,5 +219,5 @@ def _sample(clocks: tuple[_Clocks, _Clocks], number: int, measure: str, server: 
         cpu_s=None if is_upstream else cpu,
         upstream_cpu_s=after.upstream_s - before.upstream_s,
         others_share=0.0 if is_upstream else max(0.0, (after.core_s - before.core_s - cpu) / wall),
-        figures=outcome.figures,
+        figures=outcome.figures | ({} if is_upstream else {"kernel_share": (after.kernel_s - before.kernel_s) / cpu if cpu else 0.0}),
     )

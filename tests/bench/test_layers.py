@@ -45,11 +45,14 @@ def test_what_the_process_spends_beyond_the_layers_is_system_and_loop():
     rounds.add(layer_report.REQUEST, [("begin", 0), ("idle", 30_000)])
     marked = layer_report.Found()
     marked.add(layer_report.REQUEST, [("begin", 0), ("client.in", 500), ("client.out", 12_500), ("plane.enter", 32_500)])
-    found = layer_report.driven(layer_report.REQUEST, [rounds], [marked], {"median": 50.0, "low": 49.0, "high": 51.0})
+    found = layer_report.driven(layer_report.REQUEST, [rounds], [marked], {"median": 50.0, "low": 49.0, "high": 51.0, "kernel": 12.5})
     assert found["in_process_us"] == pytest.approx(29.5)
     assert found["mark_us"] == pytest.approx((32.0 - 29.5) / 2)
     assert [row["us"] for row in found["layers"]] == pytest.approx([12.0 - 1.25, 20.0 - 1.25])
     assert found["system_us"] == pytest.approx(50.0 - 29.5 - 2.0)
+    cells = {row[0]: row[1] for row in layer_report.rows(found)}
+    assert cells["the kernel: sockets, waiting for them"] == "12.50"
+    assert cells["the loop, traffic from many at once"] == "6.00"
 
 
 def test_a_server_without_one_of_the_seams_is_refused():

@@ -13,12 +13,12 @@ _FIELDS = "S 42 7 7 0 -1 4194560 900 10 0 0 150 50 20 5 20 0 3 0 12345 99999744 
 
 
 def test_user_system_and_reaped_children_are_summed():
-    assert procfs.parse_stat(f"123 (nginx) {_FIELDS}") == Stat(pid=123, parent=42, ticks=150 + 50 + 20 + 5)
+    assert procfs.parse_stat(f"123 (nginx) {_FIELDS}") == Stat(pid=123, parent=42, ticks=150 + 50 + 20 + 5, kernel_ticks=50 + 5)
 
 
 @pytest.mark.parametrize("name", ["two words", "a) b", ")", "((", "S 1 2 3) S 9"])
 def test_a_command_name_may_hold_blanks_and_brackets(name):
-    assert procfs.parse_stat(f"123 ({name}) {_FIELDS}") == Stat(123, 42, 225)
+    assert procfs.parse_stat(f"123 ({name}) {_FIELDS}") == Stat(123, 42, 225, 55)
 
 
 def test_a_tree_holds_all_descendants_and_nothing_else():
