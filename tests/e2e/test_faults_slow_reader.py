@@ -12,7 +12,7 @@ from tests.support.script import DONE, LAST_CHUNK, Pour, Script, chunk, delta, e
 from tests.support.upstream import Connection, Upstream
 
 MiB = 2**20
-FLAT = 24 * MiB  # what a process may grow by while 200 MB stand waiting
+FLAT = 16 * MiB  # what a process may grow by while 200 MB stand waiting
 KERNEL = 32 * MiB  # what the sockets on the way can hold between them
 
 EVENT = event(delta("a" * 1000))
@@ -63,19 +63,19 @@ def test_a_client_that_does_not_read_costs_no_memory(gateway: Gateway, upstream:
 @pytest.mark.row(33)
 def test_a_client_that_reads_after_a_while_gets_it_all(gateway: Gateway, upstream: Upstream) -> None:
     """The pause is longer than the provider's `idle`: it is the client's silence, not the provider's."""
-    upstream.play(streamed(24))
+    upstream.play(streamed(16))
     with asked(gateway, "stream", "test-model") as client:
         settled(upstream.wait_request().connection)
         time.sleep(1.0)
         answer = client.read()
     assert answer.ended and answer.body.endswith(DONE)
-    assert answer.body.count(EVENT) == 24 * MiB // len(EVENTS) * 60
+    assert answer.body.count(EVENT) == 16 * MiB // len(EVENTS) * 60
     assert gateway.record_of(answer)["outcome"] == "ok"
 
 
 @pytest.mark.row(33)
 def test_a_file_that_is_read_after_a_while_is_whole(gateway: Gateway, upstream: Upstream) -> None:
-    size = 24 * MiB
+    size = 16 * MiB
     upstream.play(script(OCTETS.replace(b"%d" % (200 * MiB), b"%d" % size), Pour(b"x" * 65536, size // 65536)))
     with asked(gateway, "file") as client:
         settled(upstream.wait_request().connection)
