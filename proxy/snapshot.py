@@ -34,8 +34,10 @@ class Snapshot:
         """Providers that are in `before` with the same settings and the same keys are taken from there, with their connections."""
         self.settings = settings
         self.table = table_of(settings)
+        # Asked for once: each time goes through the metadata of everything that is installed.
+        self._kinds, kinds = policies.kinds(), providers.kinds()
         self.upstreams = {
-            name: _kept(name, section, environ, before) or build_upstream(name, section, environ, services.clock)
+            name: _kept(name, section, environ, before) or build_upstream(name, section, kinds, environ, services.clock)
             for name, section in settings.providers.items()
         }
         self._services = services
@@ -54,12 +56,12 @@ class Snapshot:
 
     def _policy(self, name: str) -> list[Policy]:
         """A built-in or installed policy with its settings; none where it is switched off."""
-        kind = policies.kinds()[name]
+        kind = self._kinds[name]
         section = self.settings.policies.get(name)
         return [] if section is False else [kind(section if section is not None else kind.Settings(), self._services)]
 
     def _installed(self, *, per_attempt: bool) -> list[Policy]:
-        kinds = policies.kinds()
+        kinds = self._kinds
         names = [name for name in self.settings.policies if name not in policies.BUILT_IN]
         return [policy for name in names if getattr(kinds[name], "per_attempt", False) is per_attempt for policy in self._policy(name)]
 
@@ -88,9 +90,9 @@ def _kept(name: str, section: Section, environ: Mapping[str, str], before: Snaps
     return upstream
 
 
-def build_upstream(name: str, section: Section, environ: Mapping[str, str], clock: Clock) -> Upstream:
-    """A provider of the kind that its section names, with its transport and its credentials."""
-    kind: Any = providers.kinds()[getattr(section, "kind", name)]
+def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], environ: Mapping[str, str], clock: Clock) -> Upstream:
+    """A provider of the one of `kinds` that its section names, with its transport and its credentials."""
+    kind: Any = kinds[getattr(section, "kind", name)]
     provider = kind(section)
     if not isinstance(section, NetworkSettings):
         own = getattr(provider, "transport", None)

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -70,8 +71,9 @@ class Slot:
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._orders: list[str] = []
 
-    async def live(self, document: dict[str, Any]) -> int:
-        """Start a worker and stay with it to its end. Returns its exit status."""
+    async def live(self, document: Callable[[], dict[str, Any]]) -> int:
+        """Start a worker and stay with it to its end. Returns its exit status. Raises OSError where it cannot be started."""
+        self.state = "starting"
         if self._listening is None:
             self._listening = bind(*self._address, shared=True)
         ours, theirs = socket.socketpair()
@@ -85,7 +87,7 @@ class Slot:
             )
         self.pid = self._process.pid
         self._channel = await Channel.over(ours)
-        self._channel.send("settings", document)
+        self._channel.send("settings", document())
         for name in self._orders:
             self._channel.send(name)
         while (message := await self._channel.receive()) is not None:
@@ -123,12 +125,12 @@ class Slot:
             raise TimeoutError
         return future.result()
 
-    def tell(self, name: str, *, always: bool = False) -> None:
+    def tell(self, name: str, value: Any = None, *, always: bool = False) -> None:
         """Tell the worker; `always`: also one that is only being started."""
         if always:
             self._orders.append(name)
         if self._channel is not None:
-            self._channel.send(name)
+            self._channel.send(name, value)
 
     def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -226,7 +228,10 @@ class Supervisor:
         log = structlog.get_logger()
         while not self._stopping.is_set():
             started = time.monotonic()
-            status = await slot.live(self._settings.model_dump(mode="json"))
+            try:
+                status: int | str = await slot.live(self._document)
+            except OSError as error:
+                status = f"not started: {error.strerror}"
             if slot.numbers is not None:
                 self._buried.absorb(slot.numbers, gauges=False)
                 slot.numbers = None
@@ -239,6 +244,10 @@ class Supervisor:
             self._restarts.value += 1
             slot.away(wait)
             await self._pause(wait)
+
+    def _document(self) -> dict[str, Any]:
+        """The configuration in force, as a worker takes it."""
+        return self._settings.model_dump(mode="json")
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -253,7 +262,10 @@ class Supervisor:
         await tried.close()
         context_for(settings.server)
         self._settings = settings
-        document = settings.model_dump(mode="json")
+        document = self._document()
+        for slot in self._slots:
+            if slot.state == "starting":
+                slot.tell("reload", document)
         await asyncio.gather(*(self._reload_one(slot, document) for slot in self._slots if slot.state == "ready"))
 
     async def _reload_one(self, slot: Slot, document: dict[str, Any]) -> None:

@@ -106,6 +106,15 @@ def test_a_worker_that_is_killed_harms_only_its_own_and_comes_back(gateway: Gate
         client.close()
 
 
+def test_a_worker_that_does_not_live_long_waits_twice_as_long_each_time(gateway: Gateway):
+    for wait in (0.1, 0.2, 0.4):
+        victim = _pids(gateway)[0]
+        os.kill(victim, signal.SIGKILL)
+        gateway.wait_line("worker_ended", worker=0, restart_in=wait)
+        _wait_workers(gateway, but=victim)
+    assert gateway.metric("comporta_worker_restarts_total") == 3
+
+
 def test_connections_that_come_while_a_worker_is_away_are_served(gateway: Gateway, upstream: Upstream):
     upstream.otherwise = script(CHAT)
     victim = _pids(gateway)[0]
