@@ -24,9 +24,9 @@ What the ratios mean:
 
 LAYERS = """\
 The server's own objects, driven in one process over connections that lead nowhere, with marks on the way; beneath them the processor time
-of the real process over sockets. The difference is what the kernel and the event loop take for reading and writing, and what comes of many
-connections at once: other code and other data in between, so that little is in the processor's caches. Waking a task and suspending it hold a turn of the loop each. A chunk's real cost holds its share of its stream's
-beginning and end.
+of the real process over sockets, of which the kernel's part is known. What is left is the event loop's own work, and what comes of many
+connections at once: other code and other data in between, so that little is found in the processor's caches. Waking a task and suspending
+it hold a turn of the loop each. A chunk's real cost holds its share of its stream's beginning and end.
 """
 
 HISTORY = """\
@@ -50,10 +50,10 @@ make bench            # the first tables, about three minutes; ARGS=--memory for
 make bench-layers     # where the time goes
 make bench ARGS="--open-streams 10000"
 make bench-check      # has it become slower?
-make performance-doc  # this page
 ```
 
-What a change brought is kept by `python -m bench.history add --note "..."`, at the commit in question.
+Results are kept under `bench/results`; `make performance-doc` then writes this page. What a change brought is kept by
+`python -m bench.history add --note "..."`, at the commit in question.
 """
 
 DOUBTS = """\
