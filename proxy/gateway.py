@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
 import ssl
 from collections.abc import Mapping
 
+import aiohttp
 import structlog
 from aiohttp import http, http_parser
 
@@ -23,6 +25,9 @@ from proxy.pressure import Pressure, descriptors
 from proxy.settings import ServerSettings, Settings
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind
+
+#: Older ones have faults that a server must not have.
+_OLDEST = (3, 14, 4)
 
 #: Seconds between two looks whether a configuration that was replaced is still in use.
 _RETIRING = 0.25
@@ -211,7 +216,12 @@ def settle_garbage() -> None:
 
 
 def require_extensions() -> None:
-    """aiohttp without its C parser costs many times more, and is another parser than the one that was tested. Raises RuntimeError."""
+    """aiohttp without its C parser costs many times more, and is another parser than the one that was tested; so is an older one.
+
+    Raises RuntimeError.
+    """
+    if tuple(int(part) for part in re.findall(r"\d+", aiohttp.__version__)[:3]) < _OLDEST:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} is too old; {'.'.join(map(str, _OLDEST))} is the oldest that will do")
     if http.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise RuntimeError("aiohttp was installed without its C extensions; install a binary wheel of it, or build one with a C compiler")
 
