@@ -123,7 +123,9 @@ class ChatDecoder:
             if not self._wants_usage:
                 if usage and not choices:
                     return b""
-                data = remove_member(data.replace(_NULL_USAGE, b""), "usage")
+                data = data.replace(_NULL_USAGE, b"")
+                if _USAGE in data:
+                    data = remove_member(data, "usage")
         return b"data: %b\n\n" % data.replace(b"\n", b" ")
 
     def _read(self, choices: list[Any]) -> None:

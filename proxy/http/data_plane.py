@@ -159,6 +159,10 @@ class DataPlane:
             writer.whole(503, headers, b'{"status":"draining"}')
 
 
+async def _received(_call: Call) -> None:
+    """The body of a call that is over has been read."""
+
+
 def target_of(message: RawRequestMessage) -> str:
     """Path and query as they came; of an absolute target (a client that takes us for a proxy) only these."""
     return message.path if message.path.startswith("/") else message.url.raw_path_qs
@@ -232,6 +236,8 @@ class _Exchange:
             if reply is not None:
                 call.bytes_out = self._writer.bytes_out
                 reply.close(ended)
+            # The call knows this exchange by `receive`: a circle, which would keep both until the collector comes by.
+            call.receive = _received
 
     def close_after(self) -> None:
         self._writer.close_after()
