@@ -17,22 +17,24 @@ from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, r
 from proxy.sweeper import Sweeper
 
 #: Upstream headers that the client may see.
-SHOWN = (
-    "content-type",
-    "content-disposition",
-    "content-range",
-    "accept-ranges",
-    "openai-processing-ms",
-    "openai-version",
-    "openai-model",
-    "retry-after",
-    "retry-after-ms",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
+SHOWN = frozenset(
+    (
+        "content-type",
+        "content-disposition",
+        "content-range",
+        "accept-ranges",
+        "openai-processing-ms",
+        "openai-version",
+        "openai-model",
+        "retry-after",
+        "retry-after-ms",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    )
 )
 
 #: Operations whose whole answers are read, checked for errors in disguise, and asked for their usage. All others stream through.
@@ -109,7 +111,14 @@ class Dispatch:
         attempt = Attempt(target, self._clock.monotonic())
         call.attempts.append(attempt)
         try:
-            return await self._attempt(call, target, upstream, attempt.started)
+            timeouts = call.timeouts or upstream.timeouts(call)
+            response = await upstream.transport.send(upstream.provider.encode(call, target), timeouts)
+            if response.status == 200 and not call.stream and call.operation in CHECKED:
+                body = response.ready()
+                if body is not None:
+                    return self._decoded(call, upstream, response, body)
+            watch = Watch(self._clock, response, timeouts, attempt.started, self._sweeper)
+            return await self._arriving(call, upstream, response, watch)
         except UpstreamError as error:
             attempt.error = error.kind
             self._note(call, error, target.credential)
@@ -132,20 +141,12 @@ class Dispatch:
     def _count(self, provider: str, kind: str) -> None:
         self._failures.labels(provider, kind).value += 1
 
-    async def _attempt(self, call: Call, target: Target, upstream: Upstream, started: float) -> Reply:
-        request = upstream.provider.encode(call, target)
-        timeouts = call.timeouts or upstream.timeouts(call)
-        response = await upstream.transport.send(request, timeouts)
-        checked = call.operation in CHECKED and call.method == "POST"
-        if checked and response.status == 200 and not call.stream:
-            body = response.ready()
-            if body is not None:
-                return self._decoded(call, upstream, response, body)
-        watch = Watch(self._clock, response, timeouts, started, self._sweeper)
+    async def _arriving(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        """The reply to an answer of which more than the head is still to come, or that is not simply good."""
         if not 200 <= response.status < 300:
             raise await self._refusal(upstream, response, watch)
         try:
-            if checked:
+            if call.operation in CHECKED:
                 return await self._checked(call, upstream, response, watch)
             return await self._relay(call, upstream, response, watch)
         except BaseException:
@@ -232,8 +233,7 @@ def is_event_stream(response: UpstreamResponse) -> bool:
 
 def shown(response: UpstreamResponse) -> dict[str, str]:
     """What of an answer's headers the client may see."""
-    received = response.headers
-    return {name: received[name] for name in SHOWN if name in received}
+    return {name: value for name, value in response.headers.items() if name in SHOWN}
 
 
 def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import HttpVersion10, StreamReader
@@ -37,6 +38,8 @@ PINGED = frozenset({"chat", "completion", "responses"})
 HEALTH = frozenset({"/healthz", "/readyz"})
 
 _KEYS = frozenset({"api_key", "api-key", "apikey", "key", "token", "access_token"})
+
+_NEVER = float("inf")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -86,7 +89,7 @@ class DataPlane:
         self._report = report
         self._ids = map("req_{}{:08x}".format, itertools.repeat(secrets.token_hex(8)), itertools.count())
 
-    async def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> bool:
+    def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> Awaitable[bool]:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
         writer = Writer(
             connection,
@@ -96,13 +99,8 @@ class DataPlane:
             stall=self.serving.limits.write_timeout,
         )
         if message.path in HEALTH:
-            self._health(message.method, message.path, writer)
-        else:
-            try:
-                await _Exchange(self, connection, message, payload, writer).run()
-            except ClientDisconnected:
-                return False
-        return writer.keep_alive
+            return self._health(message.method, message.path, writer)
+        return _Exchange(self, connection, message, payload, writer).run()
 
     def refuse(self, connection: Connection, status: int) -> None:
         """The answer to bytes that are no HTTP request."""
@@ -148,7 +146,7 @@ class DataPlane:
         headers = {**errors.headers(error), "x-request-id": next(self._ids), "content-length": length, "connection": "close"}
         return compose_head(error.status, headers) + content
 
-    def _health(self, method: str, path: str, writer: Writer) -> None:
+    async def _health(self, method: str, path: str, writer: Writer) -> bool:
         headers = {"content-type": "application/json", "x-request-id": next(self._ids)}
         if method not in ("GET", "HEAD"):
             error = errors.unknown_route(path, ("GET", "HEAD"))
@@ -157,6 +155,7 @@ class DataPlane:
             writer.whole(200, headers, b'{"status":"ok"}')
         else:
             writer.whole(503, headers, b'{"status":"draining"}')
+        return writer.keep_alive
 
 
 async def _received(_call: Call) -> None:
@@ -203,7 +202,8 @@ class _Exchange:
             receive=self._receive,
         )
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Answer it; says whether the connection may carry another."""
         call = self._call
         reply: Reply | None = None
         ended: BaseException | None = None
@@ -215,20 +215,22 @@ class _Exchange:
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
                 self._stop_pings()
                 self._refuse(error)
-                return
-            await self._answer(reply)
+            else:
+                await self._answer(reply)
         except asyncio.CancelledError:
             ended = call.interrupted or ClientDisconnected("The client has closed the connection.")
             if call.interrupted is None:
                 raise
             self._stop_pings()
-            self._refuse(call.interrupted)
+            with suppress(ClientDisconnected):
+                self._refuse(call.interrupted)
         except ClientDisconnected as error:
             ended = error
-            raise
+            self._writer.close_after()
         except Exception as error:  # noqa: BLE001 - as above
             ended = error
-            self._tell(self._shown(error))
+            with suppress(ClientDisconnected):
+                self._tell(self._shown(error))
         finally:
             self._plane._running.discard(self)
             if self._ping is not None:
@@ -238,6 +240,7 @@ class _Exchange:
                 reply.close(ended)
             # The call knows this exchange by `receive`: a circle, which would keep both until the collector comes by.
             call.receive = _received
+        return self._writer.keep_alive
 
     def close_after(self) -> None:
         self._writer.close_after()
@@ -268,18 +271,21 @@ class _Exchange:
             self._connection.transport.write(_CONTINUE)
         content_type = headers.get("Content-Type", "")
         if call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;"):
-            await self._receive_json(call)
+            raw = parse.body_in_hand(self._payload, limit=limits.max_body)
+            if raw is None:
+                raw = await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout)
+            self._take_json(call, raw)
         else:
             await self._receive_content(call, content_type, length)
 
-    async def _receive_json(self, call: Call) -> None:
-        limits = self.serving.limits
-        call.raw = await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout)
-        call.bytes_in = len(call.raw)
-        if call.raw or call.operation in WHOLE:
-            parse.read_members(call, parse.parse_object(call.raw))
-        if call.stream and call.operation in PINGED:
-            self._ping = asyncio.get_running_loop().call_later(limits.ping, self._send_ping)
+    def _take_json(self, call: Call, raw: bytes) -> None:
+        call.raw = raw
+        call.bytes_in = len(raw)
+        if raw or call.operation in WHOLE:
+            parse.read_members(call, parse.parse_object(raw))
+        ping = self.serving.limits.ping
+        if call.stream and call.operation in PINGED and ping != _NEVER:
+            self._ping = asyncio.get_running_loop().call_later(ping, self._send_ping)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
         limits, reader = self.serving.limits, self._payload

@@ -31,15 +31,23 @@ _REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
 }
 
 
+def body_in_hand(reader: StreamReader, *, limit: int) -> bytes | None:
+    """A body that came whole with its head; None where some of it is still to come. Raises ClientError: 413 past `limit` bytes."""
+    if not reader.is_eof():
+        return None
+    # It is taken as it lies there: aiohttp's own way to it costs more than parsing it does.
+    buffer = reader._buffer
+    data = buffer[0] if len(buffer) == 1 and not reader._buffer_offset else reader.read_nowait(-1)
+    if len(data) > limit:
+        raise too_large(limit)
+    return data
+
+
 async def read_body(reader: StreamReader, *, limit: int, patience: float) -> bytes:
     """A whole body. Raises ClientError: 413 past `limit` bytes, 408 after `patience` seconds without a byte."""
-    if reader.is_eof():
-        # The body came with its head: it is taken as it lies there. aiohttp's own way to it costs more than parsing it does.
-        buffer = reader._buffer
-        data = buffer[0] if len(buffer) == 1 and not reader._buffer_offset else reader.read_nowait(-1)
-        if len(data) > limit:
-            raise too_large(limit)
-        return data
+    in_hand = body_in_hand(reader, limit=limit)
+    if in_hand is not None:
+        return in_hand
     parts: list[bytes] = []
     size = 0
     while not reader.at_eof():

@@ -74,17 +74,29 @@ class PooledTransport:
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Connection:
         data = self._head(request)
         due = time.monotonic() + least(timeouts.first_token, timeouts.total)
-        connection = self._take_idle()
-        if connection is not None:
+        idle = self._take_idle()
+        connection = idle or await self._connect(timeouts, due)
+        while True:
+            connection.due = due
+            self._sweeper.add(connection)
             try:
-                return await self._exchange(connection, request.body, data, due)
-            except UpstreamError as error:
+                head = connection.begin(data)
+                if isinstance(request.body, bytes):
+                    await head
+                else:
+                    await self._send_content(connection, request.body, head)
+                connection.check()
+                return connection
+            except BaseException as error:
+                connection.abort()
                 # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
-                if error.kind != "reset" or not connection.is_untouched or not isinstance(request.body, bytes):
+                lost = isinstance(error, UpstreamError) and error.kind == "reset" and connection.is_untouched
+                if not (lost and connection is idle and isinstance(request.body, bytes)):
                     raise
-                self.stale()
-        connection = await self._connect(timeouts, due)
-        return await self._exchange(connection, request.body, data, due)
+            finally:
+                self._sweeper.remove(connection)
+            self.stale()
+            connection = await self._connect(timeouts, due)
 
     def _head(self, request: UpstreamRequest) -> bytes:
         target = request.url[len(self._origin) :]
@@ -99,23 +111,6 @@ class PooledTransport:
         else:
             lines.append("\r\n")
         return "".join(lines).encode("utf-8", "surrogateescape") + body
-
-    async def _exchange(self, connection: Connection, body: bytes | Content, data: bytes, due: float) -> Connection:
-        connection.due = due
-        self._sweeper.add(connection)
-        try:
-            head = connection.begin(data)
-            if isinstance(body, bytes):
-                await head
-            else:
-                await self._send_content(connection, body, head)
-            connection.check()
-        except BaseException:
-            connection.abort()
-            raise
-        finally:
-            self._sweeper.remove(connection)
-        return connection
 
     @staticmethod
     async def _send_content(connection: Connection, content: Content, head: asyncio.Future[None]) -> None:
