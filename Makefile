@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench faults fuzz bench-check bench-layers performance-doc lock wheel system clean
+.PHONY: help run demo test check format bench faults fuzz load bench-check bench-layers performance-doc lock wheel system clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ bench-check: $(VENV)/.installed-dev ## measure shortly, compare with bench/resul
 
 bench-layers: $(VENV)/.installed-dev ## where the time of a request and of a chunk goes, layer by layer
 	$(BIN)/python -m bench.layers $(ARGS)
+
+load: $(VENV)/.installed-dev ## load a gateway with simulated providers; status 1 past loadtests/slo.yaml (ARGS="streaming --rate 100 --seconds 60")
+	$(BIN)/python -m loadtests $(ARGS)
 
 performance-doc: $(VENV)/.installed-dev ## write docs/performance.md from bench/results/
 	$(BIN)/python -m bench.performance
