@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import gevent
 import orjson
 from gevent import GreenletExit
+from gevent.local import local
 from gevent.pool import Pool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from locust import FastHttpUser
@@ -26,9 +26,6 @@ from loadtests.stages import CURVES
 
 _MOST_OPEN = 2048
 _BROKEN = (OSError, HTTPParseError, ValueError, gevent.Timeout)
-
-#: When the request that this greenlet is about was to be sent; None in a closed loop.
-_intended: ContextVar[float | None] = ContextVar("intended", default=None)
 
 #: Of a clock that never goes back; only its zero is the epoch's.
 _EPOCH = time.time() - time.perf_counter()
@@ -74,6 +71,7 @@ class Caller(FastHttpUser):
         plan = current()
         self.plan = plan
         self.random = Random()
+        self._arrival = local()  # of the greenlet that makes a request of an open loop: when it was to be sent
         self._zipf = Zipf(plan.prompts, plan.zipf)
 
     def on_start(self) -> None:
@@ -94,7 +92,7 @@ class Caller(FastHttpUser):
         pool.join(plan.patience)
 
     def _arrive(self, intended: float) -> None:
-        _intended.set(intended)
+        self._arrival.time = intended
         act: Any = self.random.choice(self.tasks)
         act(self)
 
@@ -122,7 +120,7 @@ class Caller(FastHttpUser):
     def ask(self, ask: Ask) -> Record:
         """Make one request. Whatever becomes of it, it is recorded, and told to locust."""
         sent = now()
-        found = Record(ask.operation, _intended.get() or sent, sent, list(ask.meant), prompt=ask.prompt, stream=ask.stream)
+        found = Record(ask.operation, getattr(self._arrival, "time", sent), sent, list(ask.meant), prompt=ask.prompt, stream=ask.stream)
         try:
             self._exchange(ask, found)
         finally:
