@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench faults fuzz load bench-check bench-layers performance-doc lock wheel system clean
+.PHONY: help run demo test check format bench faults fuzz load soak bench-check bench-layers performance-doc lock wheel system clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ bench-layers: $(VENV)/.installed-dev ## where the time of a request and of a chu
 
 load: $(VENV)/.installed-dev ## load a gateway with simulated providers; status 1 past loadtests/slo.yaml (ARGS="streaming --rate 100 --seconds 60")
 	$(BIN)/python -m loadtests $(ARGS)
+
+soak: $(VENV)/.installed-dev ## mixed traffic, cancels and faults for SOAK_SECONDS (600): nothing grows, no request is lost
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m loadtests.soak $(ARGS)
 
 performance-doc: $(VENV)/.installed-dev ## write docs/performance.md from bench/results/
 	$(BIN)/python -m bench.performance
