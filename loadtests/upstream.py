@@ -113,7 +113,7 @@ async def mute(_: StreamReader, _writer: StreamWriter, _stream: bool) -> bool:
 
 
 def wild() -> Iterator[Behaviour]:
-    """Half of the answers are good; one in twenty is silence, which costs its client seconds."""
+    """Nine of twenty answers are good; one of twenty is silence, which costs its client seconds."""
     faults: list[Behaviour] = [failing, breaking, truncating, garbled, mute]
     return itertools.cycle([well, *itertools.chain.from_iterable((fault, well) for fault in faults), *faults, well, well, well, silent])
 
