@@ -7,13 +7,33 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from proxy.core.errors import GatewayError
+from proxy.core.resolved import Resolved
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `id` is what records show; it is never a key."""
+    """Who asks, and what that one may. None is no limit.
+
+    id          the user's, which records show; never a key
+    key         the public id of the virtual key that was shown
+    tier        the user's tier: `premium`, `standard`, or a name of the administrator's
+    models      patterns of the public model names (`gpt-4*`) that may be asked for
+    providers, operations, task_types   names that may be used
+    grants      operations on objects of the shared upstream account (files, batches, ...) that are allowed beside `operations`
+    may_set     fields of the resolved configuration that a request may set itself (`model`, `timeout`, `temperature`, ...)
+    names_users whether `x-comporta-user` may say on whose behalf it asks
+    """
 
     id: str = "anonymous"
+    key: str | None = None
+    tier: str | None = None
+    models: tuple[str, ...] | None = None
+    providers: frozenset[str] | None = None
+    operations: frozenset[str] | None = None
+    task_types: frozenset[str] | None = None
+    grants: frozenset[str] = frozenset()
+    may_set: frozenset[str] | None = None
+    names_users: bool = False
 
 
 ANONYMOUS = Principal()
@@ -105,6 +125,8 @@ class Call:
     receive       reads and checks the body; the pipeline awaits it once the caller is known, so nothing is read for a stranger
     raw, body     the body's bytes as they came, and the object that they hold; both empty until `receive`
     content       a body that is streamed instead
+    principal     who asks; `end_user` is the one on whose behalf, as the client says
+    resolved      the configuration that holds for it, each value with its source; None until `resolve`, or where that is off
     started       `Clock.monotonic()` when the head had arrived
     deadline      `Clock.monotonic()` by which the answer must be complete, or None
     upstream_seconds  waited for providers until the answer was in hand
@@ -127,6 +149,8 @@ class Call:
     model: str | None = None
     stream: bool = False
     principal: Principal = ANONYMOUS
+    end_user: str | None = None
+    resolved: Resolved | None = None
     target: Target | None = None
     timeouts: Timeouts | None = None
     deadline: float | None = None

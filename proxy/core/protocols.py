@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from proxy.core.call import Call, Content, Target, Timeouts, Usage
+from proxy.core.board import Board
+from proxy.core.call import Call, Content, Principal, Target, Timeouts, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.reply import Reply
+from proxy.core.resolved import Preferences
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
 
@@ -27,13 +29,42 @@ class Clock(Protocol):
         """Seconds since the epoch."""
 
 
+class Identities(Protocol):
+    """Whose key that is. What is known is kept for a bounded time, so that few requests wait for the database."""
+
+    def recall(self, token: str) -> Principal | None:
+        """The key's principal, if it is in hand and fresh enough; never waits."""
+
+    async def find(self, token: str) -> Principal | None:
+        """The key's principal, asking the database; None for a key that is unknown, revoked or expired.
+
+        Raises CapacityError (503) when the database cannot be asked and nothing usable is in hand.
+        """
+
+
+class UserPreferences(Protocol):
+    """What users have set for themselves, kept like `Identities`."""
+
+    def recall(self, user: str) -> Preferences | None:
+        """The user's preferences (empty ones where nothing is set), if they are in hand and fresh enough; never waits."""
+
+    async def find(self, user: str) -> Preferences:
+        """The user's preferences, asking the database. A database that cannot be asked: what was last known, or empty ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a policy may be given to work with: `Policy(settings, services)`."""
+    """What a policy may be given to work with: `Policy(settings, services)`.
+
+    `identities` and `preferences` are None where there is no storage. `board` has the state of every target; it outlives reloads.
+    """
 
     clock: Clock
     metrics: Registry
     emit: Emit
+    identities: Identities | None = None
+    preferences: UserPreferences | None = None
+    board: Board = field(default_factory=Board)
 
 
 class Policy(Protocol):
