@@ -40,8 +40,8 @@ class Resolved:
     timeout: float | None = None
     max_retries: int | None = None
     context_window: int | None = None
-    params: Mapping[str, Any] = _NOTHING
+    params: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     task_type: str | None = None
     is_known_task_type: bool = True
-    sources: Mapping[str, str] = _NOTHING
+    sources: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     source: str = "system"
