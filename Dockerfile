@@ -7,7 +7,7 @@
 # Keys come at run time, by reference (`env:NAME`, `file:/run/secrets/NAME`); none is ever part of the image.
 #
 # The admin plane (/metrics) listens on the container's own loopback and cannot be reached from outside. To have it scraped, set
-# COMPORTA_SERVER__ADMIN_LISTEN=0.0.0.0:8081 and let that port be reached by the monitoring's network only: it asks for no key.
+# COMPORTA_SERVER__ADMIN_LISTEN=0.0.0.0:8081 and COMPORTA_SERVER__ADMIN_KEY=env:NAME; the scraper shows that key as a bearer token.
 
 # The version of Python that the tests run on. A newer patch of it comes with every build.
 FROM python:3.11-slim-bookworm AS build

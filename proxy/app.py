@@ -19,6 +19,7 @@ from proxy.gateway import Gateway
 from proxy.http.admin import AdminPlane
 from proxy.pressure import descriptors
 from proxy.reload import Reload
+from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
 from proxy.sockets import bind, bind_several, handed_over
 from proxy.supervisor import Supervisor
@@ -39,7 +40,7 @@ class Ready:
 def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Callable[[], Loaded]) -> int:
     """Run until SIGTERM or SIGINT; `ready` is told once requests can come, `load` reads the configuration again. Returns the exit status.
 
-    Raises OSError where an address cannot be had.
+    Raises OSError where an address cannot be had, SecretError where the administrator's key cannot.
     """
     writer = log.writer_for()
     log.configure(writer)
@@ -59,6 +60,7 @@ class _Opened:
     def __init__(self, settings: Settings, given: dict[str, Any]) -> None:
         server = settings.server
         self.settings = settings
+        self.admin_key = None if server.admin_key is None else resolve(server.admin_key, os.environ)
         self.given = "data" in given
         self.admin = given.get("admin") or bind(*server.admin_address)
         try:
@@ -83,7 +85,7 @@ async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Callable
         return gateway.metrics
 
     await gateway.start(opened.data[0])
-    admin = AdminPlane(numbers, lambda: {"status": gateway.state})
+    admin = AdminPlane(numbers, lambda: {"status": gateway.state}, key=opened.admin_key)
     return await _run(gateway, admin, signals, opened, ready, load)
 
 
@@ -92,7 +94,7 @@ async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Cal
     services = Services(SystemClock(), Registry(), emit)
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
-    admin = AdminPlane(supervisor.numbers, lambda: {"status": supervisor.state, "workers": supervisor.workers})
+    admin = AdminPlane(supervisor.numbers, lambda: {"status": supervisor.state, "workers": supervisor.workers}, key=opened.admin_key)
     return await _run(supervisor, admin, signals, opened, ready, load)
 
 

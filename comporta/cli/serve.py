@@ -13,6 +13,7 @@ import click
 from comporta.cli.configuration import config_option, json_option, origin, problem_json, read, warn
 from proxy import __version__, app
 from proxy.app import Ready
+from proxy.secrets import SecretError
 from proxy.settings import SIMULATED, Loaded, load, secret_warnings
 
 EPILOG = """\b
@@ -49,6 +50,8 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     try:
         announce = _announce_json if as_json else _announcer(loaded, doubtful)
         status = app.serve(loaded, ready=announce, load=lambda: load(path, os.environ, flags))
+    except SecretError as error:
+        raise click.ClickException(f"server.admin_key: {error}") from error
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:

@@ -13,6 +13,10 @@ LEVELS = ("system", "task_type", "user", "request")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[str, Any]:
+    return _NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class Preferences:
     """What one user has set. None inherits.

@@ -14,8 +14,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from proxy.core.errors import GatewayError
 from proxy.core.metrics import Registry
 from proxy.door import Door
+from proxy.http import errors
+from proxy.http.api import MOST, Endpoint, add, guarded
 
 #: The numbers of now, of this process or of several.
 Numbers = Callable[[], Awaitable[Registry]]
@@ -66,8 +69,8 @@ def collectors(exposition: Exposition) -> CollectorRegistry:
 class AdminPlane:
     """The admin plane's server."""
 
-    def __init__(self, numbers: Numbers, state: State) -> None:
-        self._runner = web.AppRunner(admin_app(numbers, state), access_log=None, shutdown_timeout=1.0)
+    def __init__(self, numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = ()) -> None:
+        self._runner = web.AppRunner(admin_app(numbers, state, key=key, endpoints=endpoints), access_log=None, shutdown_timeout=1.0)
         self._door: Door | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -82,12 +85,18 @@ class AdminPlane:
         await self._runner.cleanup()
 
 
-def admin_app(numbers: Numbers, state: State) -> web.Application:
-    """The admin plane's application."""
+def admin_app(numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = ()) -> web.Application:
+    """The admin plane's application. With a `key`, all but health asks for it."""
+    check = guarded(key)
     exposition = Exposition()
     found = collectors(exposition)
 
     async def metrics(request: web.Request) -> web.Response:
+        if key is not None:
+            try:
+                check(request)
+            except GatewayError as error:
+                return web.Response(status=error.status, body=errors.body(error), headers=errors.headers(error))
         exposition.registry = await numbers()
         if "application/openmetrics-text" in request.headers.get("Accept", ""):
             return web.Response(
@@ -103,7 +112,8 @@ def admin_app(numbers: Numbers, state: State) -> web.Application:
         told = state()
         return web.json_response(told, status=200 if told["status"] == "ready" else 503)
 
-    app = web.Application()
+    app = web.Application(client_max_size=MOST)
+    add(app, endpoints, check)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", health)
     app.router.add_get("/readyz", readiness)

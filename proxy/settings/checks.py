@@ -81,10 +81,12 @@ def _listeners(settings: Settings, findings: Findings) -> None:
     data, admin = server.address, server.admin_address
     if data.port and data.port == admin.port and (data.host == admin.host or _any_interface(data.host) or _any_interface(admin.host)):
         findings.problem(("server", "admin_listen"), "is where the data plane listens too", "the two planes need a port each")
-    for name, address in (("listen", data), ("admin_listen", admin)):
-        if not _is_local(address.host):
-            who = "clients need no key in this version" if address is data else "the admin plane asks for no key in this version"
-            findings.warning(("server", name), f"can be reached from other machines, and {who}")
+    if not _is_local(admin.host) and server.admin_key is None:
+        findings.problem(
+            ("server", "admin_listen"), "can be reached from other machines, and there is no key", 'set admin_key: "env:NAME" beside it'
+        )
+    if not _is_local(data.host):
+        findings.warning(("server", "listen"), "can be reached from other machines, and clients need no key in this version")
 
 
 def _certificate(settings: Settings, findings: Findings) -> None:

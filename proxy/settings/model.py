@@ -59,6 +59,9 @@ class ServerSettings(Section):
 
     listen: AddressText = Field("127.0.0.1:8080", description="address of the data plane, HOST:PORT; port 0 is any free one")
     admin_listen: AddressText = Field("127.0.0.1:8081", description="address of the admin plane (/metrics), HOST:PORT")
+    admin_key: SecretRef | None = Field(
+        None, description="the administrator's key, by reference; without one the admin plane can only listen on loopback"
+    )
     workers: int = Field(1, description="processes that serve; more than 1 run under a supervisor", ge=1, le=256)
     grace: NotNegative = Field(30.0, description="how long running requests may go on after SIGTERM")
     drain_delay: NotNegative = Field(

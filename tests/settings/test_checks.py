@@ -33,10 +33,16 @@ def test_free_ports_and_other_addresses_do_not_collide(loaded: Load, listen: str
 
 
 def test_listening_beyond_this_machine_is_told(loaded: Load):
-    said = _warnings(loaded, 'server:\n  listen: "0.0.0.0:8080"\n  admin_listen: "192.0.2.1:8081"')
+    said = _warnings(loaded, 'server:\n  listen: "0.0.0.0:8080"')
     assert ":2: server.listen: can be reached from other machines" in said
-    assert ":3: server.admin_listen: can be reached from other machines" in said
     assert _warnings(loaded, 'server: {listen: "localhost:8080", admin_listen: "[::1]:8081"}') == ""
+
+
+def test_an_admin_plane_that_others_can_reach_needs_a_key(loaded: Load, refused: Refused):
+    (problem,) = refused('server:\n  admin_listen: "192.0.2.1:8081"')
+    assert (problem.line, problem.path) == (2, "server.admin_listen")
+    assert "admin_key" in str(problem)
+    assert loaded('server: {admin_listen: "192.0.2.1:8081", admin_key: "env:ADMIN_KEY"}').settings.server.admin_key == "env:ADMIN_KEY"
 
 
 @pytest.mark.parametrize(
