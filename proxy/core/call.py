@@ -22,6 +22,7 @@ class Principal:
     grants      operations on objects of the shared upstream account (files, batches, ...) that are allowed beside `operations`
     may_set     fields of the resolved configuration that a request may set itself (`model`, `timeout`, `temperature`, ...)
     names_users whether `x-comporta-user` may say on whose behalf it asks
+    addresses   networks (`10.0.0.0/8`, `2001:db8::/32`) that it may ask from
     """
 
     id: str = "anonymous"
@@ -34,6 +35,7 @@ class Principal:
     grants: frozenset[str] = frozenset()
     may_set: frozenset[str] | None = None
     names_users: bool = False
+    addresses: tuple[str, ...] | None = None
 
 
 ANONYMOUS = Principal()
@@ -125,6 +127,7 @@ class Call:
     receive       reads and checks the body; the pipeline awaits it once the caller is known, so nothing is read for a stranger
     raw, body     the body's bytes as they came, and the object that they hold; both empty until `receive`
     content       a body that is streamed instead
+    peer          the address at the other end of the connection, `local` for a Unix socket; empty where that is not known
     principal     who asks; `end_user` is the one on whose behalf, as the client says
     resolved      the configuration that holds for it, each value with its source; None until `resolve`, or where that is off
     started       `Clock.monotonic()` when the head had arrived
@@ -148,6 +151,7 @@ class Call:
     content: Content | None = None
     model: str | None = None
     stream: bool = False
+    peer: str = ""
     principal: Principal = ANONYMOUS
     end_user: str | None = None
     resolved: Resolved | None = None
