@@ -1,0 +1,1 @@
+"""What instances share while they run. Memory serves one process; Redis several."""
