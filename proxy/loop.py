@@ -15,6 +15,10 @@ import structlog
 from proxy.core.metrics import Registry
 
 _EVERY = 0.05
+
+#: Tasks are counted at every so many beats: counting 20,000 of them takes 9 ms.
+_TASKS_EVERY = 20
+
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 #: A loop that has not moved for longer is blocked, in seconds.
@@ -28,10 +32,12 @@ Tell = Callable[[float, list[str]], None]
 
 
 class LagMeter:
-    """How late a timer fires: what every request waits beside its own work. Measured twenty times a second."""
+    """How late a timer fires: what every request waits beside its own work. Twenty times a second; once a second, tasks are counted."""
 
     def __init__(self, metrics: Registry) -> None:
         self._lag = metrics.histogram("comporta_event_loop_lag_seconds", "How late the event loop is.", _BOUNDS).labels()
+        self._tasks = metrics.gauge("comporta_tasks", "Tasks of the event loop that have not ended, once a second.").labels()
+        self._beats = 0
         self._handle: asyncio.TimerHandle | None = None
         self._due = 0.0
         self.beat = 0.0  # `time.monotonic()` when the loop was last seen to move
@@ -45,6 +51,9 @@ class LagMeter:
 
     def _tick(self) -> None:
         self._lag.observe(max(0.0, asyncio.get_running_loop().time() - self._due))
+        if self._beats % _TASKS_EVERY == 0:
+            self._tasks.set(len(asyncio.all_tasks()))
+        self._beats += 1
         before = self.beat
         self.start()
         if self.late is not None and self.beat - before > BLOCKED:

@@ -12,7 +12,7 @@ from loadtests.ledger import Ledger
 from loadtests.sample import Sample, connections_to
 from loadtests.soak import MIB, Watched
 
-IDLE = Sample(at=0, rss=50 * MIB, descriptors=10, threads=3, upstream=0, closing=0, active=0, requests=0, tasks=None)
+IDLE = Sample(at=0, rss=50 * MIB, descriptors=10, threads=3, upstream=0, closing=0, active=0, requests=0, tasks=2)
 
 
 def sample(at, **changed):
@@ -21,7 +21,7 @@ def sample(at, **changed):
 
 
 def watched(samples=(), **after):
-    return Watched(IDLE, list(samples), sample(301, **({"active": 0, "descriptors": 18, "upstream": 8} | after)), [])
+    return Watched(IDLE, list(samples), sample(301, **({"active": 0, "descriptors": 18, "upstream": 8, "tasks": 4} | after)), [])
 
 
 def faults(samples):
@@ -51,6 +51,10 @@ def test_growth_before_warm_up_is_none():
     assert not faults([sample(at, rss=min(at, 60) * MIB) for at in range(300)])
 
 
+def test_a_task_left_behind_every_ten_seconds_is_seen():
+    assert faults([sample(at, tasks=30 + at // 10) for at in range(300)])[0].startswith("tasks grew by 2")
+
+
 def test_a_peak_above_the_ceiling_is_seen():
     assert "above its median" in faults([sample(at, rss=(90 if at == 200 else 60) * MIB) for at in range(300)])[0]
 
@@ -72,6 +76,7 @@ def test_all_is_given_back():
         ({"closing": 2}, "2 connections that the upstream has closed"),
         ({"upstream": 17, "descriptors": 27}, "17 upstream connections"),
         ({"descriptors": 21}, "21 file descriptors are open"),
+        ({"tasks": 15}, "15 tasks have not ended; there were 2 before"),
     ],
 )
 def test_what_is_not_given_back_is_told(after, message):
@@ -87,6 +92,10 @@ def test_accounts():
 def test_samples_that_are_missing_are_told():
     assert soak.check_samples(watched([sample(at) for at in range(290)]), 300) == []
     assert soak.check_samples(watched([sample(at) for at in range(100)]), 300) == ["only 100 samples in 300 s"]
+
+
+def test_a_gateway_that_does_not_tell_its_tasks_is_told():
+    assert soak.check_samples(watched([sample(at) for at in range(290)], tasks=None), 300) == ["the gateway has no metric comporta_tasks"]
 
 
 def test_an_error_in_the_log_is_told(tmp_path):
