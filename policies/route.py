@@ -1,74 +1,33 @@
-"""Which provider serves a call: a look-up in the table of models.
+"""Which targets serve a call, and in what order: a choice among what is configured.
 
 What a client sends chooses among configured targets, never a destination.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Protocol
+from collections.abc import Awaitable
 
-from proxy.core.call import Call, Target, Timeouts
-from proxy.core.errors import ClientError
+from proxy.core.call import Call
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Public names, and the providers that `provider/model` may address.
-
-    `default` is the provider of requests that name no model; with `open`, also of model names that the table does not have.
-    """
-
-    targets: Mapping[str, Target]
-    providers: frozenset[str]
-    default: str | None
-    open: bool = False
-
-    def find(self, model: str | None) -> Target:
-        """The target of a model's name. Raises ClientError (404 `model_not_found`) with the nearest names."""
-        if model is None:
-            if self.default is None:
-                raise ClientError(
-                    "The request names no model, and there is no default provider.", param="model", code="model_not_found", status=404
-                )
-            return Target(self.default, None)
-        target = self.targets.get(model)
-        if target is not None:
-            return target
-        provider, slash, name = model.partition("/")
-        if slash and name and provider in self.providers:
-            return Target(provider, name)
-        if self.open and self.default is not None:
-            return Target(self.default, model)
-        raise unknown_model(model, self.targets)
-
-
-def unknown_model(model: str, known: Iterable[str]) -> ClientError:
-    """404 `model_not_found`, with the nearest of the names that are known."""
-    names = sorted(known)
-    near = get_close_matches(model, names, n=3, cutoff=0.4) or names[:5]
-    hint = f" Near to it: {', '.join(near)}." if near else ""
-    return ClientError(f"The model {model[:200]!r} does not exist.{hint}", param="model", code="model_not_found", status=404)
-
-
-class Patience(Protocol):
-    """What a provider's settings say of time."""
-
-    def timeouts(self, call: Call) -> Timeouts: ...
+from proxy.routing.router import Router
 
 
 class Route:
-    """Sets the call's target and, from its provider's settings, its timeouts."""
+    """Sets the call's target, from its provider's settings its timeouts, and the model's further targets for when that one fails."""
 
-    def __init__(self, table: Table, providers: Mapping[str, Patience]) -> None:
-        self._table = table
-        self._providers = providers
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._routes = router.table.routes
+        self._find = router.table.find
 
-    async def __call__(self, call: Call, call_next: Handler) -> Reply:
-        call.target = target = self._table.find(call.model)
-        call.timeouts = self._providers[target.provider].timeouts(call)
-        return await call_next(call)
+    def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
+        # Without a coroutine of its own: nothing is waited for here.
+        router, limits, model = self._router, call.principal, call.model
+        if limits.models is None and limits.providers is None and model not in self._routes:
+            router.direct(call, self._find(model))
+        else:
+            first, *others = router.targets(model, call)
+            call.others = tuple(others)
+            router.direct(call, first)
+        return call_next(call)

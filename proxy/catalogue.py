@@ -8,12 +8,15 @@ from typing import Any
 
 import orjson
 
-from policies.route import Table
 from proxy.core.call import Call, Target, Timeouts
 from proxy.core.errors import GatewayError, UpstreamError
 from proxy.core.protocols import Clock, UpstreamRequest
 from proxy.dispatch import Upstream
+from proxy.routing.conditions import Condition, Range
+from proxy.routing.strategies import Candidate, Price
+from proxy.routing.table import ModelRoute, Rule, Table
 from proxy.settings import SIMULATED, Settings
+from proxy.settings.models import Entry, FallbackRule, ModelTargets, RangeSettings, TargetEntry
 from proxy.stream import Watch, read_whole
 from proxy.sweeper import Sweeper
 
@@ -31,11 +34,43 @@ def table_of(settings: Settings) -> Table:
     """The routing table that the configuration describes. Without a `models` section every name goes to the default provider."""
     real = [name for name in settings.providers if name != SIMULATED]
     default = settings.default_provider or (real[0] if real else SIMULATED if SIMULATED in settings.providers else None)
-    targets = {name: Target(entry.provider, entry.model or name, name) for name, entry in (settings.models or {}).items()}
+    models = settings.models or {}
+    targets = {name: Target(entry.provider, entry.model or name, name) for name, entry in models.items()}
     if SIMULATED in settings.providers:
         targets.setdefault(SIMULATED, Target(SIMULATED, SIMULATED, SIMULATED))
     is_open = settings.models is None and default is not None and default != SIMULATED
-    return Table(targets, frozenset(settings.providers), default, open=is_open)
+    routes = {name: _route(name, entry) for name, entry in models.items() if _is_more(entry)}
+    return Table(targets, frozenset(settings.providers), default, open=is_open, routes=routes)
+
+
+def _is_more(entry: Entry) -> bool:
+    """Whether there is more to a model than the one target that serves it."""
+    return bool(entry.fallback) or len(entry.targets) > 1 or bool(entry.targets[0].when)
+
+
+def _route(name: str, entry: Entry) -> ModelRoute:
+    rules = [Rule(rule.on, rule.to) if isinstance(rule, FallbackRule) else Rule("any", rule) for rule in entry.fallback]
+    candidates = tuple(_candidate(name, target) for target in entry.targets)
+    if not isinstance(entry, ModelTargets):
+        return ModelRoute(candidates, fallback=tuple(rules))
+    return ModelRoute(candidates, entry.strategy, tuple(rules), entry.latency)
+
+
+def _candidate(name: str, entry: TargetEntry) -> Candidate:
+    price = Price(entry.price.input, entry.price.output) if entry.price is not None else None
+    return Candidate(Target(entry.provider, entry.model or name, name), entry.weight, entry.priority, price, _condition(entry))
+
+
+def _condition(entry: TargetEntry) -> Condition:
+    return tuple(
+        (
+            name,
+            Range(wanted.above, wanted.below)
+            if isinstance(wanted, RangeSettings)
+            else tuple(wanted if isinstance(wanted, list) else [wanted]),
+        )
+        for name, wanted in entry.when.items()
+    )
 
 
 class Catalogue:

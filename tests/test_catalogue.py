@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
-from policies.route import Table
 from providers.openai import OpenAI, OpenAISettings
 from providers.sim.settings import SimSettings
 from proxy.catalogue import Catalogue, listed_by, table_of
 from proxy.core.call import Credential, Target
 from proxy.core.errors import UpstreamError
 from proxy.dispatch import Upstream
+from proxy.routing.table import Table
 from proxy.settings import ModelEntry, Settings
 from tests.core.doubles import HandClock, ScriptedResponse, ScriptedTransport
 

@@ -130,6 +130,8 @@ class Call:
     peer          the address at the other end of the connection, `local` for a Unix socket; empty where that is not known
     principal     who asks; `end_user` is the one on whose behalf, as the client says
     resolved      the configuration that holds for it, each value with its source; None until `resolve`, or where that is off
+    others        further targets of the model, in the order in which they are to be tried when `target` fails
+    fallback      the kind of the failure that made another than the first target serve, or None
     started       `Clock.monotonic()` when the head had arrived
     deadline      `Clock.monotonic()` by which the answer must be complete, or None
     upstream_seconds  waited for providers until the answer was in hand
@@ -156,6 +158,8 @@ class Call:
     end_user: str | None = None
     resolved: Resolved | None = None
     target: Target | None = None
+    others: tuple[Target, ...] = ()
+    fallback: str | None = None
     timeouts: Timeouts | None = None
     deadline: float | None = None
     interrupted: GatewayError | None = None

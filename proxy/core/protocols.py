@@ -70,7 +70,8 @@ class Services:
 class Policy(Protocol):
     """One concern of a request. It may answer itself, change the call, await `call_next` any number of times, and wrap the reply."""
 
-    async def __call__(self, call: Call, call_next: Handler) -> Reply: ...
+    def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
+        """Mostly an `async def`; what waits for nothing may hand on what `call_next` returns."""
 
 
 @dataclass(slots=True)

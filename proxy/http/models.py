@@ -8,10 +8,10 @@ from urllib.parse import unquote
 
 import orjson
 
-from policies.route import unknown_model
 from proxy.core.call import Call
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
+from proxy.routing.table import unknown_model
 
 #: Lists the models of providers, as OpenAI's model objects, by public name.
 Listing = Callable[[], Awaitable[Mapping[str, dict[str, Any]]]]

@@ -2,13 +2,15 @@
 
 from proxy.settings.loading import Loaded, load, restore, secret_warnings
 from proxy.settings.messages import Problem, SettingsError
-from proxy.settings.model import SIMULATED, Address, ModelEntry, ServerSettings, Settings, TlsSettings, parse_address
+from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings, TlsSettings, parse_address
+from proxy.settings.models import ModelEntry, ModelTargets
 
 __all__ = [
     "SIMULATED",
     "Address",
     "Loaded",
     "ModelEntry",
+    "ModelTargets",
     "Problem",
     "ServerSettings",
     "Settings",

@@ -9,7 +9,9 @@ from pydantic.json_schema import models_json_schema
 
 from proxy.fields import Section
 from proxy.settings.kinds import Kinds
-from proxy.settings.model import ModelEntry, ModelTargets, ServerSettings, Settings
+from proxy.settings.llm import LlmSettings
+from proxy.settings.model import ServerSettings, Settings
+from proxy.settings.models import ModelEntry, ModelTargets
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -48,6 +50,7 @@ def _shapes(known: Kinds, refs: Mapping[type[Section], Any]) -> dict[str, dict[s
         "default_provider": {"type": "string"},
         "providers": {"type": "object", "propertyNames": {"pattern": "^[a-z0-9._-]+$"}, "additionalProperties": provider},
         "models": {"type": "object", "additionalProperties": entry},
+        "llm": refs[LlmSettings],
         "policies": {"type": "object", "additionalProperties": False, "properties": policies},
     }
 

@@ -12,7 +12,8 @@ from proxy.fields import Section
 from proxy.settings import load
 from proxy.settings.kinds import built_in
 from proxy.settings.messages import section_at
-from proxy.settings.model import ModelEntry, ModelTargets, ServerSettings, Settings
+from proxy.settings.model import ServerSettings, Settings
+from proxy.settings.models import ModelEntry, ModelTargets
 from proxy.settings.schema import schema
 from tests.settings.conftest import nobody_listens
 

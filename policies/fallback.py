@@ -1,0 +1,97 @@
+"""When the first choice fails, others are asked: the model's further targets, then its chain. Before the commit point only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from pydantic import Field
+
+from proxy.core.call import Call, Target
+from proxy.core.errors import CapacityError, GatewayError, UpstreamError
+from proxy.core.protocols import Handler, Services
+from proxy.core.reply import Reply
+from proxy.fields import Section
+from proxy.routing.causes import kind_of
+from proxy.routing.router import Router
+from proxy.routing.walk import Step, Walk
+
+#: Why another than the first choice has served: the kind of its failure.
+HEADER = "x-comporta-fallback"
+
+
+class FallbackSettings(Section):
+    """How far to go when a target fails."""
+
+    attempts: int = Field(4, description="most targets that are asked for one request", ge=1, le=20)
+
+
+class Fallback:
+    """A handler that raises has sent nothing, so another may still be asked; a reply that was returned is never replaced."""
+
+    Settings = FallbackSettings
+
+    def __init__(self, settings: FallbackSettings, services: Services, router: Router) -> None:
+        self._most = settings.attempts
+        self._clock = services.clock
+        self._emit = services.emit
+        self._router = router
+        self._chained = frozenset(name for name, route in router.table.routes.items() if route.fallback)
+        self._switches = services.metrics.counter(
+            "llm_fallbacks_total", "Switches from a target that failed to another one, by public names of models.", "from", "to", "cause"
+        )
+
+    def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
+        # A body that is passed on as it arrives is gone once it was sent.
+        resolved = call.resolved
+        alone = not call.others and call.model not in self._chained and (resolved is None or resolved.fallback_model is None)
+        return call_next(call) if alone or call.content is not None else self._walk(call, call_next)
+
+    async def _walk(self, call: Call, call_next: Handler) -> Reply:
+        walk = Walk(self._router, call, self._most)
+        while True:
+            try:
+                reply = await call_next(call)
+            except (UpstreamError, CapacityError) as error:
+                step = walk.after(error) if self._has_time(call) else None
+                if step is None:
+                    final = walk.outcome(error)
+                    if final is error:
+                        raise
+                    raise final from None
+                self._switch(call, step, error)
+            else:
+                if call.fallback is not None:
+                    reply.headers[HEADER] = call.fallback
+                return reply
+
+    def _has_time(self, call: Call) -> bool:
+        return call.deadline is None or self._clock.monotonic() < call.deadline
+
+    def _switch(self, call: Call, step: Step, error: GatewayError) -> None:
+        before, kind = call.target, kind_of(error)
+        if call.fallback is None:
+            call.fallback = kind
+        self._router.direct(call, step.target)
+        self._switches.labels(_public(before), _public(step.target), kind).value += 1
+        self._emit(
+            {
+                "event": "Primary model failed, trying fallback",
+                "level": "warning",
+                "id": call.id,
+                "primary": _named(before),
+                "primary_provider": before.provider if before is not None else None,
+                "fallback": _named(step.target),
+                "fallback_provider": step.target.provider,
+                "error": kind,
+                "cause": step.cause,
+            }
+        )
+
+
+def _named(target: Target | None) -> str | None:
+    return (target.public or target.model) if target is not None else None
+
+
+def _public(target: Target | None) -> str:
+    """A model's configured name; names that clients made up are no label."""
+    return (target.public if target is not None else None) or "other"

@@ -1,0 +1,65 @@
+"""`when`: what must hold of a request for a target to serve it. Declarative: a name, and the values or the range that it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from proxy.core.call import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number over `above` and under `below`; None is no bound."""
+
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return (self.above is None or value > self.above) and (self.below is None or value < self.below)
+
+
+#: (name of a fact, what it may be). All of them must hold.
+Condition: TypeAlias = tuple[tuple[str, "Range | tuple[Any, ...]"], ...]
+
+#: Facts of one request's `metadata` member, by the name behind the dot.
+METADATA = "metadata."
+
+
+def prompt_tokens(call: Call) -> int:
+    """An estimate: four bytes of request to a token."""
+    return (len(call.raw) + 3) // 4
+
+
+def _max_tokens(call: Call) -> Any:
+    return call.body.get("max_completion_tokens", call.body.get("max_tokens"))
+
+
+FACTS: dict[str, Callable[[Call], Any]] = {
+    "task_type": lambda call: call.resolved.task_type if call.resolved is not None else None,
+    "tier": lambda call: call.principal.tier,
+    "user": lambda call: call.end_user if call.end_user is not None else call.principal.id,
+    "operation": lambda call: call.operation,
+    "stream": lambda call: call.stream,
+    "prompt_tokens": prompt_tokens,
+    "max_tokens": _max_tokens,
+}
+
+
+def holds(condition: Condition, call: Call) -> bool:
+    """Whether all of it is true of `call`. What a request does not say is None, which is in no range and equal to nothing written."""
+    for name, wanted in condition:
+        fact = FACTS.get(name)
+        value = fact(call) if fact is not None else _metadata(call, name)
+        if value is None or value not in wanted:
+            return False
+    return True
+
+
+def _metadata(call: Call, name: str) -> Any:
+    members = call.body.get("metadata")
+    value = members.get(name.removeprefix(METADATA)) if isinstance(members, dict) else None
+    return value if isinstance(value, (str, int, float)) else None

@@ -1,0 +1,99 @@
+"""From a model's name to targets in the order in which they are to be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import random as drawn
+from typing import Protocol
+
+from proxy.core.board import Board, is_available, seconds_out
+from proxy.core.call import Call, Target, Timeouts
+from proxy.core.errors import ClientError
+from proxy.core.permissions import may_use
+from proxy.core.protocols import Clock
+from proxy.routing.conditions import holds, prompt_tokens
+from proxy.routing.strategies import STRATEGIES, Candidate, Moment, Seen, available_first
+from proxy.routing.table import ModelRoute, Table
+
+#: What a client may send to stay with one target.
+SESSION = "x-comporta-session"
+
+#: Tokens of an answer, where the request does not bound them.
+_TYPICAL_ANSWER = 500
+
+
+class Patience(Protocol):
+    """What a provider's settings say of time."""
+
+    def timeouts(self, call: Call) -> Timeouts: ...
+
+
+class Router:
+    """The table, with what is known of each target at this moment. It only reads."""
+
+    def __init__(
+        self, table: Table, providers: Mapping[str, Patience], board: Board, clock: Clock, *, random: Callable[[], float] = drawn
+    ) -> None:
+        self.table = table
+        self._providers = providers
+        self._board = board
+        self._clock = clock
+        self._random = random
+
+    def direct(self, call: Call, target: Target) -> None:
+        """Set the call's target, and its timeouts from that provider's settings."""
+        call.target = target
+        call.timeouts = self._providers[target.provider].timeouts(call)
+
+    def rests(self, target: Target) -> float | None:
+        """Seconds until a target that is out may be tried again; None: it is in."""
+        state, now = self._board.of(target), self._clock.monotonic()
+        return None if is_available(state, now) else seconds_out(state, now)
+
+    def targets(self, model: str | None, call: Call) -> tuple[Target, ...]:
+        """Who may serve `model` for this call, the first choice first.
+
+        Raises ClientError: 404 `model_not_found`, 403 `model_not_allowed`, or 400 `no_target` where no target's condition holds.
+        """
+        route = self.table.routes.get(model) if model is not None else None
+        candidates = route.candidates if route is not None else (Candidate(self.table.find(model)),)
+        limits = call.principal
+        if limits.models is not None or limits.providers is not None:
+            candidates = tuple(each for each in candidates if may_use(limits, model, each.target.provider))
+            if not candidates:
+                raise ClientError("The key may not use this model.", param="model", code="model_not_allowed", status=403)
+        if route is None or (len(route.candidates) == 1 and not route.candidates[0].when):
+            return (candidates[0].target,)
+        return self._ordered(route, candidates, call)
+
+    def _ordered(self, route: ModelRoute, candidates: tuple[Candidate, ...], call: Call) -> tuple[Target, ...]:
+        """Targets whose condition holds go before those that have none: they were meant for such requests."""
+        meant = [each for each in candidates if each.when and holds(each.when, call)]
+        open_to_all = [each for each in candidates if not each.when]
+        if not meant and not open_to_all:
+            raise ClientError("No target of this model serves such a request.", param="model", code="no_target")
+        moment = self._moment(route, call)
+        strategy = STRATEGIES[route.strategy]
+        found = [*strategy(self._seen(meant), moment), *strategy(self._seen(open_to_all), moment)]
+        return tuple(each.candidate.target for each in available_first(found, moment.now))
+
+    def _seen(self, candidates: list[Candidate]) -> list[Seen]:
+        return [Seen(each, self._board.of(each.target)) for each in candidates]
+
+    def _moment(self, route: ModelRoute, call: Call) -> Moment:
+        now = self._clock.monotonic()
+        if route.strategy == "sticky":
+            return Moment(now, self._random, session_of(call))
+        if route.strategy == "cheapest":
+            most = call.body.get("max_completion_tokens", call.body.get("max_tokens"))
+            answer = most if isinstance(most, int) and most > 0 else _TYPICAL_ANSWER
+            return Moment(now, self._random, None, prompt_tokens(call), answer, route.latency)
+        return Moment(now, self._random)
+
+
+def session_of(call: Call) -> str | None:
+    """What ties requests together: the session that the client names, its prompt cache's key, its user, else its key; None: nothing."""
+    for value in (call.headers.get(SESSION), call.body.get("prompt_cache_key"), call.end_user, call.body.get("user"), call.principal.key):
+        if isinstance(value, str) and value:
+            return value
+    return None

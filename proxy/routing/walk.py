@@ -1,0 +1,112 @@
+"""One request's way from target to target: which one comes after a failure, and when it is over. It decides; the caller does the asking."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from proxy.core.call import Call, Target
+from proxy.core.errors import CapacityError, ClientError, GatewayError
+from proxy.routing.causes import CAUSES, may_move
+from proxy.routing.router import Router
+from proxy.routing.table import Rule
+
+#: Seconds to wait where every target is out, and one of them is being tried at this moment.
+_SOON = 1.0
+
+
+class Step(NamedTuple):
+    """Where to go next. `cause` names the rule that led there; `any` within one model."""
+
+    target: Target
+    cause: str
+
+
+class Walk:
+    """Keeps what was tried. It ends: no target and no model comes twice, and at most `most` targets are asked.
+
+    Targets that are out are passed over. The last resort is one of them, if the first choice was not one already.
+    """
+
+    def __init__(self, router: Router, call: Call, most: int) -> None:
+        first = call.target
+        if first is None:
+            raise LookupError("a call reached fallback without a target: the route policy is missing")
+        self._router = router
+        self._call = call
+        self._left = most - 1
+        self._waiting = deque(call.others)
+        self._tried = {(first.provider, first.model)}
+        self._models = {call.model}
+        own = call.resolved.fallback_model if call.resolved is not None else None
+        self._rules = [Rule("any", own)] if own is not None else []
+        self._add_rules(call.model)
+        rest = router.rests(first)
+        self._all_out = self._resorted = rest is not None
+        self._rests: list[float] = [] if rest is None else [rest]
+        self._passed_over: list[Target] = []
+
+    def after(self, error: GatewayError) -> Step | None:
+        """The next target after `error`, or None: that was all, or no other one would help."""
+        if self._left <= 0:
+            return None
+        step = self._onward(error) or self._elsewhere(error) or self._last_resort(error)
+        if step is not None:
+            self._left -= 1
+        return step
+
+    def outcome(self, error: GatewayError) -> GatewayError:
+        """What the client is told at the end: the last failure; or, if every target was out, when to come back."""
+        if not self._all_out or not may_move(error):
+            return error
+        wait = max(min(self._rests), _SOON)
+        message = "Every provider of this model has failed of late and is given a rest."
+        return CapacityError(message, code="all_targets_unavailable", retry_after=wait)
+
+    def _onward(self, error: GatewayError) -> Step | None:
+        """To another target of the same model, which a request that is at fault itself would not please either."""
+        target = self._fresh() if may_move(error) else None
+        return None if target is None else Step(target, "any")
+
+    def _elsewhere(self, error: GatewayError) -> Step | None:
+        """To the first target of the first model that a rule for this error leads to."""
+        for rule in self._rules:
+            if rule.to in self._models or not CAUSES[rule.cause](error):
+                continue
+            self._models.add(rule.to)
+            try:
+                self._waiting = deque(self._router.targets(rule.to, self._call))
+            except ClientError:
+                continue  # Not there any more, or not for this key, or not for such a request.
+            target = self._fresh()
+            if target is not None:
+                self._add_rules(rule.to)
+                return Step(target, rule.cause)
+        return None
+
+    def _last_resort(self, error: GatewayError) -> Step | None:
+        if self._resorted or not self._passed_over or not may_move(error):
+            return None
+        self._resorted = True
+        return Step(self._passed_over[0], "any")
+
+    def _fresh(self) -> Target | None:
+        """The next of the waiting targets that was not tried and is not out."""
+        while self._waiting:
+            target = self._waiting.popleft()
+            key = (target.provider, target.model)
+            if key in self._tried:
+                continue
+            self._tried.add(key)
+            rest = self._router.rests(target)
+            if rest is None:
+                self._all_out = False
+                return target
+            self._rests.append(rest)
+            self._passed_over.append(target)
+        return None
+
+    def _add_rules(self, model: str | None) -> None:
+        route = self._router.table.routes.get(model) if model is not None else None
+        if route is not None:
+            self._rules += route.fallback
