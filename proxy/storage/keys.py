@@ -1,0 +1,169 @@
+"""Virtual keys. The database knows a key by its public id and holds a digest of the rest; nothing here can show a key again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, Select, func, insert, select, update
+
+from proxy.core.call import Principal
+from proxy.core.errors import ClientError
+from proxy.storage.database import Database
+from proxy.storage.faults import missing
+from proxy.storage.identities import KnownKey
+from proxy.storage.limits import Limits, decode
+from proxy.storage.tables import users, virtual_keys
+
+#: What may be changed of one that is there.
+FIELDS = frozenset({"name", "limits", "expires_at"})
+
+_SHOWN = [column for column in virtual_keys.columns if column.name != "digest"]
+_AUDITED = [column for column in _SHOWN if column.name != "created_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What `proxy.core.keys.generate` made, and for whom: its public id, its digest (32 bytes), its last characters to tell it by."""
+
+    id: str
+    user_id: str
+    digest: bytes = field(repr=False)
+    last4: str
+    name: str | None = None
+    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualKey:
+    """A key as administrators see it."""
+
+    id: str
+    user_id: str
+    last4: str
+    name: str | None
+    limits: Limits
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    replaced_by: str | None
+    created_at: datetime
+
+
+class Keys:
+    """The table `virtual_keys`. Everything raises CapacityError; what changes something raises ClientError (400, 404, 409) too."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, id: str) -> KnownKey | None:
+        """What authentication needs to know; None for a key that is unknown, revoked or expired, or whose user is not active."""
+        key = virtual_keys.c
+        query = (
+            select(key.user_id, key.digest, key.limits, key.expires_at, users.c.tier)
+            .join(users, users.c.id == key.user_id)
+            .where(key.id == id, key.revoked_at.is_(None), users.c.active)
+        )
+        row = await self._database.first(query)
+        if row is None or (row.expires_at is not None and row.expires_at <= self._database.now()):
+            return None
+        until = row.expires_at.timestamp() if row.expires_at is not None else None
+        return KnownKey(_principal(id, row), row.digest, until)
+
+    async def get(self, id: str) -> VirtualKey | None:
+        row = await self._database.first(select(*_SHOWN).where(virtual_keys.c.id == id))
+        return None if row is None else _key(row)
+
+    async def list(self, *, user: str | None = None, after: str = "", limit: int = 100) -> tuple[VirtualKey, ...]:
+        """In order of their ids, those that come after `after`; of one user, or of all."""
+        query = select(*_SHOWN).where(virtual_keys.c.id > after).order_by(virtual_keys.c.id).limit(limit)
+        if user is not None:
+            query = query.where(virtual_keys.c.user_id == user)
+        return tuple(_key(row) for row in await self._database.fetch(query))
+
+    async def create(self, actor: str, new: NewKey) -> VirtualKey:
+        await self._database.change(
+            actor, "key.create", f"key {new.id}", None, _audited(new.id), insert(virtual_keys).values(**_stored(new))
+        )
+        return await self._existing(new.id)
+
+    async def update(self, actor: str, id: str, fields: Mapping[str, Any]) -> VirtualKey:
+        """Set some of `FIELDS`; `limits` is a `Limits`."""
+        if unknown := set(fields) - FIELDS:
+            raise ClientError("This cannot be changed.", param=min(unknown), code="invalid_value")
+        if fields:
+            values = {name: value.encode() if isinstance(value, Limits) else value for name, value in fields.items()}
+            statement = update(virtual_keys).where(virtual_keys.c.id == id).values(**values)
+            await self._database.change(actor, "key.update", f"key {id}", _audited(id), _audited(id), statement)
+        return await self._existing(id)
+
+    async def revoke(self, actor: str, id: str) -> VirtualKey:
+        """From now on nobody is let in by it, once the caches have seen it. A second time changes nothing of the first."""
+        moment = func.coalesce(virtual_keys.c.revoked_at, self._database.now())
+        statement = update(virtual_keys).where(virtual_keys.c.id == id).values(revoked_at=moment)
+        await self._database.change(actor, "key.revoke", f"key {id}", _audited(id), _audited(id), statement)
+        return await self._existing(id)
+
+    async def rotate(self, actor: str, id: str, new: NewKey, *, overlap: float) -> VirtualKey:
+        """Put `new` in the place of the key `id`, which goes on for `overlap` seconds at most. Returns the new one.
+
+        Raises ClientError: 404 for a key that is not there, 409 for one that is revoked or was replaced before.
+        """
+        old = await self._existing(id)
+        end = self._database.now() + timedelta(seconds=overlap)
+        statement = (
+            update(virtual_keys)
+            .where(virtual_keys.c.id == id)
+            .values(replaced_by=new.id, expires_at=end if old.expires_at is None else min(old.expires_at, end))
+        )
+        usable = _audited(id).where(virtual_keys.c.revoked_at.is_(None), virtual_keys.c.replaced_by.is_(None))
+        if old.revoked_at is not None or old.replaced_by is not None:
+            raise ClientError("Refused: the key is revoked or was replaced.", status=409, code="not_usable")
+        insertion = insert(virtual_keys).values(**_stored(new))
+        await self._database.change(actor, "key.rotate", f"key {id}", usable, _audited(id), insertion, statement)
+        return await self._existing(new.id)
+
+    async def _existing(self, id: str) -> VirtualKey:
+        found = await self.get(id)
+        if found is None:
+            raise missing(f"key {id}")
+        return found
+
+
+def _audited(id: str) -> Select[Any]:
+    return select(*_AUDITED).where(virtual_keys.c.id == id)
+
+
+def _stored(new: NewKey) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "user_id": new.user_id,
+        "digest": new.digest,
+        "last4": new.last4,
+        "name": new.name,
+        "limits": new.limits.encode(),
+        "expires_at": new.expires_at,
+    }
+
+
+def _key(row: Row[Any]) -> VirtualKey:
+    return VirtualKey(**{**row._mapping, "limits": decode(row.limits)})
+
+
+def _principal(id: str, row: Row[Any]) -> Principal:
+    limits = decode(row.limits)
+    return Principal(
+        id=row.user_id,
+        key=id,
+        tier=row.tier,
+        models=limits.models,
+        providers=limits.providers,
+        operations=limits.operations,
+        task_types=limits.task_types,
+        grants=limits.grants,
+        may_set=limits.may_set,
+        names_users=limits.names_users,
+        addresses=limits.addresses,
+    )

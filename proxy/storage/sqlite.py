@@ -1,0 +1,86 @@
+"""SQLite: one file, many readers, one writer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from proxy.storage.faults import translated
+
+#: Execution option of a transaction that will write. Such a one takes the write lock when it begins: one that reads first and asks
+#: for the lock later can be refused at once, whatever the busy timeout.
+WRITES = "comporta_writes"
+
+_BUSY_SECONDS = 5.0
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """`$XDG_DATA_HOME/comporta/comporta.db`, and `~/.local/share` where that is not set (XDG Base Directory Specification)."""
+    home = environ.get("XDG_DATA_HOME", "")
+    base = Path(home) if home.startswith("/") else Path(environ.get("HOME") or os.path.expanduser("~")) / ".local" / "share"
+    return base / "comporta" / "comporta.db"
+
+
+def prepare(path: Path) -> None:
+    """Make the folder (0700) and the file (0600), as far as they are missing. SQLite gives its other files the mode of this one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+async def connect(url: URL) -> AsyncEngine:
+    """An engine for the file. Raises CapacityError, ValueError for a database in memory."""
+    if not url.database or url.database == ":memory:":
+        raise ValueError("name a file: sqlite:////var/lib/comporta/comporta.db")
+    with translated():
+        await asyncio.to_thread(prepare, Path(url.database))
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        hide_parameters=True,
+        pool_size=5,
+        max_overflow=0,
+        pool_timeout=_BUSY_SECONDS,
+        # None: the driver begins no transactions of its own.
+        connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
+    )
+    event.listen(engine.sync_engine, "connect", _configure)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # FULL: what was answered with success is on the disk, also after the power was cut.
+    for pragma in (f"busy_timeout = {int(_BUSY_SECONDS * 1000)}", "foreign_keys = ON", "synchronous = FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")
+
+
+async def use_wal(engine: AsyncEngine) -> None:
+    """Readers and the writer do not wait for each other. Kept in the file.
+
+    The busy timeout does not hold for this one statement, so that processes which start together try it a few times.
+    """
+    for left in range(20, -1, -1):
+        try:
+            async with engine.connect() as connection:
+                # Outside a transaction: in one it is refused.
+                raw = await connection.get_raw_connection()
+                cursor = await raw.driver_connection.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]
+                await cursor.close()
+                return
+        except OperationalError:
+            if not left:
+                raise
+            await asyncio.sleep(0.05)
