@@ -1,0 +1,175 @@
+"""Users, keys, preferences and the audit log over HTTP, upon a real SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from proxy.core.clock import SystemClock
+from proxy.core.keys import digest, parse
+from proxy.core.metrics import Registry
+from proxy.http.admin import admin_app
+from proxy.http.administration import Administration, Records
+from proxy.storage.audit import Audit
+from proxy.storage.database import Database
+from proxy.storage.keys import Keys, NewKey
+from proxy.storage.limits import Limits
+from proxy.storage.preferences import PreferenceTable
+from proxy.storage.users import Users
+
+KEY = "an administrator's key"
+PEPPER = b"p" * 32
+
+
+class Told(list[tuple[str, str]]):
+    async def __call__(self, subject: str, name: str) -> bool:
+        self.append((subject, name))
+        return True
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+async def records(tmp_path: Path, told: Told) -> AsyncIterator[Records]:
+    database = Database(f"sqlite:///{tmp_path}/comporta.db", SystemClock())
+    await database.open()
+    yield Records(Users(database), Keys(database), PreferenceTable(database), Audit(database), PEPPER, told, NewKey, Limits)
+    await database.close()
+
+
+@pytest.fixture
+async def client(records: Records) -> AsyncIterator[TestClient]:
+    async def numbers() -> Registry:
+        return Registry()
+
+    async def opened() -> Records:
+        return records
+
+    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, endpoints=Administration(opened).endpoints())
+    async with TestClient(TestServer(app), headers={"Authorization": f"Bearer {KEY}"}) as found:
+        yield found
+
+
+@pytest.fixture
+async def ada(client: TestClient) -> str:
+    answer = await client.post("/admin/users", json={"id": "ada", "tier": "premium"})
+    assert answer.status == 201
+    return "ada"
+
+
+async def test_a_user_is_made_changed_and_deleted(client: TestClient, ada: str, told: Told):
+    assert (await (await client.get("/admin/users/ada")).json())["tier"] == "premium"
+    changed = await client.patch("/admin/users/ada", json={"name": "Ada", "active": False})
+    assert [(await changed.json())[name] for name in ("name", "tier", "active")] == ["Ada", "premium", False]
+    assert (await client.delete("/admin/users/ada")).status == 204
+    assert (await client.get("/admin/users/ada")).status == 404
+    assert told == [("user", "ada"), ("user", "ada")]
+
+
+async def test_a_user_is_made_once(client: TestClient, ada: str):
+    assert (await client.post("/admin/users", json={"id": ada})).status == 409
+
+
+async def test_users_come_in_pages(client: TestClient):
+    for name in ("a", "b", "c"):
+        await client.post("/admin/users", json={"id": name})
+    page = await (await client.get("/admin/users?limit=2")).json()
+    rest = await (await client.get(f"/admin/users?after={page['data'][-1]['id']}")).json()
+    assert [[user["id"] for user in found["data"]] for found in (page, rest)] == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit=%C2%B2", "page=2"])
+async def test_a_page_that_makes_no_sense_is_refused(client: TestClient, query: str):
+    assert (await client.get(f"/admin/users?{query}")).status == 400
+
+
+async def test_a_key_is_shown_once_and_is_the_one_that_is_stored(client: TestClient, ada: str, records: Records):
+    answer = await client.post("/admin/keys", json={"user_id": ada, "limits": {"models": ["gpt-*"], "grants": ["files"]}})
+    made = await answer.json()
+    assert (answer.status, answer.headers["Cache-Control"], parse(made["key"])) == (201, "no-store", made["id"])
+    known = await records.keys.find(made["id"])
+    assert known is not None
+    assert known.digest == digest(made["key"], PEPPER)
+    shown = await client.get(f"/admin/keys/{made['id']}")
+    assert made["key"] not in await shown.text()
+    assert (await shown.json())["limits"]["grants"] == ["files"]
+
+
+async def test_a_key_for_nobody_is_refused(client: TestClient):
+    assert (await client.post("/admin/keys", json={"user_id": "nobody"})).status in (400, 404, 409)
+
+
+async def test_a_revoked_key_lets_nobody_in_and_everybody_is_told(client: TestClient, ada: str, records: Records, told: Told):
+    made = await (await client.post("/admin/keys", json={"user_id": ada})).json()
+    revoked = await (await client.post(f"/admin/keys/{made['id']}/revoke")).json()
+    assert revoked["revoked_at"] is not None
+    assert await records.keys.find(made["id"]) is None
+    assert told == [("key", made["id"])]
+
+
+async def test_a_rotated_key_and_its_successor_overlap(client: TestClient, ada: str, records: Records):
+    old = await (await client.post("/admin/keys", json={"user_id": ada, "limits": {"models": ["a"]}})).json()
+    answer = await client.post(f"/admin/keys/{old['id']}/rotate", json={"overlap_seconds": 60})
+    new = await answer.json()
+    assert (answer.status, new["limits"]["models"]) == (201, ["a"])
+    assert all([await records.keys.find(key["id"]) is not None for key in (old, new)])
+    again = await client.post(f"/admin/keys/{old['id']}/rotate", json={})
+    assert again.status == 409
+
+
+async def test_only_what_is_named_of_a_key_is_changed(client: TestClient, ada: str):
+    made = await (await client.post("/admin/keys", json={"user_id": ada, "name": "one", "limits": {"models": ["a"]}})).json()
+    changed = await (await client.patch(f"/admin/keys/{made['id']}", json={"name": "two"})).json()
+    assert (changed["name"], changed["limits"]["models"]) == ("two", ["a"])
+    refused = await client.patch(f"/admin/keys/{made['id']}", json={"user_id": "somebody"})
+    assert (refused.status, (await refused.json())["error"]["param"]) == (400, "user_id")
+
+
+async def test_preferences_are_put_shown_and_deleted(client: TestClient, ada: str, told: Told):
+    wanted = {"preferred_model": "m", "timeout_seconds": 120, "task_type_configs": {"REPORT": {"max_retries": 0}}}
+    path = f"/admin/users/{ada}/llm-config"
+    put = await (await client.put(path, json=wanted)).json()
+    assert (put["preferred_model"], put["fallback_model"], put["task_type_configs"]["REPORT"]["max_retries"]) == ("m", None, 0)
+    assert await (await client.get(path)).json() == put
+    assert (await client.delete(path)).status == 204
+    assert (await (await client.get(path)).json())["preferred_model"] is None
+    assert told == [("user", "ada"), ("user", "ada")]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": 301}, "timeout_seconds"),
+        ({"max_retries": 11}, "max_retries"),
+        ({"preferred_model": "x" * 101}, "preferred_model"),
+        ({"task_type_configs": {"A": {"max_retries": -1}}}, "task_type_configs.A.max_retries"),
+    ],
+)
+async def test_preferences_out_of_bounds_are_named(client: TestClient, ada: str, wanted: dict[str, object], param: str):
+    answer = await client.put(f"/admin/users/{ada}/llm-config", json=wanted)
+    assert (answer.status, (await answer.json())["error"]["param"]) == (400, param)
+
+
+async def test_every_change_stands_in_the_audit_log_without_the_key(client: TestClient, ada: str):
+    made = await (await client.post("/admin/keys", json={"user_id": ada})).json()
+    text = await (await client.get("/admin/audit")).text()
+    assert made["key"] not in text
+    assert made["key"][-20:] not in text
+    rows = (await (await client.get("/admin/audit")).json())["data"]
+    assert [(row["actor"], row["action"]) for row in rows] == [("admin", "key.create"), ("admin", "user.create")]
+    assert await (await client.get("/admin/audit/verify")).json() == {"whole": True, "first_broken": None}
+
+
+async def test_nothing_is_served_without_the_administrators_key(client: TestClient, records: Records):
+    stranger = {"Authorization": "Bearer sk-cmp-something"}
+    for endpoint in Administration(records).endpoints():  # type: ignore[arg-type]  # only its table is read
+        path = endpoint.path.replace("{id}", "x")
+        answer = await client.request(endpoint.method, path, headers=stranger)
+        assert answer.status == 401, (endpoint.method, path)
