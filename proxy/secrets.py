@@ -15,14 +15,18 @@ class SecretError(Exception):
     """A reference leads nowhere. The message says why and what to do, and holds nothing of what was found."""
 
 
+Store = Callable[[str], str]
+"""The credential store: from a name to its secret. Raises SecretError; see `proxy.safe`."""
+
+
 class Keyring(Protocol):
     """The one call that is made of the package `keyring`."""
 
     def get_password(self, service_name: str, username: str) -> str | None: ...
 
 
-def resolve(reference: str, environ: Mapping[str, str]) -> str:
-    """The secret that `reference` names, without the line break at its end. Raises SecretError.
+def resolve(reference: str, environ: Mapping[str, str], store: Store | None = None) -> str:
+    """The secret that `reference` names, without the line break at its end; `store` is who knows `store:`. Raises SecretError.
 
     `file:` paths are absolute, or relative to where the process was started; `~` is the home directory.
     """
@@ -30,7 +34,12 @@ def resolve(reference: str, environ: Mapping[str, str]) -> str:
     find = _SCHEMES.get(scheme)
     if find is None or not name:
         raise SecretError(f"write a reference as one of {', '.join(f'{known}:NAME' for known in _SCHEMES)}")
-    secret = find(name, environ).strip("\r\n")
+    return checked(store(name) if scheme == "store" and store is not None else find(name, environ))
+
+
+def checked(text: str) -> str:
+    """`text` without the line break at its end, if it can be a key. Raises SecretError."""
+    secret = text.strip("\r\n")
     if not secret.strip():
         raise SecretError("it is empty")
     if not (secret.isascii() and secret.isprintable()):
@@ -92,7 +101,7 @@ def from_keyring(keyring: Keyring, name: str) -> str:
 
 
 def _from_store(_name: str, _environ: Mapping[str, str]) -> str:
-    raise SecretError("this version has no credential store; use env: or file:")
+    raise SecretError("a reference into the credential store means nothing here; use env:, file: or keyring:")
 
 
 _SCHEMES: dict[str, Callable[[str, Mapping[str, str]], str]] = {

@@ -75,8 +75,9 @@ def test_what_is_no_reference_is_not_repeated(reference: str):
         resolve(reference, {})
 
 
-def test_there_is_no_store_yet():
-    with pytest.raises(SecretError, match="has no credential store"):
+def test_a_store_is_asked_where_there_is_one():
+    assert resolve("store:spare", {}, {"spare": CANARY + "\n"}.__getitem__) == CANARY
+    with pytest.raises(SecretError, match="means nothing here"):
         resolve("store:spare", {})
 
 
