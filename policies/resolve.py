@@ -1,0 +1,297 @@
+"""Which model, time limit, retries and parameters hold for a request: what its levels of configuration come to, put into force."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from proxy.core.call import ANONYMOUS, Call, Principal
+from proxy.core.errors import ClientError
+from proxy.core.hierarchy import (
+    NOTHING_ASKED,
+    SYSTEM,
+    Asked,
+    Hierarchy,
+    described,
+    for_embeddings,
+    resolve,
+    with_model,
+    with_params,
+    without_models,
+)
+from proxy.core.protocols import Handler, Services, UserPreferences
+from proxy.core.reply import Reply
+from proxy.core.resolved import Preferences, Resolved
+from proxy.core.splice import set_member
+from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, wishes_of
+
+#: Operations whose answer is a model's text: the hierarchy's models and parameters are for these.
+TEXT = frozenset({"chat", "completion", "responses"})
+
+#: Operations that cannot do without a model.
+NEEDS_MODEL = frozenset({"chat", "completion", "embedding"})
+
+#: Outcomes that are kept: a client's names of models are without end.
+_MOST_KEPT = 4096
+
+#: Bytes of text to a token, about.
+_BYTES_PER_TOKEN = 4
+
+#: Members of a body that count against the context window, and those inside that hold no text.
+_PROMPT = ("messages", "input", "prompt", "instructions", "tools")
+_NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
+
+_EXPLAIN_BYTES = 2048
+_UNSET = Preferences()
+
+
+class Levels:
+    """The hierarchy for one kind of operation, with what it came to before.
+
+    An outcome is forgotten when the user's preferences are another object than those that it was made from.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, *, takes_users_models: bool = True) -> None:
+        self.hierarchy = hierarchy
+        self._takes_users_models = takes_users_models
+        self._kept: dict[tuple[str | None, str | None, str | None, str | None], tuple[Preferences, Resolved]] = {}
+
+    def of(self, principal: tuple[str | None, str | None], task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
+        """The outcome for a (user, tier)."""
+        if asked.timeout is not None or asked.max_retries is not None or asked.fallback_model is not None or asked.params:
+            return self._made(principal[1], task_type, preferences, asked)
+        key = (*principal, task_type, asked.model)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] is preferences:
+            return kept[1]
+        resolved = self._made(principal[1], task_type, preferences, asked)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[key] = (preferences, resolved)
+        return resolved
+
+    def _made(self, tier: str | None, task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
+        """Raises ClientError (403 `model_not_allowed`). A fallback that is not allowed is none, unless the request named it."""
+        users = preferences if self._takes_users_models else without_models(preferences)
+        resolved = resolve(self.hierarchy, task_type, users, tier, asked)
+        if resolved.model is not None:
+            self.allow(resolved.model)
+        fallback = resolved.fallback_model
+        if fallback is None or self.hierarchy.allows(fallback):
+            return resolved
+        if asked.fallback_model is not None:
+            self.allow(fallback)
+        sources = {name: source for name, source in resolved.sources.items() if name != "fallback_model"}
+        return replace(resolved, fallback_model=None, sources=sources)
+
+    def allow(self, model: str) -> None:
+        if not self.hierarchy.allows(model):
+            message = f"The model {model[:200]!r} is not allowed here: llm.allowed_models of the configuration does not list it."
+            raise ClientError(message, status=403, code="model_not_allowed", param="model")
+
+
+class Resolve:
+    """Sets `call.resolved`, `end_user`, `deadline` and `model`, and fills the body with what the model's parameters say.
+
+    Without a section `llm`, with nothing that the request asks of us, and with nobody's preferences, there is nothing to do.
+    """
+
+    def __init__(self, hierarchy: Hierarchy | None, services: Services) -> None:
+        full = hierarchy or Hierarchy()
+        self._text = Levels(full)
+        self._embeddings = Levels(for_embeddings(full), takes_users_models=False)
+        self._others = Levels(Hierarchy(allowed_models=full.allowed_models))
+        self._store = services.preferences
+        self._is_idle = hierarchy is None and services.preferences is None
+        self._named: dict[str | None, Resolved] = {}
+
+    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+        if self._is_idle and _asks_nothing(call):
+            call.resolved = self._named.get(call.model) or self._as_named(call.model)
+        else:
+            wishes = wishes_of(call)
+            call.end_user = end_user_of(call)
+            await self._settle(call, wishes)
+        if call.model is None and call.operation in NEEDS_MODEL:
+            raise missing_model()
+        return await call_next(call)
+
+    def _as_named(self, model: str | None) -> Resolved:
+        if len(self._named) >= _MOST_KEPT:
+            self._named.clear()
+        asked = NOTHING_ASKED if model is None else Asked(model=model)
+        resolved = self._named[model] = resolve(Hierarchy(), None, _UNSET, None, asked)
+        return resolved
+
+    def levels(self, operation: str) -> Levels:
+        return self._text if operation in TEXT else self._embeddings if operation == "embedding" else self._others
+
+    async def preview(self, call: Call, task_type: str | None, model: str | None) -> Resolved:
+        """What a chat request of this caller would get. Raises ClientError (403)."""
+        levels = self._text
+        if model == levels.hierarchy.alias or not may_set(call, "model"):
+            model = None
+        who = _who(call.principal, call.end_user)
+        return levels.of(who, task_type, await self._preferences(levels, who[0]), Asked(model=model))
+
+    async def _settle(self, call: Call, wishes: Wishes) -> None:
+        levels = self.levels(call.operation)
+        asked = self._with_model_field(call, wishes.asked, levels.hierarchy)
+        who = _who(call.principal, call.end_user)
+        preferences = await self._preferences(levels, who[0])
+        resolved = levels.of(who, wishes.task_type, preferences, asked)
+        own = own_params(call) if levels is self._text else None
+        if own:
+            resolved = with_params(resolved, own)
+        if levels is self._text and resolved.context_window is not None:
+            resolved = fitting(levels.hierarchy, resolved, call)
+        if resolved.model is None and call.model is not None and not may_set(call, "model"):
+            raise ClientError("This key may not choose its model, and none is configured for it.", status=403, code="permission_denied")
+        _put(call, resolved)
+        if wishes.explain:
+            call.notes["explain"] = explained(resolved)
+
+    def _with_model_field(self, call: Call, asked: Asked, hierarchy: Hierarchy) -> Asked:
+        """OpenAI's `model` is the request's choice, unless it is the alias, or the key may not choose, or ours was said beside it."""
+        model = call.model
+        if asked.model is not None or model is None or model == hierarchy.alias or not may_set(call, "model"):
+            return asked
+        return Asked(model, asked.fallback_model, asked.timeout, asked.max_retries, asked.params)
+
+    async def _preferences(self, levels: Levels, user: str | None) -> Preferences:
+        store: UserPreferences | None = self._store
+        if store is None or user is None or levels is self._others:
+            return _UNSET
+        found = store.recall(user)
+        if found is None:
+            found = await store.find(user)
+        return found
+
+
+def _asks_nothing(call: Call) -> bool:
+    headers, body, principal = call.headers, call.body, call.principal
+    if MEMBER in body or "metadata" in body or "user" in body:
+        return False
+    if principal is not ANONYMOUS and (principal.may_set is not None or principal.task_types is not None):
+        return False
+    for name in HEADERS:  # noqa: SIM110 - a generator would double what this costs every request
+        if name in headers:
+            return False
+    return True
+
+
+def missing_model() -> ClientError:
+    return ClientError("You must provide the parameter 'model', a string.", param="model", code="missing_required_parameter")
+
+
+def may_set(call: Call, name: str) -> bool:
+    fields = call.principal.may_set
+    return fields is None or name in fields
+
+
+def _who(principal: Principal, end_user: str | None) -> tuple[str | None, str | None]:
+    """Whose preferences count, and that one's tier. Nobody's for a stranger."""
+    if principal is ANONYMOUS:
+        return end_user, None
+    return (end_user if end_user is not None and principal.names_users else principal.id), principal.tier
+
+
+# ------------------------------------------------------------------------------------------------------------------------ into force
+def _put(call: Call, resolved: Resolved) -> None:
+    call.resolved = resolved
+    if resolved.timeout is not None:
+        ends = call.started + resolved.timeout
+        call.deadline = ends if call.deadline is None else min(call.deadline, ends)
+    if resolved.model is not None and resolved.model != call.model:
+        _name(call, resolved.model)
+    if resolved.params and call.raw and _takes_params(call):
+        fill(call, resolved.params)
+
+
+def _name(call: Call, model: str) -> None:
+    """Give the call its model. A `model` that stands in the body is replaced where the request is encoded, as any public name is."""
+    if call.content is not None:
+        if call.model is not None:
+            call.content = call.content.named(model)
+            call.model = model
+    elif call.body.get("model") is not None:
+        call.model = model
+    elif call.operation in NEEDS_MODEL or (call.operation == "responses" and "prompt" not in call.body):
+        call.raw = set_member(call.raw, "model", json.dumps(model).encode(), present="model" in call.body)
+        call.body["model"] = model
+        call.model = model
+
+
+def _takes_params(call: Call) -> bool:
+    return call.operation in ("chat", "completion") or (call.operation == "responses" and call.path == "/responses")
+
+
+def fill(call: Call, params: Mapping[str, Any]) -> None:
+    """Set the members that the body leaves unset, in its bytes too. The longest answer has three names; one of them is enough."""
+    body = call.body
+    for name, value in params.items():
+        member = name
+        if name == "max_tokens":
+            if any(body.get(length) is not None for length in LENGTHS):
+                continue
+            member = "max_output_tokens" if call.operation == "responses" else name
+        elif body.get(name) is not None:
+            continue
+        call.raw = set_member(call.raw, member, json.dumps(value).encode(), present=member in body)
+        body[member] = value
+
+
+# -------------------------------------------------------------------------------------------------------------------- context window
+def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call) -> Resolved:
+    """`resolved`, or a model with more room, where the prompt is too long for its own.
+
+    Raises ClientError (400 `context_length_exceeded`) where there is none.
+    """
+    window = resolved.context_window
+    if window is None or len(call.raw) <= window * _BYTES_PER_TOKEN:
+        return resolved
+    tokens = estimated_tokens(call.body)
+    if tokens <= window:
+        return resolved
+    for model, source in ((hierarchy.larger_model, SYSTEM), (resolved.fallback_model, resolved.sources.get("fallback_model", SYSTEM))):
+        room = hierarchy.context_windows.get(model, 0) if model is not None else 0
+        if model is not None and room >= tokens and hierarchy.allows(model):
+            call.notes["context_window"] = "larger_model"
+            return with_model(hierarchy, resolved, model, source)
+    message = f"This model's maximum context length is {window} tokens. Your prompt has about {tokens} tokens. Please shorten it."
+    param = next((name for name in _PROMPT if name in call.body), None)
+    raise ClientError(message, code="context_length_exceeded", param=param)
+
+
+def estimated_tokens(body: Mapping[str, Any]) -> int:
+    """Tokens of a prompt at four bytes each; images, sound and files are left out, since their bytes say nothing of their tokens."""
+    pending: list[Any] = [body.get(name) for name in _PROMPT]
+    size = 0
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            size += len(value.encode("utf-8", "replace"))
+        elif isinstance(value, dict):
+            pending += [inner for name, inner in value.items() if name not in _NO_TEXT]
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, int):
+            size += _BYTES_PER_TOKEN  # prompts of the legacy completions may be tokens
+    return (size + _BYTES_PER_TOKEN - 1) // _BYTES_PER_TOKEN
+
+
+# --------------------------------------------------------------------------------------------------------------------------- account
+def explained(resolved: Resolved) -> str:
+    """JSON in ASCII, at most 2048 bytes: each value with its level, `{"model":["fast","user"],...}`."""
+    values = {name: [_short(found["value"]), found["source"]] for name, found in described(resolved).items()}
+    account: dict[str, Any] = {"source": resolved.source, "values": values}
+    if resolved.task_type is not None:
+        account |= {"task_type": _short(resolved.task_type), "known_task_type": resolved.is_known_task_type}
+    text = json.dumps(account, separators=(",", ":"))
+    return text if len(text) <= _EXPLAIN_BYTES else json.dumps({"source": resolved.source})
+
+
+def _short(value: Any) -> Any:
+    return value[:100] if isinstance(value, str) else value

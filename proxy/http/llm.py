@@ -1,0 +1,83 @@
+"""What the hierarchy of configurations says, for those whom it concerns: the models that it knows, and what a request would get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+
+from policies.resolve import Resolve
+from proxy.core.call import Call
+from proxy.core.hierarchy import Hierarchy, described
+from proxy.core.permissions import may_use
+from proxy.core.reply import Reply
+from proxy.core.wishes import MODEL_LENGTH, TASK_TYPE_LENGTH, invalid, is_name
+from proxy.http.models import Listing
+
+_PREVIEW = "/llm/config/preview"
+
+
+class Llm:
+    """`GET /v1/llm/models` and `GET /v1/llm/config/preview?task_type=&model=`.
+
+    `acting` names the policies that a request goes through, outermost first.
+    """
+
+    def __init__(self, resolve: Resolve, hierarchy: Hierarchy, listing: Listing, acting: Sequence[str]) -> None:
+        self._resolve = resolve
+        self._hierarchy = hierarchy
+        self._listing = listing
+        self._acting = list(acting)
+
+    async def __call__(self, call: Call) -> Reply:
+        if call.path == _PREVIEW:
+            return _json(await self._preview(call))
+        return _json({"object": "list", "data": self._models(call, await self._listing())})
+
+    def _models(self, call: Call, listed: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """The models that this caller may ask for, with what the configuration says of them."""
+        hierarchy = self._hierarchy
+        uses = hierarchy.uses()
+        names = sorted({*listed, *hierarchy.params, *hierarchy.context_windows, *uses})
+        return [
+            {
+                "id": name,
+                "object": "llm.model",
+                "owned_by": listed[name]["owned_by"] if name in listed else None,
+                "listed": name in listed,
+                "params": dict(hierarchy.params.get(name, {})),
+                "context_window": hierarchy.context_windows.get(name),
+                "used_as": uses.get(name, []),
+            }
+            for name in names
+            if hierarchy.allows(name) and may_use(call.principal, name, listed[name]["owned_by"] if name in listed else "")
+        ]
+
+    async def _preview(self, call: Call) -> dict[str, Any]:
+        query = parse_qs(call.query)
+        task_type, model = _named(query, "task_type", TASK_TYPE_LENGTH), _named(query, "model", MODEL_LENGTH)
+        resolved = await self._resolve.preview(call, task_type, model)
+        return {
+            "object": "llm.config",
+            "task_type": resolved.task_type,
+            "known_task_type": resolved.is_known_task_type,
+            "source": resolved.source,
+            "values": described(resolved),
+            "policies": self._acting,
+        }
+
+
+def _named(query: Mapping[str, list[str]], name: str, most: int) -> str | None:
+    """A name in the query, None where it is left out. Raises ClientError (400)."""
+    values = query.get(name)
+    if values is None:
+        return None
+    if not is_name(values[-1], most):
+        raise invalid(name, f"a name of at most {most} printable characters")
+    return values[-1]
+
+
+def _json(value: dict[str, Any]) -> Reply:
+    return Reply(200, {"content-type": "application/json"}, orjson.dumps(value))
