@@ -51,6 +51,25 @@ class Backoff:
         return wait
 
 
+class Silence:
+    """For how many seconds of being asked a worker has said nothing. A turn counts whole or not at all.
+
+    It counts for no more than a turn can take: after a pause of the whole machine nobody is late.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._has_spoken = False
+
+    def heard(self) -> None:
+        self._has_spoken = True
+
+    def turn(self, seconds: float) -> None:
+        """A turn of `seconds` has ended."""
+        self.seconds = 0.0 if self._has_spoken else self.seconds + min(seconds, _EVERY + _TO_TELL)
+        self._has_spoken = False
+
+
 class Slot:
     """The place of one worker: who is in it may change, its number and its address do not."""
 
@@ -63,6 +82,7 @@ class Slot:
         self.described: tuple[list[str], list[str]] = ([], [])
         self.ready = asyncio.Event()
         self.backoff = Backoff()
+        self.silence = Silence()
         self._address = listening.getsockname()[:2]
         self._listening: socket.socket | None = listening
         self._given = given
@@ -74,6 +94,7 @@ class Slot:
     async def live(self, document: Callable[[], dict[str, Any]]) -> int:
         """Start a worker and stay with it to its end. Returns its exit status. Raises OSError where it cannot be started."""
         self.state = "starting"
+        self.silence.heard()
         if self._listening is None:
             self._listening = bind(*self._address, shared=True)
         ours, theirs = socket.socketpair()
@@ -101,6 +122,7 @@ class Slot:
         return status
 
     def _heard(self, name: str, value: Any) -> None:
+        self.silence.heard()
         if name == "ready":
             self.described = value
             self.state = "ready"
@@ -162,6 +184,9 @@ class Supervisor:
         self._silent = self.metrics.counter(
             "comporta_worker_silent_total", "Times that a worker did not tell its numbers in time; the last ones were shown."
         ).labels()
+        self._hung = self.metrics.counter(
+            "comporta_worker_hung_total", "Workers that were killed because their event loop did not move."
+        ).labels()
         self._up = self.metrics.gauge("comporta_workers_ready", "Workers that serve.").labels()
 
     # -- what it tells --
@@ -219,9 +244,24 @@ class Supervisor:
             await slot.ready.wait()
 
     async def _watch(self) -> None:
+        """Ask every worker for its numbers; one that does not answer any more is killed, and then started again like any that ends."""
         while True:
+            began = time.monotonic()
             await asyncio.sleep(_EVERY)
             await self._collect()
+            for slot in self._slots:
+                self._kill_hung(slot, time.monotonic() - began)
+
+    def _kill_hung(self, slot: Slot, passed: float) -> None:
+        if slot.pid is None:
+            return
+        slot.silence.turn(passed)
+        if slot.silence.seconds < self._settings.server.worker_timeout:
+            return
+        structlog.get_logger().error("worker_hung", worker=slot.number, pid=slot.pid, silent=round(slot.silence.seconds, 1))
+        self._hung.value += 1
+        slot.silence.heard()
+        slot.kill()
 
     async def _keep(self, slot: Slot) -> None:
         """Have a worker in `slot`, always."""

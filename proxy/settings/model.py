@@ -63,6 +63,9 @@ class ServerSettings(Section):
         None, description="the administrator's key, by reference; without one the admin plane can only listen on loopback"
     )
     workers: int = Field(1, description="processes that serve; more than 1 run under a supervisor", ge=1, le=256)
+    worker_timeout: Annotated[Duration, Field(ge=2)] = Field(
+        30.0, description="a worker whose event loop does not move for so long is killed and another started; it is asked once a second"
+    )
     grace: NotNegative = Field(30.0, description="how long running requests may go on after SIGTERM")
     drain_delay: NotNegative = Field(
         0.0, description="how long after SIGTERM connections are still taken while /readyz says 503, so that load balancers look elsewhere"

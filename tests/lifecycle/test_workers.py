@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.supervisor import Backoff
+from proxy.supervisor import Backoff, Silence
 from tests.lifecycle.conftest import Start
 from tests.support.gateway import Gateway, stream_error_of
 from tests.support.raw_client import Closed, RawClient, chat, chat_body
@@ -106,6 +106,32 @@ def test_a_worker_that_is_killed_harms_only_its_own_and_comes_back(gateway: Gate
         client.close()
 
 
+def test_a_worker_that_hangs_is_killed_and_another_takes_its_place(start: Start, upstream: Upstream):
+    gateway = start({"workers": 2, "worker_timeout": "2s"})
+    upstream.otherwise = script(CHAT)
+    victim = _pids(gateway)[0]
+    os.kill(victim, signal.SIGSTOP)
+    line = gateway.wait_line("worker_hung", timeout=10)
+    assert (line["worker"], line["pid"]) == (0, victim)
+    assert 2 <= line["silent"] <= 4
+    gateway.wait_line("worker_ended", worker=0, status=-signal.SIGKILL, restart_in=0.1)
+    _wait_workers(gateway, but=victim)
+    assert gateway.metric("comporta_worker_hung_total") == 1
+    assert gateway.metric("comporta_worker_restarts_total") == 1
+    assert [chat(gateway.url).status for _ in range(20)] == [200] * 20
+
+
+def test_workers_that_answer_are_not_taken_for_hung(start: Start, upstream: Upstream):
+    gateway = start({"workers": 2, "worker_timeout": "2s"})
+    upstream.otherwise = script(CHAT)
+    pids = _pids(gateway)
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        assert chat(gateway.url).status == 200
+    assert _pids(gateway) == pids
+    assert gateway.metric("comporta_worker_hung_total") == 0
+
+
 def test_a_worker_that_does_not_live_long_waits_twice_as_long_each_time(gateway: Gateway):
     for wait in (0.1, 0.2, 0.4):
         victim = _pids(gateway)[0]
@@ -180,3 +206,22 @@ def test_the_wait_doubles_to_ten_seconds_and_starts_over_after_a_minute_of_life(
     assert [backoff.after(1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
     assert backoff.after(59.9) == 10.0
     assert [backoff.after(60), backoff.after(1)] == [0.1, 0.2]
+
+
+# --------------------------------------------------------------------------------------------------------------------------- silence
+def test_silence_adds_up_until_something_is_heard():
+    silence = Silence()
+    for _ in range(3):
+        silence.turn(1.5)
+    assert silence.seconds == 4.5
+    silence.heard()
+    silence.turn(1.5)
+    assert silence.seconds == 0
+    silence.turn(1.5)
+    assert silence.seconds == 1.5
+
+
+def test_a_pause_of_the_whole_machine_is_no_silence():
+    silence = Silence()
+    silence.turn(3600)
+    assert silence.seconds == 2
