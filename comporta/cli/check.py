@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from comporta.cli.configuration import BadConfiguration, json_option, origin, print_json, problem_json, read, warn
-from proxy.settings import SIMULATED, Loaded, Problem, secret_warnings
+from proxy.settings import SIMULATED, Loaded, ModelEntry, ModelTargets, Problem, secret_warnings
 
 EPILOG = """\b
 Examples:
@@ -74,12 +74,21 @@ def _explained(loaded: Loaded) -> list[str]:
         default = settings.default_provider
         lines.append(f"  any name is asked of {default}" if default else "  no table and no default provider: only PROVIDER/MODEL")
     else:
-        lines += [f"  {name:{width}}   {entry.model} at {entry.provider}" for name, entry in settings.models.items()]
+        lines += [f"  {name:{width}}   {_served(entry)}" for name, entry in settings.models.items()]
     lines += [f"  {next(iter(settings.providers))}/NAME and so on: any model of a provider"]
     if settings.policies:
         lines += ["", "policies"]
         lines += [f"  {name}: {'off' if section is False else _set_values(loaded, name)}" for name, section in settings.policies.items()]
     return [*lines, ""]
+
+
+def _served(entry: ModelEntry | ModelTargets) -> str:
+    """Who serves a model, how the choice is made, and what is tried after."""
+    text = ", ".join(f"{target.model} at {target.provider}" for target in entry.targets)
+    if isinstance(entry, ModelTargets) and len(entry.targets) > 1:
+        text += f" ({entry.strategy})"
+    chain = [rule if isinstance(rule, str) else f"{rule.to} ({rule.on})" for rule in entry.fallback]
+    return f"{text}; then {', '.join(chain)}" if chain else text
 
 
 def _provider(section: Any) -> str:

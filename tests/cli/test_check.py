@@ -58,7 +58,7 @@ def test_a_script_gets_the_outcome(command: Command, file):
     answer = json.loads(result.stdout)
     assert (result.exit_code, answer["ok"], answer["problems"]) == (0, True, [])
     assert answer["warnings"][0]["path"] == "providers.openai.api_key"
-    assert answer["models"] == {"fast": {"provider": "openai", "model": "gpt-4.1-mini"}}
+    assert answer["models"] == {"fast": {"provider": "openai", "model": "gpt-4.1-mini", "fallback": []}}
     assert answer["policies"]["timeout"] is False
 
 

@@ -1,73 +1,24 @@
-"""Which provider serves: a look-up, never a destination that a client made up."""
+"""Which targets may serve a call, and in what order they are to be asked."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from policies.route import Route, Table
-from proxy.core.call import Call, Target, Timeouts
+from policies.route import Route
+from proxy.core.board import Board
+from proxy.core.call import Call, Principal, Target, Timeouts
 from proxy.core.errors import ClientError
 from proxy.core.reply import Reply
-from tests.core.doubles import make_call
+from proxy.core.resolved import Resolved
+from proxy.routing.conditions import Range
+from proxy.routing.router import Router
+from proxy.routing.strategies import Candidate
+from proxy.routing.table import ModelRoute, Table
+from tests.core.doubles import HandClock, make_call
 
-TARGETS = {"fast": Target("east", "gpt-4o-mini", "fast"), "gpt-4o": Target("west", "gpt-4o", "gpt-4o")}
-CLOSED = Table(TARGETS, frozenset({"east", "west"}), "east")
-OPEN = Table(TARGETS, frozenset({"east", "west"}), "east", open=True)
-EMPTY = Table({}, frozenset(), None)
-
-
-@pytest.mark.parametrize(
-    ("table", "model", "expected"),
-    [
-        (CLOSED, "fast", TARGETS["fast"]),
-        (CLOSED, "west/anything", Target("west", "anything")),
-        (CLOSED, "west/org/model:7b", Target("west", "org/model:7b")),
-        (CLOSED, None, Target("east", None)),
-        (OPEN, "fast", TARGETS["fast"]),
-        (OPEN, "unheard-of", Target("east", "unheard-of")),
-        (OPEN, "north/model", Target("east", "north/model")),
-        (OPEN, "west/model", Target("west", "model")),
-        (OPEN, "west/", Target("east", "west/")),
-    ],
-)
-def test_a_model_is_found(table: Table, model: str | None, expected: Target):
-    assert table.find(model) == expected
-
-
-def test_a_name_of_the_table_goes_before_a_providers():
-    table = Table({"east/x": Target("west", "y", "east/x")}, frozenset({"east", "west"}), None)
-    assert table.find("east/x") == Target("west", "y", "east/x")
-
-
-@pytest.mark.parametrize("model", ["fasst", "north/model", "east/", "/model", "EAST/model", ""])
-def test_what_is_not_in_the_table_does_not_exist(model: str):
-    with pytest.raises(ClientError) as caught:
-        CLOSED.find(model)
-    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
-
-
-@pytest.mark.parametrize(("model", "near"), [("fasst", "fast"), ("gpt-4", "gpt-4o"), ("zzz", "fast, gpt-4o")])
-def test_the_nearest_names_are_shown(model: str, near: str):
-    with pytest.raises(ClientError, match=f"Near to it: {near}"):
-        CLOSED.find(model)
-
-
-def test_with_no_models_at_all_none_is_near():
-    with pytest.raises(ClientError) as caught:
-        EMPTY.find("m")
-    assert "Near" not in caught.value.message
-
-
-def test_a_long_name_is_not_repeated_whole():
-    with pytest.raises(ClientError) as caught:
-        CLOSED.find("x" * 10_000)
-    assert len(caught.value.message) < 400
-
-
-def test_a_request_without_a_model_needs_a_default():
-    with pytest.raises(ClientError) as caught:
-        EMPTY.find(None)
-    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+EAST, WEST, NORTH = (Target(name, "m", "smart") for name in ("east", "west", "north"))
 
 
 class _Patient:
@@ -78,19 +29,126 @@ class _Patient:
         return Timeouts(total=self._seconds if call.stream else 1.0)
 
 
-async def test_a_call_gets_its_target_and_that_providers_patience():
-    async def innermost(call: Call) -> Reply:
-        assert call.target == TARGETS["gpt-4o"]
-        assert call.timeouts == Timeouts(total=7.0)
+PROVIDERS = {"east": _Patient(3.0), "west": _Patient(7.0), "north": _Patient(9.0)}
+
+
+def router(route: ModelRoute | None = None, board: Board | None = None) -> Router:
+    routes = {} if route is None else {"smart": route}
+    table = Table({"smart": EAST, "gpt-4o": Target("west", "gpt-4o", "gpt-4o")}, frozenset(PROVIDERS), "east", routes=routes)
+    return Router(table, PROVIDERS, board or Board(), HandClock(), random=lambda: 0.5)
+
+
+async def routed(router: Router, **members: Any) -> Call:
+    async def innermost(_: Call) -> Reply:
         return Reply(201)
 
-    route = Route(CLOSED, {"east": _Patient(3.0), "west": _Patient(7.0)})
-    assert (await route(make_call(model="gpt-4o", stream=True), innermost)).status == 201
+    call = make_call(**{"model": "smart", **members})
+    assert (await Route(router)(call, innermost)).status == 201
+    return call
+
+
+def tiers(*targets: Target, **more: Any) -> ModelRoute:
+    return ModelRoute(tuple(Candidate(each, priority=place) for place, each in enumerate(targets)), "priority", **more)
+
+
+async def test_a_call_gets_its_target_and_that_providers_patience():
+    call = await routed(router(), model="gpt-4o", stream=True)
+    assert (call.target, call.timeouts, call.others) == (Target("west", "gpt-4o", "gpt-4o"), Timeouts(total=7.0), ())
+
+
+async def test_several_targets_are_put_in_order():
+    call = await routed(router(tiers(WEST, EAST, NORTH)), stream=True)
+    assert (call.target, call.others, call.timeouts) == (WEST, (EAST, NORTH), Timeouts(total=7.0))
 
 
 async def test_nothing_is_asked_for_a_model_that_does_not_exist():
-    async def innermost(call: Call) -> Reply:
-        raise AssertionError("it was asked")
+    with pytest.raises(ClientError) as caught:
+        await routed(router(), model="nothing")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
-    with pytest.raises(ClientError):
-        await Route(CLOSED, {})(make_call(model="nothing"), innermost)
+
+async def test_a_target_that_is_out_goes_last_and_none_is_left_out():
+    board = Board()
+    board.of(WEST).closed_until = 1030.0
+    call = await routed(router(tiers(WEST, EAST, NORTH), board))
+    assert (call.target, call.others) == (EAST, (NORTH, WEST))
+
+
+async def test_of_targets_that_are_all_out_the_one_that_is_back_first_is_asked():
+    board = Board()
+    for target, until in ((WEST, 1300.0), (EAST, 1030.0), (NORTH, 1100.0)):
+        board.of(target).closed_until = until
+    call = await routed(router(tiers(WEST, EAST, NORTH), board))
+    assert (call.target, call.others) == (EAST, (NORTH, WEST))
+
+
+@pytest.mark.parametrize(
+    ("principal", "code"),
+    [
+        (Principal(models=("other*",)), "model_not_allowed"),
+        (Principal(providers=frozenset({"south"})), "model_not_allowed"),
+        (Principal(models=("sma*",), providers=frozenset({"east", "north"})), None),
+    ],
+)
+async def test_a_key_gets_no_more_than_it_may_have(principal: Principal, code: str | None):
+    route = tiers(WEST, EAST, NORTH)
+    if code is None:
+        call = await routed(router(route), principal=principal)
+        assert (call.target, call.others) == (EAST, (NORTH,))
+        return
+    with pytest.raises(ClientError) as caught:
+        await routed(router(route), principal=principal)
+    assert (caught.value.status, caught.value.code) == (403, code)
+
+
+async def test_a_key_is_kept_to_its_providers_for_a_model_with_one_target_too():
+    with pytest.raises(ClientError) as caught:
+        await routed(router(), model="gpt-4o", principal=Principal(providers=frozenset({"east"})))
+    assert caught.value.status == 403
+
+
+PREMIUM = ModelRoute(
+    (
+        Candidate(EAST),
+        Candidate(WEST, when=(("tier", ("premium",)),)),
+        Candidate(NORTH, when=(("prompt_tokens", Range(above=8000)), ("task_type", ("report", "insight")))),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({}, (EAST,)),
+        ({"principal": Principal(tier="premium")}, (WEST, EAST)),
+        ({"principal": Principal(tier="standard")}, (EAST,)),
+        ({"raw": b"x" * 40_000}, (EAST,)),
+        ({"raw": b"x" * 40_000, "resolved": Resolved(task_type="report")}, (NORTH, EAST)),
+        ({"raw": b"x" * 400, "resolved": Resolved(task_type="report")}, (EAST,)),
+    ],
+)
+async def test_a_target_whose_condition_holds_goes_before_those_without_one(members: dict[str, Any], expected: tuple[Target, ...]):
+    call = await routed(router(PREMIUM), **members)
+    assert (call.target, *call.others) == expected
+
+
+async def test_a_request_that_meets_no_condition_is_refused():
+    with pytest.raises(ClientError) as caught:
+        await routed(router(ModelRoute((Candidate(EAST, when=(("stream", (True,)),)),))))
+    assert (caught.value.status, caught.value.code) == (400, "no_target")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"headers": {"x-comporta-session": "s-7"}},
+        {"body": {"prompt_cache_key": "s-7"}},
+        {"body": {"user": "s-7"}},
+        {"end_user": "s-7"},
+        {"principal": Principal(key="s-7")},
+    ],
+)
+async def test_whatever_names_the_session_leads_to_the_same_target(members: dict[str, Any]):
+    route = ModelRoute((Candidate(EAST), Candidate(WEST), Candidate(NORTH)), "sticky")
+    by_header = await routed(router(route), headers={"x-comporta-session": "s-7"})
+    assert (await routed(router(route), **members)).target == by_header.target

@@ -124,12 +124,6 @@ CASES = {
     "a model that is a list": (OPENAI + "models: {a: [openai]}", 3, "models.a", "wants a provider's name"),
     "a model without a name": (OPENAI + 'models: {"": openai}', 3, 'models.""', "a model needs a name"),
     "an unknown key of a model": (OPENAI + "models: {a: {provider: openai, modl: x}}", 3, "models.a.modl", "did you mean 'model'?"),
-    "several targets": (
-        OPENAI + "models:\n  a:\n    targets:\n      - {provider: openai}\n      - {provider: sim}",
-        7,
-        "models.a.targets[1]",
-        "from one target",
-    ),
     "no target": (OPENAI + "models: {a: {targets: []}}", 3, "models.a.targets", "at least 1 item"),
     "a default that is not there": (OPENAI + "default_provider: opena", 3, "default_provider", "did you mean 'openai'?"),
     "a default that is no name": (OPENAI + "default_provider: [openai]", 3, "default_provider", "wants a provider's name"),

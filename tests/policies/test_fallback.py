@@ -1,0 +1,233 @@
+"""When a target fails another is asked: which one, how often, and what is never repeated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policies.fallback import HEADER, Fallback, FallbackSettings
+from policies.route import Route
+from proxy.core.board import Board
+from proxy.core.call import Call, Principal, Target, Timeouts
+from proxy.core.errors import CapacityError, ClientError, GatewayError, UpstreamError
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Services
+from proxy.core.reply import Reply
+from proxy.core.resolved import Resolved
+from proxy.pipeline import compose
+from proxy.routing.router import Router
+from proxy.routing.strategies import Candidate
+from proxy.routing.table import ModelRoute, Rule, Table
+from tests.core.doubles import HandClock, make_call
+
+FAILED = UpstreamError("server_error", "it failed", status=503)
+TOO_LONG = UpstreamError("rejected", "too long", code="context_length_exceeded")
+REJECTED = UpstreamError("rejected", "no", status=422)
+SLOW = UpstreamError("upstream_timeout", "slow")
+LIMITED = UpstreamError("rate_limit_exceeded", "later")
+
+
+class Patient:
+    def timeouts(self, call: Call) -> Timeouts:
+        return Timeouts()
+
+
+def model(name: str, *providers: str, fallback: tuple[Rule, ...] = ()) -> ModelRoute:
+    return ModelRoute(tuple(Candidate(Target(each, "m", name), priority=at) for at, each in enumerate(providers)), "priority", fallback)
+
+
+ROUTES = {
+    "smart": model("smart", "a", "b", fallback=(Rule("context_window", "long"), Rule("any", "fast"), Rule("any", "last"))),
+    "fast": model("fast", "c", fallback=(Rule("too_slow", "swift"),)),
+    "long": model("long", "l"),
+    "last": model("last", "z", "a"),
+    "swift": model("swift", "s"),
+    "plain": model("plain", "p", "q"),
+}
+PROVIDERS = frozenset("abclzspqx")
+
+
+class World:
+    """The two policies around targets that fail by a table, and everything that was asked, said and counted."""
+
+    def __init__(self, *, attempts: int = 4) -> None:
+        self.clock = HandClock()
+        self.board = Board()
+        self.registry = Registry()
+        self.said: list[dict[str, Any]] = []
+        self.asked: list[str] = []
+        self.outcomes: dict[str, BaseException] = {}
+        self.takes = 0.0
+        services = Services(self.clock, self.registry, self.said.append, board=self.board)
+        targets = {name: route.candidates[0].target for name, route in ROUTES.items()} | {"alone": Target("x", "m", "alone")}
+        self.router = Router(Table(targets, PROVIDERS, None, routes=ROUTES), dict.fromkeys(PROVIDERS, Patient()), self.board, self.clock)
+        self._handler = compose([Route(self.router), Fallback(FallbackSettings(attempts=attempts), services, self.router)], self._target)
+
+    async def _target(self, call: Call) -> Reply:
+        assert call.target is not None
+        self.asked.append(call.target.provider)
+        self.clock.move(self.takes)
+        if call.target.provider in self.outcomes:
+            raise self.outcomes[call.target.provider]
+        return Reply(200)
+
+    async def ask(self, name: str = "smart", **members: Any) -> Reply:
+        self.asked.clear()
+        return await self._handler(make_call(model=name, **members))
+
+    async def fails(self, name: str = "smart", **members: Any) -> GatewayError:
+        with pytest.raises(GatewayError) as caught:
+            await self.ask(name, **members)
+        return caught.value
+
+    def fail(self, error: BaseException, *providers: str) -> None:
+        self.outcomes |= dict.fromkeys(providers, error)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize(
+    ("failing", "error", "asked"),
+    [
+        ("", FAILED, "a"),
+        ("a", FAILED, "ab"),
+        ("ab", FAILED, "abc"),
+        ("abc", FAILED, "abcz"),
+        ("abc", SLOW, "abcz"),
+        ("a", TOO_LONG, "al"),
+        ("al", TOO_LONG, "al"),
+        ("a", REJECTED, "a"),
+        ("a", UpstreamError("response_too_large", "huge"), "a"),
+        ("a", UpstreamError("provider_auth", "no"), "ab"),
+        ("a", UpstreamError("insufficient_quota", "no"), "ab"),
+        ("a", CapacityError("full"), "ab"),
+        ("a", CapacityError("late", code="deadline_exceeded"), "a"),
+        ("a", ClientError("wrong"), "a"),
+    ],
+)
+async def test_the_next_one_is_asked_as_the_cause_says(world: World, failing: str, error: GatewayError, asked: str):
+    world.fail(error, *failing)
+    if failing.endswith(asked[-1]):
+        assert await world.fails() is error
+    else:
+        assert (await world.ask()).status == 200
+    assert "".join(world.asked) == asked
+
+
+async def test_no_more_targets_are_asked_than_the_settings_say_and_none_twice(world: World):
+    world.fail(FAILED, *PROVIDERS)
+    assert await world.fails() is FAILED
+    assert world.asked == ["a", "b", "c", "z"]
+    everything = World(attempts=20)
+    everything.fail(SLOW, *PROVIDERS)
+    await everything.fails()
+    assert everything.asked == ["a", "b", "c", "z", "s"]
+    one = World(attempts=1)
+    one.fail(FAILED, *PROVIDERS)
+    await one.fails()
+    assert one.asked == ["a"]
+
+
+async def test_the_last_failure_is_what_the_client_is_told(world: World):
+    world.fail(FAILED, "p")
+    world.fail(LIMITED, "q")
+    assert await world.fails("plain") is LIMITED
+
+
+async def test_a_switch_is_logged_counted_and_told(world: World):
+    world.fail(FAILED, "a", "b")
+    reply = await world.ask()
+    assert reply.headers == {HEADER: "server_error"}
+    assert [line["event"] for line in world.said] == ["Primary model failed, trying fallback"] * 2
+    line = world.said[1]
+    assert (line["primary"], line["primary_provider"], line["fallback"], line["fallback_provider"]) == ("smart", "b", "fast", "c")
+    assert (line["error"], line["level"], line["id"], line["cause"]) == ("server_error", "warning", "req_1", "any")
+    counted = world.registry.counter("llm_fallbacks_total", "", "from", "to", "cause")
+    assert [counted.labels("smart", to, "server_error").value for to in ("smart", "fast")] == [1, 1]
+
+
+async def test_who_serves_at_once_is_not_told(world: World):
+    assert (await world.ask()).headers == {}
+    assert not world.said
+
+
+async def test_the_fallback_that_the_configuration_hierarchy_names_goes_before_the_models_own(world: World):
+    world.fail(FAILED, "a", "b")
+    await world.ask(resolved=Resolved(fallback_model="last"))
+    assert world.asked == ["a", "b", "z"]
+
+
+@pytest.mark.parametrize("fallback", ["alone", "p/m", "nothing"])
+async def test_a_model_without_a_chain_has_the_hierarchys_fallback(world: World, fallback: str):
+    world.fail(FAILED, "s")
+    if fallback == "nothing":
+        assert await world.fails("swift", resolved=Resolved(fallback_model=fallback)) is FAILED
+    else:
+        assert (await world.ask("swift", resolved=Resolved(fallback_model=fallback))).status == 200
+        assert world.asked == ["s", "x" if fallback == "alone" else "p"]
+
+
+async def test_a_fallback_to_itself_ends(world: World):
+    world.fail(FAILED, "x")
+    assert await world.fails("alone", resolved=Resolved(fallback_model="alone")) is FAILED
+    assert world.asked == ["x"]
+
+
+async def test_what_a_client_sent_as_a_stream_is_sent_once(world: World):
+    world.fail(FAILED, "a")
+    assert await world.fails(content=object()) is FAILED
+    assert world.asked == ["a"]
+
+
+async def test_nothing_is_begun_once_the_deadline_has_passed(world: World):
+    world.takes = 3.0
+    world.fail(FAILED, "a", "b", "c")
+    assert await world.fails(deadline=world.clock.now + 6.0) is FAILED
+    assert world.asked == ["a", "b"]
+
+
+async def test_a_key_is_kept_to_what_it_may_use(world: World):
+    world.fail(FAILED, "a", "b", "c")
+    allowed = Principal(models=("smart", "fast"), providers=frozenset("ac"))
+    assert await world.fails(principal=allowed) is FAILED
+    assert world.asked == ["a", "c"]
+
+
+async def test_targets_that_are_out_are_passed_over_and_the_last_resort(world: World):
+    for name in "bc":
+        world.board.of(Target(name, "m")).closed_until = 2000.0
+    world.fail(FAILED, "a", "z")
+    await world.ask()
+    assert world.asked == ["a", "z", "b"]
+
+
+async def test_if_all_are_out_one_is_asked_and_the_client_learns_when_to_come_back(world: World):
+    for name, until in (("p", 1090.0), ("q", 1030.0)):
+        world.board.of(Target(name, "m")).closed_until = until
+    world.fail(FAILED, "p", "q")
+    error = await world.fails("plain")
+    assert (error.status, error.code, error.retry_after) == (503, "all_targets_unavailable", 30.0)
+    assert world.asked == ["q"]
+    world.outcomes.clear()
+    assert (await world.ask("plain")).status == 200
+
+
+async def test_a_request_that_is_at_fault_hears_so_even_when_all_are_out(world: World):
+    world.board.of(Target("p", "m")).closed_until = world.board.of(Target("q", "m")).closed_until = 1030.0
+    world.fail(REJECTED, "p", "q")
+    assert await world.fails("plain") is REJECTED
+
+
+async def test_a_reply_is_never_replaced(world: World):
+    class Answering:
+        async def __call__(self, call: Call) -> Reply:
+            return Reply(500)
+
+    services = Services(world.clock, world.registry, world.said.append, board=world.board)
+    handler = compose([Route(world.router), Fallback(FallbackSettings(), services, world.router)], Answering())
+    assert (await handler(make_call(model="smart"))).status == 500
+    assert not world.said

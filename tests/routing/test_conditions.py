@@ -1,0 +1,51 @@
+"""What must hold of a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxy.core.call import Principal
+from proxy.core.resolved import Resolved
+from proxy.routing.conditions import Condition, Range, holds
+from tests.core.doubles import make_call
+
+CALL: dict[str, Any] = {
+    "raw": b"x" * 4000,
+    "body": {"max_tokens": 50, "metadata": {"team": "search", "level": 3, "deep": {"a": 1}}},
+    "principal": Principal(id="u1", tier="premium"),
+    "resolved": Resolved(task_type="report"),
+    "stream": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ((), True),
+        ((("task_type", ("report", "other")),), True),
+        ((("task_type", ("other",)),), False),
+        ((("tier", ("premium",)), ("stream", (True,))), True),
+        ((("tier", ("premium",)), ("stream", (False,))), False),
+        ((("user", ("u1",)),), True),
+        ((("operation", ("chat",)),), True),
+        ((("prompt_tokens", Range(above=999)),), True),
+        ((("prompt_tokens", Range(above=1000)),), False),
+        ((("prompt_tokens", Range(above=999, below=1001)),), True),
+        ((("max_tokens", Range(below=50)),), False),
+        ((("max_tokens", (50,)),), True),
+        ((("metadata.team", ("search",)),), True),
+        ((("metadata.level", Range(above=2)),), True),
+        ((("metadata.deep", ("a",)),), False),
+        ((("metadata.absent", ("x",)),), False),
+        ((("metadata.team", Range(above=0)),), False),
+    ],
+)
+def test_a_condition_holds_or_not(condition: Condition, expected: bool):
+    assert holds(condition, make_call(**CALL)) is expected
+
+
+def test_what_a_request_does_not_say_is_in_no_range():
+    bare = make_call(body={"metadata": "none"}, resolved=None)
+    assert not any(holds(((name, Range(below=1e9)),), bare) for name in ("max_tokens", "metadata.x", "task_type"))

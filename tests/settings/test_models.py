@@ -1,0 +1,116 @@
+"""The section `models`: several targets, strategies, conditions and chains, and what is wrong with one."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.catalogue import table_of
+from proxy.core.call import Target
+from proxy.routing.causes import CAUSES
+from proxy.routing.conditions import Range
+from proxy.routing.strategies import STRATEGIES, Candidate, Price
+from proxy.routing.table import ModelRoute, Rule
+from proxy.settings import SettingsError, restore
+from proxy.settings.models import ModelTargets
+from tests.settings.conftest import Load
+
+HEAD = "providers: {a: {kind: openai}, b: {kind: openai}}\nmodels:\n"
+
+WHOLE = """\
+  smart:
+    targets:
+      - {provider: a, weight: 9, price: {input: 2, output: 8}}
+      - {provider: b, model: gpt-eu, priority: 2, when: {tier: premium, prompt_tokens: {above: 8000}, metadata.team: [x, y]}}
+      - b
+    strategy: cheapest
+    latency: 2s
+    fallback: [fast, {on: context_window, to: long}]
+  fast: {provider: a, model: small, fallback: [b/other]}
+  long: b
+"""
+
+
+def test_a_whole_section_comes_to_a_table(loaded: Load):
+    found = loaded(HEAD + WHOLE.replace("strategy: cheapest", "strategy: least_latency"))
+    table = table_of(found.settings)
+    condition = (("tier", ("premium",)), ("prompt_tokens", Range(above=8000)), ("metadata.team", ("x", "y")))
+    candidates = (
+        Candidate(Target("a", "smart", "smart"), 9, price=Price(2, 8)),
+        Candidate(Target("b", "gpt-eu", "smart"), priority=2, when=condition),
+        Candidate(Target("b", "smart", "smart")),
+    )
+    rules = (Rule("any", "fast"), Rule("context_window", "long"))
+    assert table.routes == {
+        "smart": ModelRoute(candidates, "least_latency", rules, 2.0),
+        "fast": ModelRoute((Candidate(Target("a", "small", "fast")),), fallback=(Rule("any", "b/other"),)),
+    }
+    assert table.targets["smart"] == candidates[0].target
+    assert found.sources["models.smart.targets[1].model"] == "file:6"
+    assert found.sources["models.smart.targets[2].provider"] == "file:7"
+
+
+def test_what_is_written_out_reads_back_as_the_same(loaded: Load):
+    settings = loaded(HEAD + WHOLE.replace("cheapest", "sticky")).settings
+    assert restore(settings.model_dump(mode="json")) == settings
+
+
+def test_the_strategies_and_causes_are_those_that_there_are():
+    schema = ModelTargets.model_json_schema()
+    assert schema["properties"]["strategy"]["enum"] == list(STRATEGIES)
+    assert schema["$defs"]["FallbackRule"]["properties"]["on"]["enum"] == list(CAUSES)
+
+
+WRONG = {
+    "a target of nobody": ("  m: {targets: [a, {provider: c}]}", 3, "models.m.targets[1].provider", "there is no provider 'c'"),
+    "a target in one": ("  m: {targets: [a, b/x]}", 3, "models.m.targets[1].provider", "write m: {provider: b, model: x}"),
+    "a strategy of nobody": ("  m: {targets: [a, b], strategy: random}", 3, "models.m.strategy", "'weighted', 'least_latency'"),
+    "a fallback to nothing": ("  fast: a\n  m: {provider: a, fallback: [fasst]}", 4, "models.m.fallback[0]", "did you mean 'fast'?"),
+    "a rule to nothing": ("  m:\n    provider: a\n    fallback:\n      - {on: any, to: x}", 6, "models.m.fallback[0].to", "no model 'x'"),
+    "a cause of nothing": (
+        "  m: {provider: a, fallback: [{on: too_sloww, to: m}]}",
+        3,
+        "models.m.fallback[0].on",
+        "did you mean 'too_slow'?",
+    ),
+    "a fallback to itself": ("  m: {provider: a, fallback: [m]}", 3, "models.m.fallback[0]", "leads in a circle: m -> m"),
+    "a circle": (
+        "  x: {provider: a, fallback: [y]}\n  y: {provider: a, fallback: [{on: any, to: z}]}\n  z: {targets: [a], fallback: [b/m, y]}",
+        5,
+        "models.z.fallback[1]",
+        "leads in a circle: y -> z -> y",
+    ),
+    "a fact that nobody knows": (
+        "  m: {targets: [a, {provider: b, when: {teir: x}}]}",
+        3,
+        "models.m.targets[1].when",
+        "did you mean 'tier'?",
+    ),
+    "a weight below nothing": (
+        "  m: {targets: [a, {provider: b, weight: -1}]}",
+        3,
+        "models.m.targets[1].weight",
+        "greater than or equal to 0",
+    ),
+    "no weight at all": ("  m: {targets: [{provider: b, weight: 0}]}", 3, "models.m.targets", "every weight is 0"),
+    "a cheapest without a price": ("  m: {targets: [a, b], strategy: cheapest}", 3, "models.m.targets[0]", "has no price"),
+    "a setting that is none": ("  m: {targets: [a, b], stategy: sticky}", 3, "models.m.stategy", "did you mean 'strategy'?"),
+    "a setting of targets in the short form": ("  m: {provider: a, strategy: sticky}", 3, "models.m.strategy", "unknown key"),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "path", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_with_its_place(loaded: Load, text: str, line: int, path: str, message: str):
+    with pytest.raises(SettingsError) as caught:
+        loaded(HEAD + text)
+    found = [problem for problem in caught.value.problems if problem.path == path]
+    assert found and found[0].line == line and message in str(found[0]), str(caught.value)
+
+
+def test_two_ways_to_one_model_are_no_circle(loaded: Load):
+    text = "  x: {provider: a, fallback: [y, z]}\n  y: {provider: a, fallback: [z]}\n  z: a"
+    assert loaded(HEAD + text).settings.models is not None
+
+
+def test_conditions_that_may_leave_nobody_are_doubtful(loaded: Load):
+    found = loaded(HEAD + "  m: {targets: [{provider: a, when: {stream: true}}]}")
+    assert any("refused" in warning.message for warning in found.warnings)
