@@ -37,13 +37,16 @@ FROM python:3.11-slim-bookworm
 
 # By number, so that Kubernetes' runAsNonRoot can tell.
 RUN groupadd --system --gid 10001 comporta \
- && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin comporta
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin comporta \
+ && install --directory --mode 0700 --owner 10001 --group 10001 /var/lib/comporta
 
 COPY --from=build /opt/comporta /opt/comporta
 
-# Inside a container loopback reaches nobody; who may reach the port is decided where it is published.
+# Inside a container loopback reaches nobody; who may reach the port is decided where it is published, and clients need keys. These are in
+# /var/lib/comporta: put a volume there.
 ENV PATH=/opt/comporta/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    XDG_DATA_HOME=/var/lib \
     COMPORTA_SERVER__LISTEN=0.0.0.0:8080
 
 WORKDIR /etc/comporta

@@ -8,10 +8,12 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
+from policies.authenticate import Authenticate
 from policies.record import Record
 from policies.timeout import Timeout
 
 BUILT_IN: dict[str, type[Any]] = {
+    "authenticate": Authenticate,
     "record": Record,
     "timeout": Timeout,
 }

@@ -21,7 +21,7 @@ from proxy.pressure import descriptors
 from proxy.reload import Reload
 from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
-from proxy.sockets import bind, bind_several, handed_over
+from proxy.sockets import bind, bind_several, handed_over, is_exposed
 from proxy.supervisor import Supervisor
 
 __all__ = ["Gateway", "Ready", "serve"]
@@ -79,7 +79,7 @@ class _Opened:
 
 async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Callable[[], Loaded], emit: Emit) -> int:
     signals = Signals()
-    gateway = Gateway(opened.settings, environ=os.environ, emit=emit)
+    gateway = Gateway(opened.settings, environ=os.environ, emit=emit, exposed=is_exposed(opened.data[0]))
 
     async def numbers() -> Registry:
         return gateway.metrics

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import aiohttp
 import structlog
@@ -23,8 +24,12 @@ from proxy.http.server import Listener
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors
 from proxy.settings import ServerSettings, Settings
+from proxy.settings.access import is_said_open, needs_storage
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind
+
+if TYPE_CHECKING:
+    from proxy.keeping import Keeper
 
 #: Older ones have faults that a server must not have.
 _OLDEST = (3, 14, 4)
@@ -45,11 +50,25 @@ _SPARE = 64
 class Gateway:
     """One process's gateway. `start`, `reload` and `stop` it in an event loop; `stop` it once."""
 
-    def __init__(self, settings: Settings, *, environ: Mapping[str, str], emit: Emit, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        environ: Mapping[str, str],
+        emit: Emit,
+        clock: Clock | None = None,
+        exposed: bool | None = None,
+    ) -> None:
+        """`exposed`: whether other machines reach its listener; None: as the configuration has it.
+
+        Raises RuntimeError for storage that cannot be used.
+        """
         self.metrics = Registry()
         self._environ = environ
         self._services = Services(clock or SystemClock(), self.metrics, emit)
-        self._current = Snapshot(settings, environ, self._services)
+        self._exposed = exposed
+        self._keeper: Keeper | None = None
+        self._current = Snapshot(settings, environ, self._lent(settings), exposed=exposed)
         self._retired: list[Snapshot] = []
         self._retiring: asyncio.Task[None] | None = None
         self._ready = False
@@ -85,8 +104,13 @@ class Gateway:
     # -- start --
 
     async def start(self, listening: socket.socket | None = None) -> None:
-        """Serve the data plane on `listening`, or where the configuration says. Raises OSError where that address cannot be had."""
+        """Serve the data plane on `listening`, or where the configuration says.
+
+        Raises OSError where that address cannot be had, RuntimeError where the storage cannot.
+        """
         require_extensions()
+        if self._keeper is not None:
+            await self._keeper.open()
         server = self.settings.server
         plane = self._plane
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
@@ -97,6 +121,7 @@ class Gateway:
         self._watchdog.start()
         self._pressure.start()
         self._ready = True
+        self._say_open()
         settle_garbage()
 
     def _bound(self, server: ServerSettings) -> None:
@@ -120,16 +145,46 @@ class Gateway:
     async def reload(self, settings: Settings) -> None:
         """Serve by `settings` from now on. Requests in flight keep what they began with. Whatever this raises, nothing has changed."""
         before = self._current
-        made = Snapshot(settings, self._environ, self._services, before=before)
+        made = await self._made(settings, before)
         if self._tls is not None and settings.server.tls is not None:
             context_for(settings.server)  # a certificate that does not fit its key is found before anything changes
             _show(self._tls, settings.server)
+        if self._keeper is not None:
+            self._keeper.note(settings)
         self._current = made
+        self._say_open()
         self._plane.serving = made.serving
         self._bound(settings.server)
         self._retired.append(before)
         if self._retiring is None or self._retiring.done():
             self._retiring = asyncio.create_task(self._retire())
+
+    async def _made(self, settings: Settings, before: Snapshot) -> Snapshot:
+        keeper = self._keeper
+        try:
+            services = self._lent(settings)
+            if self._keeper is not None:
+                await self._keeper.open()
+            return Snapshot(settings, self._environ, services, before=before, exposed=self._exposed)
+        except BaseException:
+            if self._keeper is not keeper and self._keeper is not None:
+                await self._keeper.close()
+            self._keeper = keeper
+            raise
+
+    def _lent(self, settings: Settings) -> Services:
+        """What policies get to work with. The database's part is imported and made for the first configuration that needs it."""
+        if self._keeper is None and needs_storage(settings, exposed=self._exposed):
+            from proxy.keeping import Keeper
+
+            self._keeper = Keeper(settings, self._environ, self._services.clock)
+        return self._services if self._keeper is None else self._keeper.lend(self._services)
+
+    def _say_open(self) -> None:
+        settings = self.settings
+        if is_said_open(settings):
+            hint = "whoever reaches this address uses your providers' accounts; policies: {authenticate: {open: false}} asks for keys"
+            structlog.get_logger().warning("open_to_everyone", listen=settings.server.listen, hint=hint)
 
     async def _retire(self) -> None:
         """Close what replaced configurations hold, each when its last request has ended."""
@@ -197,6 +252,8 @@ class Gateway:
             self._retiring.cancel()
         for snapshot in (self._current, *self._retired):
             await snapshot.close()
+        if self._keeper is not None:
+            await self._keeper.close()
 
 
 def _report(error: BaseException, call_id: str) -> None:

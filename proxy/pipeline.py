@@ -15,6 +15,7 @@ INSTALLED = "(installed)"
 #: Once for each request.
 PER_REQUEST = (
     "record",  # every request ends in one record, whatever happened, so nothing stands outside it
+    "authenticate",  # who asks; nothing further runs for a stranger
     "receive",  # the body is read here: nothing is read for a caller that a policy above refused
     INSTALLED,  # what is installed beside comporta and named in the configuration: it knows the body, and not yet who serves
     "route",  # which provider serves; needs the body's model

@@ -12,6 +12,7 @@ import structlog
 
 import policies
 import providers
+from policies.authenticate import Authenticate
 from policies.route import Route
 from providers.settings import NetworkSettings
 from proxy.catalogue import Catalogue, table_of
@@ -24,15 +25,32 @@ from proxy.http.models import Models
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
+from proxy.settings.access import is_open
 from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
+
+
+#: What stands outside of everything, also of what is answered here.
+_ALWAYS = PER_REQUEST[: PER_REQUEST.index("authenticate") + 1]
 
 
 class Snapshot:
     """One configuration, ready to serve."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], services: Services, *, before: Snapshot | None = None) -> None:
-        """Providers that are in `before` with the same settings and the same keys are taken from there, with their connections."""
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        services: Services,
+        *,
+        before: Snapshot | None = None,
+        exposed: bool | None = None,
+    ) -> None:
+        """Providers that are in `before` with the same settings and the same keys are taken from there, with their connections.
+
+        `exposed` says whether other machines reach the listener; None: as the configuration has it.
+        """
         self.settings = settings
+        self._exposed = exposed
         self.table = table_of(settings)
         # Asked for once: each time goes through the metadata of everything that is installed.
         self._kinds, kinds = policies.kinds(), providers.kinds()
@@ -47,8 +65,8 @@ class Snapshot:
         server, services = self.settings.server, self._services
         dispatch = Dispatch(self.upstreams, services.clock, services.metrics)
         gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
-        onward = self._chain(PER_REQUEST[1:], self._chain(PER_ATTEMPT, dispatch))
-        models = self._chain(("record",), Models(Catalogue(self.table, self.upstreams, services.clock), onward))
+        onward = self._chain(PER_REQUEST[len(_ALWAYS) :], self._chain(PER_ATTEMPT, dispatch))
+        models = self._chain(_ALWAYS, Models(Catalogue(self.table, self.upstreams, services.clock), onward))
         limits = EdgeLimits(
             server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf"), max_in_flight=server.max_in_flight
         )
@@ -60,6 +78,13 @@ class Snapshot:
         section = self.settings.policies.get(name)
         return [] if section is False else [kind(section if section is not None else kind.Settings(), self._services)]
 
+    def _authenticate(self) -> list[Policy]:
+        section = self.settings.policies.get("authenticate", Authenticate.Settings())
+        if not isinstance(section, Authenticate.Settings):
+            return []
+        decided = section.model_copy(update={"open": is_open(self.settings, exposed=self._exposed)})
+        return [Authenticate(decided, self._services)]
+
     def _installed(self, *, per_attempt: bool) -> list[Policy]:
         kinds = self._kinds
         names = [name for name in self.settings.policies if name not in policies.BUILT_IN]
@@ -67,6 +92,7 @@ class Snapshot:
 
     def _chain(self, names: tuple[str, ...], innermost: Handler) -> Handler:
         fixed: dict[str, list[Policy]] = {
+            "authenticate": self._authenticate(),
             "receive": [receive],
             "route": [Route(self.table, self.upstreams)],
             INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import MutableMapping
@@ -49,6 +50,13 @@ def bind_several(host: str, port: int, count: int) -> list[socket.socket]:
             each.close()
         raise
     return found
+
+
+def is_exposed(listening: socket.socket) -> bool:
+    """Whether other machines can reach a listening socket, whoever has made it."""
+    if listening.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    return not ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def handed_over(environ: MutableMapping[str, str], *, pid: int | None = None, first: int = _FIRST) -> dict[str, socket.socket]:

@@ -17,6 +17,7 @@ from proxy.channel import Channel
 from proxy.core.protocols import Emit
 from proxy.gateway import Gateway
 from proxy.settings import restore
+from proxy.sockets import is_exposed
 
 
 class Worker:
@@ -35,7 +36,7 @@ class Worker:
         first = await self._channel.receive()
         if first is None:
             return 0
-        self._gateway = Gateway(restore(first[1]), environ=os.environ, emit=self._emit)
+        self._gateway = Gateway(restore(first[1]), environ=os.environ, emit=self._emit, exposed=is_exposed(self._listening))
         await self._gateway.start(self._listening)
         self._channel.send("ready", self._gateway.described)
         listening = asyncio.create_task(self._obey())

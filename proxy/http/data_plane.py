@@ -200,6 +200,7 @@ class _Exchange:
             headers=message.headers,
             started=plane._clock.monotonic(),
             receive=self._receive,
+            peer=connection.peer,
         )
 
     async def run(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from proxy.settings.access import is_exposed, is_open
 from proxy.settings.discovery import is_literal, is_loopback_name
 from proxy.settings.messages import KEY, Findings, nearest
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
@@ -54,7 +55,7 @@ def check_provider_name(name: str, findings: Findings) -> None:
 def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
     """Everything that is asked of the sections together. `listed` has the providers' names, of wrong sections too."""
     _names(settings, listed, findings)
-    for one in (_listeners, _certificate, _base_urls, _headers, _simulated):
+    for one in (_listeners, _certificate, _storage, _base_urls, _headers, _simulated):
         one(settings, findings)
 
 
@@ -85,8 +86,15 @@ def _listeners(settings: Settings, findings: Findings) -> None:
         findings.problem(
             ("server", "admin_listen"), "can be reached from other machines, and there is no key", 'set admin_key: "env:NAME" beside it'
         )
-    if not _is_local(data.host):
-        findings.warning(("server", "listen"), "can be reached from other machines, and clients need no key in this version")
+    if is_exposed(settings) and is_open(settings):
+        findings.warning(("server", "listen"), "can be reached from other machines, and no client needs a key")
+
+
+def _storage(settings: Settings, findings: Findings) -> None:
+    """Keys are hashed alike by all who read them."""
+    storage = settings.storage
+    if storage is not None and storage.pepper is None and (storage.url or "").startswith("postgres"):
+        findings.problem(("storage", "pepper"), "is needed with this database", 'openssl rand -hex 32 makes one; pepper: "env:NAME"')
 
 
 def _certificate(settings: Settings, findings: Findings) -> None:
@@ -176,8 +184,11 @@ def _is_private(host: str) -> bool:
 
 # -------------------------------------------------------------------------------------------------------------------------------- secrets
 def references(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
-    """The references to secrets of all providers, each with its path."""
+    """The references to secrets of all providers and of the storage, each with its path."""
     found: list[tuple[tuple[str | int, ...], str]] = []
+    for name, value in (settings.storage.model_dump() if settings.storage else {}).items():
+        if value and value.startswith(("env:", "file:", "keyring:")):
+            found.append((("storage", name), value))
     for name, section in settings.providers.items():
         wanted: tuple[Any, ...] = tuple(getattr(section, "references", ()))
         dumped = section.model_dump(mode="json")

@@ -17,6 +17,7 @@ from proxy.settings.kinds import Kinds
 from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest, place
 from proxy.settings.model import SECTIONS, SIMULATED, ModelEntry, ModelTargets, ServerSettings, Settings
 from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file
+from proxy.settings.storage import StateSettings, StorageSettings
 from proxy.settings.tree import DEFAULT, Node, Path, dotted, grown, leaves_of, line_of
 
 _NO_FILE = "configuration"
@@ -123,7 +124,13 @@ class _Assembly:
         models = self._models()
         policies = self._policies()
         default = self._default_provider(self.listed)
-        return Settings(server=server, sim=sim, default_provider=default, providers=providers, models=models, policies=policies)
+        return Settings(
+            **self._lasting(),server=server, sim=sim, default_provider=default, providers=providers, models=models, policies=policies)
+
+    def _lasting(self) -> dict[str, Any]:
+        """The sections on what is kept. Storage that is not mentioned is absent, not the default: it is opened where it is needed only."""
+        storage = self._section(StorageSettings, ("storage",)) if "storage" in self.tree.value else None
+        return {"storage": storage, "state": self._section(StateSettings, ("state",)) or StateSettings()}
 
     def _unknown_sections(self) -> None:
         for name in self.tree.value:

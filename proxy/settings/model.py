@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from proxy.fields import Duration, SecretRef, Section, Size
+from proxy.settings.storage import StateSettings, StorageSettings
 
 #: The name of the provider that is there without being configured, and the kind that it has.
 SIMULATED = "sim"
@@ -118,6 +119,10 @@ class Settings(Section):
     models: dict[str, ModelEntry] | None = Field(
         None, description="public model name -> who serves it; without the section every name goes to the default provider"
     )
+    storage: StorageSettings | None = Field(
+        None, description="where users, keys and preferences are; without the section there is storage only where clients need keys"
+    )
+    state: StateSettings = Field(default_factory=StateSettings, description="what several gateways share while they run")
     policies: dict[str, SerializeAsAny[Section] | Literal[False]] = Field(
         default_factory=dict, description="a policy's name -> its settings, or false for off; absent: the policy's default"
     )

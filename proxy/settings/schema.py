@@ -12,6 +12,7 @@ from proxy.settings.kinds import Kinds
 from proxy.settings.llm import LlmSettings
 from proxy.settings.model import ServerSettings, Settings
 from proxy.settings.models import ModelEntry, ModelTargets
+from proxy.settings.storage import StateSettings, StorageSettings
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -19,6 +20,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schema(known: Kinds) -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file in which `known` can be configured."""
     sections: list[type[Section]] = [ServerSettings, ModelEntry, ModelTargets, *known.providers.values(), *known.policies.values()]
+    sections += [StorageSettings, StateSettings]
     references, document = models_json_schema([(section, "validation") for section in sections])
     definitions = document["$defs"]
     for kind, section in known.providers.items():
@@ -51,6 +53,8 @@ def _shapes(known: Kinds, refs: Mapping[type[Section], Any]) -> dict[str, dict[s
         "providers": {"type": "object", "propertyNames": {"pattern": "^[a-z0-9._-]+$"}, "additionalProperties": provider},
         "models": {"type": "object", "additionalProperties": entry},
         "llm": refs[LlmSettings],
+        "storage": refs[StorageSettings],
+        "state": refs[StateSettings],
         "policies": {"type": "object", "additionalProperties": False, "properties": policies},
     }
 

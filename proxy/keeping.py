@@ -1,0 +1,144 @@
+"""The database as policies see it: who has which key, who has set what. Imported where storage is used only: what it imports takes long."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from policies.authenticate import AuthenticateSettings
+from proxy.core.errors import GatewayError
+from proxy.core.protocols import Clock, Services
+from proxy.secrets import SecretError, resolve
+from proxy.settings import Settings
+from proxy.settings.storage import StorageSettings
+from proxy.storage.database import Database
+from proxy.storage.identities import Identities, KeptPreferences
+from proxy.storage.kept import Keeping
+from proxy.storage.keys import Keys
+from proxy.storage.preferences import PreferenceTable
+from proxy.storage.sqlite import default_path
+
+#: Characters that a pepper has at least, and bytes of one that is made here.
+_SHORTEST = 32
+_MADE = 32
+
+_MOST = 4096
+
+
+class Keeper:
+    """One database, and what is known from it. Raises RuntimeError, in words for who starts the gateway, for what cannot be used."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], clock: Clock) -> None:
+        self._asked = _asked(settings)
+        section, (staleness, outlive) = self._asked
+        url = database_url(section, environ)
+        try:
+            self.database = Database(url, clock)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+        keeping = Keeping(staleness=staleness, outlive=outlive)
+        self.identities = Identities(Keys(self.database).find, pepper(section, url, environ), clock, keeping)
+        self.preferences = KeptPreferences(PreferenceTable(self.database).find, clock, keeping)
+        self._is_open = False
+
+    def lend(self, services: Services) -> Services:
+        """`services` with what is kept here."""
+        return replace(services, identities=self.identities, preferences=self.preferences)
+
+    async def open(self) -> None:
+        """Connect, and bring the tables up to date; once. Raises RuntimeError."""
+        if self._is_open:
+            return
+        try:
+            await self.database.open()
+        except GatewayError as error:
+            raise RuntimeError(f"storage: {error.message} {error.detail or ''}".rstrip()) from error
+        self._is_open = True
+
+    async def close(self) -> None:
+        await self.identities.close()
+        await self.preferences.close()
+        await self.database.close()
+
+    def note(self, settings: Settings) -> None:
+        """Say it where `settings` ask for what only a restart can change."""
+        asked = _asked(settings)
+        names = ("storage", "policies.authenticate.staleness and outlive")
+        kept = [name for name, old, new in zip(names, self._asked, asked, strict=True) if old != new]
+        if kept:
+            structlog.get_logger().warning("configuration_needs_restart", kept=kept)
+
+
+def _asked(settings: Settings) -> tuple[StorageSettings, tuple[float, float]]:
+    section = settings.policies.get("authenticate")
+    terms = section if isinstance(section, AuthenticateSettings) else AuthenticateSettings()
+    return settings.storage or StorageSettings(), (terms.staleness, terms.outlive)
+
+
+def database_url(section: StorageSettings, environ: Mapping[str, str]) -> str:
+    """Where the database is, with whatever secret belongs to it. Raises RuntimeError."""
+    if section.url is None:
+        return f"sqlite:///{default_path(environ)}"
+    if not section.url.startswith(("env:", "file:", "keyring:")):
+        return section.url
+    try:
+        return resolve(section.url, environ)
+    except SecretError as error:
+        raise RuntimeError(f"storage.url: {error}") from None
+
+
+def pepper(section: StorageSettings, url: str, environ: Mapping[str, str]) -> bytes:
+    """What keys at the database `url` are hashed with; see `proxy.core.keys.digest`. Raises RuntimeError."""
+    if section.pepper is not None:
+        try:
+            found = resolve(section.pepper, environ)
+        except SecretError as error:
+            raise RuntimeError(f"storage.pepper: {error}") from None
+        if len(found) < _SHORTEST:
+            raise RuntimeError(f"storage.pepper: has fewer than {_SHORTEST} characters; openssl rand -hex 32 makes one")
+        return found.encode()
+    if not url.startswith("sqlite:///"):
+        raise RuntimeError("storage.pepper is not set: every gateway at one database needs the same; openssl rand -hex 32 makes one")
+    file = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    return kept_pepper(file.with_name("comporta.pepper"))
+
+
+def kept_pepper(path: Path) -> bytes:
+    """The pepper in a file, which is made (0600) where there is none. Raises RuntimeError, also where others can read it."""
+    try:
+        if not path.exists():
+            _make(path)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise RuntimeError(f"{path} is open to other users of this machine; chmod 600 {path}")
+            found = file.read(_MOST).strip()
+    except OSError as error:
+        raise RuntimeError(f"{path}: {error.strerror}; storage.url chooses another place") from None
+    if len(found) < _SHORTEST:
+        raise RuntimeError(f"{path} has fewer than {_SHORTEST} characters: put back what was there, or remove it and every key with it")
+    return found
+
+
+def _make(path: Path) -> None:
+    """Whole or not at all, and whoever is first: others that start at the same time find that one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(_MADE) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return
+        structlog.get_logger().warning("pepper_made", file=str(path), hint="keep a copy: without it every key is void")
+    finally:
+        made.unlink(missing_ok=True)
