@@ -41,15 +41,16 @@ class Database:
     """One SQLite file or one PostgreSQL.
 
     `url` is `sqlite:////absolute/path`, `sqlite:///relative/path`, or `postgresql://user:password@host/name` with libpq's options.
-    `queue` writers may wait, `patience` seconds each; the next one is refused.
+    `queue` writers may wait, `patience` seconds each; the next one is refused. SQLite waits `busy` seconds for another process's lock.
     """
 
-    def __init__(self, url: str, clock: Clock, *, queue: int = 64, patience: float = 10.0) -> None:
+    def __init__(self, url: str, clock: Clock, *, queue: int = 64, patience: float = 10.0, busy: float = 5.0) -> None:
         """Raises ValueError for a URL of neither kind; the message does not repeat it, for it may hold a password."""
         self._url = _parsed(url)
         self._clock = clock
         self._queue = queue
         self._patience = patience
+        self._busy = busy
         self._waiting = 0
         self._turn = asyncio.Semaphore(1)
         self._engine: AsyncEngine | None = None
@@ -68,7 +69,7 @@ class Database:
     async def open(self) -> None:
         """Connect, and bring the tables up to date. Raises CapacityError, migrations.UnknownSchemaError."""
         if self.is_sqlite:
-            self._engine = await sqlite.connect(self._url)
+            self._engine = await sqlite.connect(self._url, self._busy)
         else:
             from proxy.storage import postgresql
 

@@ -15,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from proxy.core.errors import CapacityError, ClientError, GatewayError
 
 _SQLITE_FULL = 13
+#: A trigger of ours refused (the audit log is append-only): nothing in this room asks for that.
+_SQLITE_TRIGGER = 1811
 #: PERM, BUSY, LOCKED, READONLY, INTERRUPT, IOERR, CORRUPT, CANTOPEN, PROTOCOL, NOTADB
 _SQLITE_UNAVAILABLE = frozenset({3, 5, 6, 8, 9, 10, 11, 14, 15, 26})
 _POSTGRESQL_FULL = frozenset({"53100"})
@@ -73,6 +75,8 @@ def _translate(error: SQLAlchemyError | OSError) -> GatewayError | None:
     if not isinstance(error, DBAPIError):
         return None
     code = _code(error)
+    if code == _SQLITE_TRIGGER:
+        return None
     # 22: too long, a NUL, a number that does not fit.
     if isinstance(error, IntegrityError | DataError) or (isinstance(code, str) and code.startswith("22")):
         status, name, message = _BROKEN.get(code, _OUT_OF_BOUNDS)

@@ -19,8 +19,6 @@ from proxy.storage.faults import translated
 #: for the lock later can be refused at once, whatever the busy timeout.
 WRITES = "comporta_writes"
 
-_BUSY_SECONDS = 5.0
-
 
 def default_path(environ: Mapping[str, str]) -> Path:
     """`$XDG_DATA_HOME/comporta/comporta.db`, and `~/.local/share` where that is not set (XDG Base Directory Specification)."""
@@ -35,8 +33,8 @@ def prepare(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-async def connect(url: URL) -> AsyncEngine:
-    """An engine for the file. Raises CapacityError, ValueError for a database in memory."""
+async def connect(url: URL, busy: float) -> AsyncEngine:
+    """An engine for the file, which waits `busy` seconds for a lock. Raises CapacityError, ValueError for a database in memory."""
     if not url.database or url.database == ":memory:":
         raise ValueError("name a file: sqlite:////var/lib/comporta/comporta.db")
     with translated():
@@ -46,9 +44,9 @@ async def connect(url: URL) -> AsyncEngine:
         hide_parameters=True,
         pool_size=5,
         max_overflow=0,
-        pool_timeout=_BUSY_SECONDS,
+        pool_timeout=max(busy, 1.0),
         # None: the driver begins no transactions of its own.
-        connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
+        connect_args={"timeout": busy, "isolation_level": None},
     )
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
@@ -58,7 +56,7 @@ async def connect(url: URL) -> AsyncEngine:
 def _configure(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # FULL: what was answered with success is on the disk, also after the power was cut.
-    for pragma in (f"busy_timeout = {int(_BUSY_SECONDS * 1000)}", "foreign_keys = ON", "synchronous = FULL"):
+    for pragma in ("foreign_keys = ON", "synchronous = FULL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

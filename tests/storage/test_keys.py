@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from proxy.core.errors import ClientError
+from proxy.storage.audit import Audit
+from proxy.storage.database import Database
+from proxy.storage.keys import Keys, NewKey
+from proxy.storage.limits import Limits
+from proxy.storage.users import Users
+
+DIGEST = b"\xfe\xed" * 16
+LIMITS = Limits(
+    models=("gpt-4*",),
+    providers=frozenset({"sim"}),
+    operations=frozenset(),
+    task_types=frozenset({"a", "b"}),
+    addresses=("10.0.0.0/8",),
+    grants=frozenset({"files"}),
+    may_set=frozenset({"model"}),
+    names_users=True,
+)
+
+
+@pytest.fixture
+async def keys(database: Database) -> Keys:
+    await Users(database).create("root", "ana")
+    return Keys(database)
+
+
+async def test_a_key_is_stored_with_its_limits_and_shown_without_its_digest(keys: Keys) -> None:
+    made = await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz", name="laptop", limits=LIMITS))
+    assert (made.user_id, made.last4, made.name, made.limits) == ("ana", "wxyz", "laptop", LIMITS)
+    assert made == await keys.get("k1")
+    assert "feed" not in repr(made) + repr(NewKey("k1", "ana", DIGEST, "wxyz"))
+    assert not hasattr(made, "digest")
+
+
+async def test_the_audit_log_holds_no_digest(keys: Keys, database: Database) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    await keys.rotate("root", "k1", NewKey("k2", "ana", DIGEST, "wxyz"), overlap=1.0)
+    text = repr(await Audit(database).list())
+    assert "last4" in text
+    assert "digest" not in text
+    assert DIGEST.hex() not in text
+
+
+async def test_a_key_is_changed(keys: Keys, database: Database) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz", limits=LIMITS))
+    end = database.now() + timedelta(days=1)
+    changed = await keys.update("root", "k1", {"limits": Limits(), "name": "n", "expires_at": end})
+    assert (changed.limits, changed.name, changed.expires_at) == (Limits(), "n", end)
+    with pytest.raises(ClientError) as refused:
+        await keys.update("root", "k1", {"user_id": "eve"})
+    assert refused.value.param == "user_id"
+
+
+async def test_a_second_revocation_keeps_the_time_of_the_first(keys: Keys, database: Database) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    first = await keys.revoke("root", "k1")
+    assert first.revoked_at == database.now()
+    database.clock.move(5.0)  # type: ignore[attr-defined]  # it is moved by hand
+    assert (await keys.revoke("root", "k1")).revoked_at == first.revoked_at
+    assert await keys.find("k1") is None
+
+
+async def test_a_rotation_ends_the_old_key_and_never_makes_it_last_longer(keys: Keys, database: Database) -> None:
+    soon = database.now() + timedelta(seconds=10)
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz", expires_at=soon))
+    assert (await keys.rotate("root", "k1", NewKey("k2", "ana", DIGEST, "abcd"), overlap=3600.0)).id == "k2"
+    old = await keys.get("k1")
+    assert old is not None
+    assert (old.replaced_by, old.expires_at) == ("k2", soon)
+    for done in ("k1", "k9"):
+        with pytest.raises(ClientError) as refused:
+            await keys.rotate("root", done, NewKey("k3", "ana", DIGEST, "abcd"), overlap=1.0)
+        assert refused.value.status == {"k1": 409, "k9": 404}[done]
+    assert await keys.get("k3") is None
+
+
+async def test_keys_are_listed_by_user_in_pages(keys: Keys, database: Database) -> None:
+    await Users(database).create("root", "bob")
+    for id, user in (("k3", "ana"), ("k1", "ana"), ("k2", "bob")):
+        await keys.create("root", NewKey(id, user, DIGEST, "wxyz"))
+    assert [key.id for key in await keys.list()] == ["k1", "k2", "k3"]
+    assert [key.id for key in await keys.list(user="ana")] == ["k1", "k3"]
+    assert [key.id for key in await keys.list(after="k1", limit=1)] == ["k2"]
+
+
+async def test_keys_go_with_their_user(keys: Keys, database: Database) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    await Users(database).delete("root", "ana")
+    assert await keys.get("k1") is None
+
+
+async def test_a_key_for_nobody_or_of_a_taken_id_is_refused(keys: Keys) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    for new, status in ((NewKey("k2", "nobody", DIGEST, "wxyz"), 404), (NewKey("k1", "ana", DIGEST, "wxyz"), 409)):
+        with pytest.raises(ClientError) as refused:
+            await keys.create("root", new)
+        assert refused.value.status == status
