@@ -1,0 +1,157 @@
+"""The configuration's file, as administrators change it while the gateway runs: tried, kept as a version, put in place, taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from proxy.core.errors import CapacityError, ClientError
+from proxy.core.protocols import Clock
+from proxy.http.configuration import Checked, Current, Trouble, Value, VersionShown
+from proxy.settings import Loaded, SettingsError
+
+#: Changes in a minute: who makes more is a program that has lost its way.
+_MOST = 10
+_WINDOW = 60.0
+
+
+class Kept(Protocol):
+    """A version of the text, as `proxy.storage.versions` has it."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def text(self) -> str | None: ...
+
+
+class History(Protocol):
+    """Where versions are kept; each `add` is audited, or does not happen."""
+
+    async def add(self, actor: str, text: str, comment: str | None = None) -> Kept: ...
+    async def get(self, id: int) -> Kept | None: ...
+    async def latest(self) -> Kept | None: ...
+
+
+class ConfigurationFile:
+    """What the endpoints of the configuration do. `load` reads a file as the start does; `reload` puts into force what the file says.
+
+    `path` is None for a gateway that was started without a file: it can be looked at, and not changed.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        load: Callable[[Path | None], Loaded],
+        reload: Callable[[], Awaitable[bool]],
+        history: Callable[[], Awaitable[History]],
+        clock: Clock,
+    ) -> None:
+        self._path = path
+        self._load = load
+        self._reload = reload
+        self._history = history
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._changes: list[float] = []
+
+    async def current(self) -> Current:
+        loaded = await asyncio.to_thread(self._load, self._path)
+        text = await asyncio.to_thread(self._text)
+        return Current(
+            file=None if self._path is None else self._path.name,
+            digest=None if text is None else digest(text),
+            text=text,
+            values=[Value(path=path, value=value, source=source) for path, value, source in loaded.values()],
+        )
+
+    async def check(self, text: str) -> Checked:
+        try:
+            loaded = await asyncio.to_thread(self._tried, text)
+        except SettingsError as error:
+            return Checked(valid=False, problems=[Trouble.model_validate(problem) for problem in error.problems], warnings=[])
+        return Checked(valid=True, problems=[], warnings=[Trouble.model_validate(warning) for warning in loaded.warnings])
+
+    async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> VersionShown:
+        """Put `text` in the file's place and into force, or change nothing.
+
+        Raises ClientError: 400 with what is wrong, 409 without a file, 412 where the file is no longer that of `digest_before`;
+        CapacityError: 429 for too many changes, 503 and 507 where the version cannot be kept.
+        """
+        path = self._path
+        if path is None:
+            raise ClientError("The gateway was started without a configuration file.", status=409, code="no_configuration_file")
+        async with self._lock:
+            self._spare()
+            before = await asyncio.to_thread(self._text) or ""
+            if digest_before is not None and digest_before != digest(before):
+                raise ClientError("The file has changed since you read it; read it again.", status=412, code="precondition_failed")
+            checked = await self.check(text)
+            if not checked.valid:
+                first = checked.problems[0]
+                raise ClientError(f"{first.path or 'The file'}: {first.message}", param=first.path or None, code="invalid_configuration")
+            history = await self._history()
+            newest = await history.latest()
+            if newest is None or newest.digest != digest(before):
+                # Somebody edited the file by hand: that too must be there to go back to.
+                await history.add(actor, before, "as it was found")
+            version = await history.add(actor, text, comment)
+            await asyncio.to_thread(replace, path, text)
+            if not await self._reload():
+                await asyncio.to_thread(replace, path, before)
+                await history.add(actor, before, "put back: the gateway refused its successor")
+                raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
+        return VersionShown.model_validate(version)
+
+    async def roll_back(self, actor: str, id: int) -> VersionShown:
+        """Apply the text of version `id` again. Raises ClientError: 404, and as `apply`."""
+        kept = await (await self._history()).get(id)
+        if kept is None or kept.text is None:
+            raise ClientError(f"There is no version {id}.", status=404, code="not_found")
+        return await self.apply(actor, kept.text, f"rolled back to version {id}")
+
+    def _text(self) -> str | None:
+        return None if self._path is None else self._path.read_text("utf-8")
+
+    def _tried(self, text: str) -> Loaded:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Path(folder, "configuration.yaml")
+            trial.touch(0o600)
+            trial.write_text(text, "utf-8")
+            return self._load(trial)
+
+    def _spare(self) -> None:
+        now = self._clock.monotonic()
+        self._changes = [moment for moment in self._changes if now - moment < _WINDOW]
+        if len(self._changes) >= _MOST:
+            wait = _WINDOW - (now - self._changes[0])
+            raise CapacityError("Too many changes of the configuration.", status=429, code="rate_limit_exceeded", retry_after=wait)
+        self._changes.append(now)
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hexadecimal, as versions have it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all, with the old one's mode; whoever reads meanwhile sees the old one."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, target.stat().st_mode & 0o777)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,134 @@
+"""The configuration over HTTP: read with the source of every value, tried, applied, and taken back to an earlier version."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.core.errors import ClientError
+from proxy.http.api import Asked, Endpoint
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class Value(_Shape):
+    path: str
+    value: Any
+    source: str
+
+
+class Current(_Shape):
+    """What is in the file now, and what all sources together come to. Secrets are references, so none is shown."""
+
+    file: str | None
+    digest: str | None = Field(description="send it back as `digest` of a change, and nobody else's change is overwritten")
+    text: str | None
+    values: list[Value]
+
+
+class Trouble(BaseModel):
+    model_config = ConfigDict(extra="ignore", from_attributes=True)
+
+    line: int | None = None
+    path: str
+    message: str
+    hint: str | None = None
+
+
+class Checked(_Shape):
+    valid: bool
+    problems: list[Trouble]
+    warnings: list[Trouble]
+
+
+class Text(_Shape):
+    text: str = Field(max_length=2**20, description="the whole file, as YAML")
+
+
+class Change(Text):
+    comment: str | None = Field(None, max_length=500)
+    digest: str | None = Field(None, description="of the file that it was made from")
+
+
+class VersionShown(BaseModel):
+    model_config = ConfigDict(extra="ignore", from_attributes=True)
+
+    id: int
+    digest: str
+    actor: str
+    comment: str | None
+    created_at: datetime
+    text: str | None = None
+
+
+class VersionList(_Shape):
+    data: list[VersionShown]
+
+
+class Configuring(Protocol):
+    """Who does it; see `proxy.configuration`."""
+
+    async def current(self) -> Current: ...
+    async def check(self, text: str) -> Checked: ...
+    async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> VersionShown: ...
+    async def roll_back(self, actor: str, id: int) -> VersionShown: ...
+
+
+class Listing(Protocol):
+    """Versions as they are kept."""
+
+    async def get(self, id: int) -> Any: ...
+    async def list(self, *, before: int | None = None, limit: int = 100) -> Sequence[Any]: ...
+
+
+class Configuration:
+    """The endpoints."""
+
+    def __init__(self, configuring: Configuring, versions: Callable[[], Awaitable[Listing]]) -> None:
+        self._configuring = configuring
+        self._versions = versions
+
+    def endpoints(self) -> list[Endpoint]:
+        where, version = "/admin/config", "/admin/config/versions/{id}"
+        return [
+            Endpoint("GET", where, "What is configured, each value with its source.", self.show, Current),
+            Endpoint("POST", where + "/validate", "Try a file without applying it.", self.validate, Checked, Text),
+            Endpoint("PUT", where, "Put a file in place and into force, or change nothing.", self.apply, VersionShown, Change),
+            Endpoint("GET", where + "/versions", "What was applied, the newest first.", self.history, VersionList),
+            Endpoint("GET", version, "One version with its text.", self.show_version, VersionShown),
+            Endpoint("POST", version + "/rollback", "Apply that version again, as a new one.", self.roll_back, VersionShown),
+        ]
+
+    async def show(self, _asked: Asked) -> Current:
+        return await self._configuring.current()
+
+    async def validate(self, asked: Asked) -> Checked:
+        return await self._configuring.check(asked.body.text)
+
+    async def apply(self, asked: Asked) -> VersionShown:
+        wanted: Change = asked.body
+        return await self._configuring.apply(asked.actor, wanted.text, wanted.comment, digest_before=wanted.digest)
+
+    async def history(self, _asked: Asked) -> VersionList:
+        return VersionList(data=[VersionShown.model_validate(one) for one in await (await self._versions()).list()])
+
+    async def show_version(self, asked: Asked) -> VersionShown:
+        found = await (await self._versions()).get(_id(asked))
+        if found is None:
+            raise ClientError("There is no such version.", status=404, code="not_found")
+        return VersionShown.model_validate(found)
+
+    async def roll_back(self, asked: Asked) -> VersionShown:
+        return await self._configuring.roll_back(asked.actor, _id(asked))
+
+
+def _id(asked: Asked) -> int:
+    text = asked.path["id"]
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ClientError("A version's id is a whole number.", param="id", code="invalid_value")
+    return int(text)

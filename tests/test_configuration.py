@@ -1,0 +1,145 @@
+"""Changes of the configuration while the gateway runs: all of it, or nothing."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.configuration import ConfigurationFile, digest
+from proxy.core.errors import CapacityError, ClientError
+from proxy.settings import Loaded, load
+from proxy.storage.audit import Audit
+from proxy.storage.database import Database
+from proxy.storage.versions import Versions
+from tests.core.doubles import HandClock
+
+FIRST = "server: {grace: '5s'}\n"
+SECOND = "server: {grace: '6s'}\n"
+
+
+def read(path: Path | None) -> Loaded:
+    return load(path, {}, {}, probe=lambda _host, _port: False)
+
+
+class Gateway:
+    """Whether what the file says can be put into force."""
+
+    def __init__(self) -> None:
+        self.accepts = True
+        self.reloads = 0
+
+    async def reload(self) -> bool:
+        self.reloads += 1
+        return self.accepts
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "gateway.yaml"
+    found.write_text(FIRST)
+    found.chmod(0o640)
+    return found
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    found = Database(f"sqlite:///{tmp_path}/comporta.db", HandClock())
+    await found.open()
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+def configuring(path: Path | None, gateway: Gateway, database: Database, clock: HandClock | None = None) -> ConfigurationFile:
+    async def history() -> Versions:
+        return Versions(database)
+
+    return ConfigurationFile(path, load=read, reload=gateway.reload, history=history, clock=clock or HandClock())
+
+
+async def test_what_is_applied_is_in_the_file_in_force_and_kept_with_what_was_there_before(
+    file: Path, gateway: Gateway, database: Database
+):
+    version = await configuring(file, gateway, database).apply("ada", SECOND, "longer")
+    assert (file.read_text(), gateway.reloads, version.comment) == (SECOND, 1, "longer")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    kept = [await Versions(database).get(one.id) for one in await Versions(database).list()]
+    assert [one.text for one in kept if one is not None] == [SECOND, FIRST]
+    assert [row.action for row in await Audit(database).list()] == ["configuration.add", "configuration.add"]
+    assert list(file.parent.glob(".gateway.yaml.*")) == []
+
+
+async def test_a_wrong_text_changes_nothing_and_is_told_by_its_path(file: Path, gateway: Gateway, database: Database):
+    with pytest.raises(ClientError) as refused:
+        await configuring(file, gateway, database).apply("ada", "server: {grase: '6s'}\n", None)
+    assert (refused.value.status, refused.value.param, refused.value.code) == (400, "server.grase", "invalid_configuration")
+    assert (file.read_text(), gateway.reloads, await Versions(database).list()) == (FIRST, 0, ())
+
+
+async def test_what_the_gateway_refuses_is_taken_back(file: Path, gateway: Gateway, database: Database):
+    gateway.accepts = False
+    with pytest.raises(ClientError, match="as it was"):
+        await configuring(file, gateway, database).apply("ada", SECOND, None)
+    assert file.read_text() == FIRST
+
+
+async def test_a_version_comes_back(file: Path, gateway: Gateway, database: Database):
+    changing = configuring(file, gateway, database)
+    await changing.apply("ada", SECOND, None)
+    oldest = (await Versions(database).list())[-1]
+    back = await changing.roll_back("bob", oldest.id)
+    assert (file.read_text(), back.comment, back.actor) == (FIRST, f"rolled back to version {oldest.id}", "bob")
+    with pytest.raises(ClientError, match="no version 99"):
+        await changing.roll_back("bob", 99)
+
+
+async def test_a_change_of_what_somebody_else_has_changed_is_refused(file: Path, gateway: Gateway, database: Database):
+    changing = configuring(file, gateway, database)
+    with pytest.raises(ClientError) as refused:
+        await changing.apply("ada", SECOND, None, digest_before=digest("something older"))
+    assert (refused.value.status, file.read_text()) == (412, FIRST)
+    await changing.apply("ada", SECOND, None, digest_before=digest(FIRST))
+    assert file.read_text() == SECOND
+
+
+async def test_a_change_whose_audit_cannot_be_written_does_not_happen(file: Path, gateway: Gateway, database: Database):
+    await database.close()
+    with pytest.raises(CapacityError):
+        await configuring(file, gateway, database).apply("ada", SECOND, None)
+    assert (file.read_text(), gateway.reloads) == (FIRST, 0)
+
+
+async def test_changes_are_ten_a_minute(file: Path, gateway: Gateway, database: Database):
+    clock = HandClock()
+    changing = configuring(file, gateway, database, clock)
+    for turn in range(10):
+        await changing.apply("ada", SECOND if turn % 2 else FIRST, None)
+    with pytest.raises(CapacityError) as refused:
+        await changing.apply("ada", SECOND, None)
+    assert (refused.value.status, refused.value.retry_after) == (429, 60.0)
+    clock.move(61)
+    await changing.apply("ada", SECOND, None)
+
+
+async def test_without_a_file_there_is_nothing_to_change(gateway: Gateway, database: Database):
+    changing = configuring(None, gateway, database)
+    with pytest.raises(ClientError) as refused:
+        await changing.apply("ada", SECOND, None)
+    assert refused.value.status == 409
+    assert (await changing.current()).text is None
+
+
+async def test_what_is_configured_is_shown_with_its_sources(file: Path, gateway: Gateway, database: Database):
+    found = await configuring(file, gateway, database).current()
+    assert (found.digest, found.text) == (digest(FIRST), FIRST)
+    values = {value.path: (value.value, value.source) for value in found.values}
+    assert values["server.grace"][0] == "5s"
+    assert "gateway.yaml" in values["server.grace"][1] or "1" in values["server.grace"][1]
+    assert values["server.workers"] == (1, "default")
