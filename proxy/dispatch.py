@@ -47,6 +47,11 @@ MAY_HAVE_CHARGED = frozenset(
 
 _ERROR_BODY_LIMIT = 256 * 1024
 
+#: Seconds that a credential is left alone which the provider refused, or whose account is empty, while there are others.
+CREDENTIAL_RESTS = 60.0
+
+_SHOULD_RETRY = {"true": True, "false": False}
+
 #: Targets with their credentials are kept, as many as this: clients choose among names of models without end.
 _MOST_AUTHORISED = 4096
 
@@ -64,19 +69,31 @@ class Upstream:
     credentials: tuple[Credential, ...] = ()
     _turns: itertools.count[int] = field(default_factory=itertools.count)
     _authorised: dict[tuple[Target, Credential | None], Target] = field(default_factory=dict)
+    _resting: dict[Credential, float] = field(default_factory=dict)
 
     def timeouts(self, call: Call) -> Timeouts:
         return self.stream_timeouts if call.stream else self.whole_timeouts
 
-    def credential(self) -> Credential | None:
-        """The next credential in turn."""
+    def credential(self, now: float = 0.0) -> Credential | None:
+        """The next credential in turn of those that do not rest; the one that rests shortest if all of them do."""
         if len(self.credentials) < 2:
             return self.credentials[0] if self.credentials else None
-        return self.credentials[next(self._turns) % len(self.credentials)]
+        if self._resting:
+            self._resting = {each: until for each, until in self._resting.items() if until > now}
+        usable = [each for each in self.credentials if each not in self._resting] if self._resting else self.credentials
+        if not usable:
+            return min(self.credentials, key=self._resting.__getitem__)
+        return usable[next(self._turns) % len(usable)]
 
-    def authorised(self, target: Target) -> Target:
+    def rest(self, credential: Credential, now: float) -> tuple[bool, bool]:
+        """Take a credential out of the turns for a while; whether it was in them, and whether another one is."""
+        was_in = self._resting.get(credential, now) <= now
+        self._resting[credential] = now + CREDENTIAL_RESTS
+        return was_in, any(self._resting.get(each, now) <= now for each in self.credentials)
+
+    def authorised(self, target: Target, now: float = 0.0) -> Target:
         """`target` with the next credential in turn."""
-        credential = self.credential()
+        credential = self.credential(now)
         key = (target, credential)
         found = self._authorised.get(key)
         if found is None:
@@ -97,6 +114,7 @@ class Dispatch:
         self._clock = clock
         self._sweeper = Sweeper(clock.monotonic)
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
+        self._out = metrics.counter("llm_credential_out_total", "Credentials taken out of the turns for a while.", "provider")
         for name, upstream in upstreams.items():
             if isinstance(upstream.transport, Reusing):
                 upstream.transport.stale = partial(self._count, name, "stale_connection")
@@ -105,10 +123,10 @@ class Dispatch:
         target = call.target
         if target is None:
             raise LookupError("a call reached dispatch without a target: the route policy is missing")
-        upstream = self._upstreams[target.provider]
+        upstream, chosen, started = self._upstreams[target.provider], target, self._clock.monotonic()
         if target.credential is None and upstream.credentials:
-            call.target = target = upstream.authorised(target)
-        attempt = Attempt(target, self._clock.monotonic())
+            call.target = target = upstream.authorised(target, started)
+        attempt = Attempt(target, started)
         call.attempts.append(attempt)
         try:
             timeouts = call.timeouts or upstream.timeouts(call)
@@ -122,6 +140,8 @@ class Dispatch:
         except UpstreamError as error:
             attempt.error = error.kind
             self._note(call, error, target.credential)
+            self._rest(upstream, error, target.credential)
+            call.target = chosen  # another try takes the next credential in turn
             raise
         except CancelledError:
             call.usage = call.estimated_usage()
@@ -137,6 +157,13 @@ class Dispatch:
             call.usage = call.estimated_usage()
         if credential is not None:
             error.redact(credential.secret)
+
+    def _rest(self, upstream: Upstream, error: UpstreamError, credential: Credential | None) -> None:
+        """Do not use a credential again soon that was refused, or whose account is empty."""
+        if credential is not None and error.kind in ("provider_auth", "insufficient_quota"):
+            was_in, error.spare_credential = upstream.rest(credential, self._clock.monotonic())
+            if was_in:
+                self._out.labels(upstream.name).value += 1
 
     def _count(self, provider: str, kind: str) -> None:
         self._failures.labels(provider, kind).value += 1
@@ -163,7 +190,9 @@ class Dispatch:
         finally:
             watch.stop()
             response.close(reuse=whole)
-        return upstream.provider.decode_error(response, body)
+        error = upstream.provider.decode_error(response, body)
+        error.should_retry = _SHOULD_RETRY.get(response.headers.get("x-should-retry", ""))
+        return error
 
     async def _checked(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         if is_event_stream(response):

@@ -1,8 +1,57 @@
-"""What is known of every target at this moment: who is busy, who is fast, who is out. One per process; policies read and write it."""
+"""What is known of every target at this moment: who is busy, who is fast, who is out. One per process; policies read and write it.
+
+A target is *in*; or *out*, until `closed_until`, because it failed too often or asked to be left alone; or, after that, *on trial*: one
+attempt at a time, and its outcome decides. Being out is advice to whoever chooses among targets: a target that is the only one left is
+tried all the same, because refusing without an alternative helps no one.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import exp
+
 from proxy.core.call import Target
+from proxy.core.errors import UpstreamError
+from proxy.core.retry_after import LONGEST
+from proxy.core.retry_budget import RetryBudget
+
+#: Seconds that a target is left alone after a 429 that says nothing of how long.
+COOL_DOWN = 1.0
+
+#: Seconds of staying in after which earlier ejections are forgotten.
+FORGOTTEN = 300.0
+
+#: Kinds of failure that speak against the target. What the client got wrong never does.
+COUNTED = frozenset(
+    (
+        "connect_failed",
+        "connect_timeout",
+        "dns",
+        "tls",
+        "reset",
+        "bad_upstream",
+        "upstream_timeout",
+        "invalid_response",
+        "server_error",
+        "overloaded",
+        "provider_auth",
+        "insufficient_quota",
+        "stream_interrupted",
+        "stream_truncated",
+    )
+)
+
+#: Targets whose state is kept. Clients choose among names of models without end, so idle ones that are in are dropped beyond that.
+_MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """When a target is taken out: after so many `failures` in a row, for `seconds` times the count of it, at most for `longest`."""
+
+    failures: int = 5
+    seconds: float = 30.0
+    longest: float = 300.0
 
 
 class TargetState:
@@ -12,12 +61,13 @@ class TargetState:
     first_token      moving average of the seconds to the first content (of a whole answer: to its end), None before the first
     measured         when `first_token` was last moved
     failures         failures in a row that count against it
-    ejections        times in a row that it was taken out
+    ejections        times in a row that it was taken out for them
     closed_until     until when it is out; 0.0: it is in
     probing          whether the one attempt that may bring it back is under way
+    returned         when it last came back
     """
 
-    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing")
+    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing", "returned")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -27,21 +77,114 @@ class TargetState:
         self.ejections = 0
         self.closed_until = 0.0
         self.probing = False
+        self.returned = 0.0
+
+
+class ProviderState:
+    """What all targets of a provider share: its retry budget, and how many attempts it is given at once.
+
+    in_flight  attempts under way that `adaptive_limit` let pass
+    limit      how many it may have, None before the first
+    fastest    slowly rising minimum of the seconds to the first content, None before the first
+    cut        when the limit was last lowered
+    """
+
+    __slots__ = ("budget", "cut", "fastest", "in_flight", "limit")
+
+    def __init__(self) -> None:
+        self.budget = RetryBudget()
+        self.in_flight = 0
+        self.limit: float | None = None
+        self.fastest: float | None = None
+        self.cut = float("-inf")
 
 
 class Board:
-    """State by provider and model."""
+    """State by provider and model, and by provider."""
 
     def __init__(self) -> None:
         self._states: dict[tuple[str, str | None], TargetState] = {}
+        self._providers: dict[str, ProviderState] = {}
 
     def of(self, target: Target) -> TargetState:
         key = (target.provider, target.model)
         state = self._states.get(key)
         if state is None:
+            if len(self._states) >= _MOST:
+                self._states = {key: kept for key, kept in self._states.items() if kept.in_flight or kept.closed_until}
             state = self._states[key] = TargetState()
+        return state
+
+    def provider(self, name: str) -> ProviderState:
+        """The state of a configured provider."""
+        state = self._providers.get(name)
+        if state is None:
+            state = self._providers[name] = ProviderState()
         return state
 
     def states(self) -> dict[tuple[str, str | None], TargetState]:
         """All of them, by provider and model."""
         return dict(self._states)
+
+
+# -- who may be chosen --
+
+
+def is_available(state: TargetState, now: float) -> bool:
+    """Whether an attempt should go there if there is a choice: it is in, or due for its one trial."""
+    return state.closed_until <= now and not state.probing
+
+
+def seconds_out(state: TargetState, now: float) -> float:
+    """How long until it may be tried again; 0.0 if it may be now."""
+    return max(0.0, state.closed_until - now)
+
+
+def is_ejected(state: TargetState, now: float) -> bool:
+    """Whether it is out because it failed, and not only asked to be left alone."""
+    return state.ejections > 0 and state.closed_until > now
+
+
+# -- what an attempt's end says --
+
+
+def counts(error: UpstreamError) -> bool:
+    """Whether a failure speaks against its target. `overloaded` that did not reach it is our own pool's."""
+    return error.kind in COUNTED and (error.reached or error.kind != "overloaded")
+
+
+def note_success(state: TargetState, now: float, *, while_out: bool = False) -> None:
+    """An attempt went well. It brings the target back only if it began `while_out`: one from before says nothing of now."""
+    state.failures = 0
+    if while_out:
+        state.closed_until = 0.0
+        state.probing = False
+        state.returned = now
+    elif state.ejections and state.closed_until == 0.0 and now - state.returned >= FORGOTTEN:
+        state.ejections = 0
+
+
+def note_failure(state: TargetState, error: UpstreamError, now: float, rules: Ejection) -> None:
+    """An attempt failed. A 429 leaves the target alone for as long as it says; others count, and too many of them take it out."""
+    hint = min(error.retry_after or 0.0, LONGEST)
+    if error.kind == "rate_limit_exceeded":
+        state.closed_until = max(state.closed_until, now + (hint or COOL_DOWN))
+    elif counts(error) and state.closed_until <= now:  # failing while it is out is no news
+        on_trial = state.ejections > 0 and state.closed_until != 0.0
+        state.closed_until = 0.0
+        state.failures += 1
+        if on_trial or state.failures >= rules.failures:
+            state.failures = 0
+            state.ejections += 1
+            state.closed_until = now + max(min(rules.seconds * state.ejections, rules.longest), hint)
+
+
+def peak_average(average: float | None, sample: float, elapsed: float, tau: float = 10.0) -> float:
+    """The next moving average of seconds: up at once to a worse `sample`, down by what `elapsed` seconds weigh against `tau`.
+
+    Source: the peak-sensitive EWMA of Finagle's load balancers, https://twitter.github.io/finagle/guide/Clients.html#load-balancing.
+    """
+    if average is None or sample >= average:
+        return sample
+    weight = exp(-max(0.0, elapsed) / tau)
+    return average * weight + sample * (1.0 - weight)

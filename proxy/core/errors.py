@@ -18,7 +18,8 @@ class GatewayError(Exception):
     """An answer that is not the one asked for.
 
     `message`, `type`, `param` and `code` are what the client may read: they are the whole allow-list, so nothing secret goes into
-    them. `retry_after` is in seconds. `detail` is for the log only.
+    them. `retry_after` is in seconds; `should_retry` tells the client whether to try again by itself, None says nothing. `detail` is for
+    the log only.
     """
 
     fault: str = "gateway"
@@ -26,6 +27,7 @@ class GatewayError(Exception):
     type: str = "server_error"
     code: str | None = "internal_error"
     retryable: bool = False
+    should_retry: bool | None = None
 
     def __init__(
         self,
@@ -118,10 +120,12 @@ class UpstreamError(GatewayError):
     """A provider's failure, in our words.
 
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
-    begun to work on (and charge for) the request.
+    begun to work on (and charge for) the request, `should_retry` what it said of trying again, and `spare_credential` that it refused a
+    credential while there is another.
     """
 
     fault = "upstream"
+    spare_credential = False
 
     def __init__(
         self,

@@ -47,6 +47,8 @@ def headers(error: GatewayError) -> dict[str, str]:
     if error.retry_after is not None:
         found["retry-after"] = str(max(0, -int(-error.retry_after // 1)))
         found["retry-after-ms"] = str(int(error.retry_after * 1000))
+    if error.should_retry is not None:
+        found["x-should-retry"] = "true" if error.should_retry else "false"
     if isinstance(error, MethodNotAllowed):
         found["allow"] = ", ".join(error.allowed)
     return found

@@ -1,0 +1,93 @@
+"""Keeps the board: how many attempts each target has under way, how fast it is, and whether it is out because it keeps failing.
+
+It never refuses an attempt itself. Whoever chooses among targets asks `proxy.core.board.is_available`; an attempt at a target that is
+out had no alternative, and its success brings the target back.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pydantic import Field
+
+from proxy.core.board import Ejection, TargetState, note_failure, note_success, peak_average
+from proxy.core.call import Call, Target
+from proxy.core.errors import UpstreamError
+from proxy.core.metrics import Value
+from proxy.core.protocols import Handler, Services
+from proxy.core.reply import Reply
+from proxy.fields import Duration, Section
+
+IN, ON_TRIAL, OUT = 0.0, 1.0, 2.0
+
+
+class CircuitBreakerSettings(Section):
+    """What takes a target out, and for how long."""
+
+    failures: int = Field(Ejection().failures, ge=1, description="failures in a row after which a target is taken out")
+    ejection: Duration = Field(
+        Ejection().seconds, gt=0, description="how long it is out the first time; the n-th time in a row n times that"
+    )
+    longest: Duration = Field(Ejection().longest, gt=0, description="how long it is out at most")
+
+
+class CircuitBreaker:
+    Settings = CircuitBreakerSettings
+
+    def __init__(self, settings: CircuitBreakerSettings, services: Services) -> None:
+        self._ejection = Ejection(settings.failures, settings.ejection, settings.longest)
+        self._board = services.board
+        self._clock = services.clock
+        self._state = services.metrics.gauge(
+            "llm_circuit_state", "Whether a target is in (0), on trial (1) or out (2).", "provider", "model"
+        )
+
+    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+        target = call.target
+        assert target is not None, "an attempt has a target"
+        state = self._board.of(target)
+        started = self._clock.monotonic()
+        while_out = state.closed_until != 0.0
+        probes = while_out and state.closed_until <= started and not state.probing
+        if probes:
+            state.probing = True
+            self._gauge(target).value = ON_TRIAL
+        state.in_flight += 1
+        try:
+            reply = await call_next(call)
+        except BaseException as error:
+            state.in_flight -= 1
+            if probes:
+                state.probing = False
+            if isinstance(error, UpstreamError):
+                self._failed(target, state, error)
+            raise
+        now = self._clock.monotonic()
+        state.first_token = peak_average(state.first_token, now - started, now - state.measured)
+        state.measured = now
+        if while_out:
+            note_success(state, now, while_out=True)
+            self._gauge(target).value = IN
+        if reply.stream is None:
+            state.in_flight -= 1
+            if state.failures or state.ejections:
+                note_success(state, now)
+        else:
+            reply.on_close(partial(self._ended, target, state))
+        return reply
+
+    def _ended(self, target: Target, state: TargetState, error: BaseException | None) -> None:
+        """A stream is over. That it began brings a target back; only that it ended well is a success."""
+        state.in_flight -= 1
+        if isinstance(error, UpstreamError):
+            self._failed(target, state, error)
+        elif error is None and (state.failures or state.ejections):
+            note_success(state, self._clock.monotonic())
+
+    def _failed(self, target: Target, state: TargetState, error: UpstreamError) -> None:
+        note_failure(state, error, self._clock.monotonic(), self._ejection)
+        if state.closed_until:
+            self._gauge(target).value = OUT
+
+    def _gauge(self, target: Target) -> Value:
+        return self._state.labels(target.provider, target.public or "other")

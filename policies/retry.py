@@ -1,0 +1,238 @@
+"""Another try at the same target, where one may help. Before any content has gone out, within a budget, and never what may not be repeated.
+
+Waits are full-jitter back-off (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); a provider's own hint comes
+before it, where it fits what is left of the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from backoff import expo, full_jitter
+from pydantic import Field
+
+from proxy.core.board import Board, is_ejected
+from proxy.core.call import Call
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import Handler, Services
+from proxy.core.reply import Reply
+from proxy.fields import Duration, Section
+
+#: Kinds that may be tried again as often as the settings say.
+AGAIN = frozenset({"connect_failed", "server_error", "rate_limit_exceeded"})
+
+#: Kinds that are worth one more try: they cost a whole timeout, or work that the provider has done (and charged for) already.
+ONCE = frozenset({"connect_timeout", "reset", "bad_upstream", "invalid_response", "stream_truncated"})
+
+#: Of these nobody knows how far the provider came with the request.
+AMBIGUOUS = frozenset({"reset", "bad_upstream"})
+
+#: A credential was refused: worth one try with another, if there is one.
+CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
+
+#: Operations that leave nothing behind at the provider, so that doing them twice does no harm.
+REPEATABLE = frozenset({"chat", "completion", "embedding", "responses", "moderations"})
+
+#: Members of a request with which it leaves something behind all the same.
+_STORING = ("background", "store", "conversation")
+
+_IDEMPOTENT = frozenset({"GET", "HEAD"})
+
+_MOST = 10
+
+
+class RetrySettings(Section):
+    """How often, how soon, and how much in all. A level of the configuration hierarchy may set `max_retries` for itself."""
+
+    max_retries: int = Field(2, ge=0, le=_MOST, description="most retries of one request at one target")
+    base: Duration = Field(0.5, gt=0, description="longest wait before the first retry; it doubles with each")
+    cap: Duration = Field(30.0, gt=0, description="longest wait of all; a provider that asks for a longer one is not waited for")
+    budget: float = Field(0.1, ge=0, le=1, description="retries for each request to a provider, beside one a second")
+    ambiguous: bool = Field(True, description="repeat once what was cut off before an answer, though the provider may charge for both")
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again after so many seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Do not, and why: a word for the log and for tests."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings, or a level above them, allow. `ceilings` are the longest waits before each retry, in seconds."""
+
+    most: int
+    ceilings: tuple[float, ...]
+    cap: float
+    ambiguous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of the request after a failure.
+
+    retries     made so far
+    once        of these, those that may be made only once
+    left        seconds until its deadline, None without one
+    repeatable  doing it twice does no harm
+    idempotent  by its method: doing it twice is doing it once
+    streamed    its body is passed on as it arrives, and is gone
+    ejected     the target has been taken out
+    affordable  the provider's budget has a retry left
+    """
+
+    retries: int = 0
+    once: int = 0
+    left: float | None = None
+    repeatable: bool = True
+    idempotent: bool = False
+    streamed: bool = False
+    ejected: bool = False
+    affordable: bool = True
+
+
+def decide(error: UpstreamError, seen: Situation, rules: Rules, jitter: Callable[[float], float]) -> Again | Stop:
+    """Whether to try again. `jitter` takes the longest wait and gives one between nothing and it. Rows 1-28 of docs/faults.md."""
+    refused = _refused(error, seen, rules)
+    if refused is not None:
+        return Stop(refused)
+    if not seen.affordable:
+        return Stop("budget")
+    if error.kind in CREDENTIAL:
+        return Again(0.0)
+    hint = error.retry_after or 0.0
+    room = rules.cap if seen.left is None else min(rules.cap, seen.left)
+    if hint >= room:
+        return Stop("hint" if hint else "deadline")
+    ceiling = rules.ceilings[min(seen.retries, len(rules.ceilings) - 1)]
+    if seen.left is not None:
+        ceiling = min(ceiling, (seen.left - hint) / 2)  # an attempt needs time, too
+    return Again(hint + jitter(ceiling))
+
+
+def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
+    """Why the failure, or the request, does not allow another try."""
+    kind = error.kind
+    if seen.streamed:
+        return "streamed"
+    if error.should_retry is False:
+        return "told"
+    once = kind in ONCE or (kind in CREDENTIAL and error.spare_credential)
+    if not once and kind not in AGAIN:
+        return "kind"
+    if error.reached and not (seen.repeatable or seen.idempotent):
+        return "unrepeatable"
+    if kind in AMBIGUOUS and error.reached and not (rules.ambiguous or seen.idempotent):
+        return "ambiguous"
+    if seen.retries >= rules.most or (once and seen.once):
+        return "spent"
+    return "ejected" if seen.ejected else None
+
+
+def is_repeatable(call: Call) -> bool:
+    """Whether doing it twice leaves nothing at the provider that was not there before."""
+    return call.operation in REPEATABLE and not any(call.body.get(member) for member in _STORING)
+
+
+def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
+    """Whether the client may try again itself: the provider said when, and that was too long to be waited for here."""
+    return error.kind == "rate_limit_exceeded" and stop.reason == "hint"
+
+
+class Retry:
+    """Outermost of an attempt's policies. What reaches it as an error has shown the client nothing; what is a reply is never repeated."""
+
+    Settings = RetrySettings
+
+    def __init__(self, settings: RetrySettings, services: Services, jitter: Callable[[float], float] = full_jitter) -> None:
+        ceilings = tuple(islice(expo(2, settings.base, settings.cap), 1, 1 + _MOST))
+        self._rules = Rules(settings.max_retries, ceilings, settings.cap, settings.ambiguous)
+        self._share = settings.budget
+        self._board: Board = services.board
+        self._clock = services.clock
+        self._jitter = jitter
+        self._retries = services.metrics.counter("llm_retries_total", "Attempts that repeat a failed one.", "provider", "reason")
+        self._exhausted = services.metrics.counter(
+            "llm_retry_budget_exhausted_total", "Retries that were not made because the provider's budget was spent.", "provider"
+        )
+
+    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+        if call.target is not None:
+            self._board.provider(call.target.provider).budget.requests += 1
+        try:
+            return await call_next(call)
+        except UpstreamError as error:
+            failed = error
+        return await self._again(call, call_next, failed)
+
+    async def _again(self, call: Call, call_next: Handler, failed: UpstreamError) -> Reply:
+        rules, seen = self._rules_for(call), self._situation(call)
+        while True:
+            seen = self._seen_now(call, seen)
+            decision = decide(failed, seen, rules, self._jitter)
+            if isinstance(decision, Stop):
+                raise self._final(call, failed, decision)
+            self._count(call, failed)
+            seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN))
+            await self._wait(call, decision.after)
+            try:
+                return await call_next(call)
+            except UpstreamError as error:
+                failed = error
+
+    def _rules_for(self, call: Call) -> Rules:
+        resolved = call.resolved
+        if resolved is None or resolved.max_retries is None:
+            return self._rules
+        return replace(self._rules, most=resolved.max_retries)
+
+    @staticmethod
+    def _situation(call: Call) -> Situation:
+        """What does not change from one try to the next."""
+        return Situation(repeatable=is_repeatable(call), idempotent=call.method in _IDEMPOTENT, streamed=call.content is not None)
+
+    def _seen_now(self, call: Call, seen: Situation) -> Situation:
+        target = call.target
+        assert target is not None, "a provider failed that nobody chose"
+        now = self._clock.monotonic()
+        return replace(
+            seen,
+            left=None if call.deadline is None else call.deadline - now,
+            ejected=is_ejected(self._board.of(target), now),
+            affordable=self._board.provider(target.provider).budget.can_take(now, self._share),
+        )
+
+    def _count(self, call: Call, failed: UpstreamError) -> None:
+        assert call.target is not None
+        provider = call.target.provider
+        self._board.provider(provider).budget.take()
+        self._retries.labels(provider, failed.kind).value += 1
+
+    def _final(self, call: Call, failed: UpstreamError, stop: Stop) -> UpstreamError:
+        """The failure as the client sees it: official clients would repeat what was repeated here already, unless told not to."""
+        if stop.reason == "budget" and call.target is not None:
+            self._exhausted.labels(call.target.provider).value += 1
+        if failed.kind != "rejected":
+            failed.should_retry = None if helps_to_return(failed, stop) else False
+        return failed
+
+    async def _wait(self, call: Call, seconds: float) -> None:
+        """Time that a provider costs, not the gateway. Whoever cancels the request ends it at once."""
+        if seconds <= 0:
+            return
+        started = self._clock.monotonic()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            call.upstream_seconds += self._clock.monotonic() - started

@@ -1,0 +1,162 @@
+"""What takes a target out, and what brings it back. Pure: times are arguments."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.board import (
+    Board,
+    Ejection,
+    TargetState,
+    counts,
+    is_available,
+    is_ejected,
+    note_failure,
+    note_success,
+    peak_average,
+    seconds_out,
+)
+from proxy.core.call import Target
+from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
+
+RULES = Ejection(failures=5, seconds=30.0, longest=300.0)
+FAILED = UpstreamError("server_error", "m")
+NOW = 1000.0
+
+
+def fail(state: TargetState, now: float = NOW, times: int = 5, error: UpstreamError = FAILED) -> None:
+    for _ in range(times):
+        note_failure(state, error, now, RULES)
+
+
+def test_five_failures_in_a_row_take_it_out_for_half_a_minute():
+    state = TargetState()
+    fail(state, times=4)
+    assert is_available(state, NOW)
+    fail(state, times=1)
+    assert not is_available(state, NOW) and is_ejected(state, NOW)
+    assert seconds_out(state, NOW) == 30.0
+    assert not is_available(state, NOW + 29.9)
+    assert is_available(state, NOW + 30.0)
+
+
+def test_a_success_between_starts_the_count_again():
+    state = TargetState()
+    fail(state, times=4)
+    note_success(state, NOW)
+    fail(state, times=4)
+    assert is_available(state, NOW)
+
+
+def test_on_trial_one_attempt_goes_at_a_time():
+    state = TargetState()
+    fail(state)
+    state.probing = True
+    assert not is_available(state, NOW + 31)
+    state.probing = False
+    assert is_available(state, NOW + 31)
+
+
+@pytest.mark.parametrize("rounds", range(1, 13))
+def test_each_trial_that_fails_keeps_it_out_for_longer(rounds: int):
+    state, now = TargetState(), NOW
+    fail(state, now)
+    for _ in range(rounds - 1):
+        now = state.closed_until
+        fail(state, now, times=1)
+    assert seconds_out(state, now) == min(30.0 * rounds, 300.0)
+
+
+def test_a_success_on_trial_brings_it_back():
+    state = TargetState()
+    fail(state)
+    state.probing = True
+    note_success(state, NOW + 31, while_out=True)
+    assert is_available(state, NOW + 31)
+    fail(state, NOW + 32, times=4)
+    assert is_available(state, NOW + 32), "it has to fail five times again"
+    fail(state, NOW + 32, times=1)
+    assert seconds_out(state, NOW + 32) == 60.0, "it was out a moment ago"
+
+
+def test_earlier_ejections_are_forgotten_when_it_has_been_well_for_long():
+    state = TargetState()
+    fail(state)
+    note_success(state, NOW + 31, while_out=True)
+    note_success(state, NOW + 31 + 299)
+    assert state.ejections == 1
+    note_success(state, NOW + 31 + 300)
+    assert state.ejections == 0
+
+
+def test_what_began_before_it_was_taken_out_changes_nothing():
+    state = TargetState()
+    fail(state)
+    note_success(state, NOW + 1)
+    fail(state, NOW + 1)
+    assert (state.ejections, seconds_out(state, NOW)) == (1, 30.0)
+
+
+@pytest.mark.parametrize(("hint", "seconds"), [(None, 1.0), (0.0, 1.0), (7.0, 7.0), (600.0, 600.0), (4000.0, 600.0)])
+def test_a_429_leaves_it_alone_for_as_long_as_it_says(hint: float | None, seconds: float):
+    state = TargetState()
+    note_failure(state, UpstreamError("rate_limit_exceeded", "m", retry_after=hint), NOW, RULES)
+    assert seconds_out(state, NOW) == seconds
+    assert not is_ejected(state, NOW)
+    assert state.failures == 0
+
+
+def test_after_a_cool_down_one_failure_is_only_one():
+    state = TargetState()
+    note_failure(state, UpstreamError("rate_limit_exceeded", "m", retry_after=2.0), NOW, RULES)
+    fail(state, NOW + 3, times=1)
+    assert is_available(state, NOW + 3) and state.failures == 1
+
+
+def test_a_shorter_cool_down_does_not_end_an_ejection():
+    state = TargetState()
+    fail(state)
+    note_failure(state, UpstreamError("rate_limit_exceeded", "m", retry_after=2.0), NOW, RULES)
+    assert seconds_out(state, NOW) == 30.0
+
+
+def test_a_provider_that_says_how_long_is_believed_when_it_is_taken_out():
+    state = TargetState()
+    fail(state, error=UpstreamError("server_error", "m", retry_after=90.0))
+    assert seconds_out(state, NOW) == 90.0
+
+
+@pytest.mark.parametrize("kind", UPSTREAM_KINDS)
+def test_what_the_client_got_wrong_never_counts(kind: str):
+    assert counts(UpstreamError(kind, "m")) is (kind not in ("rejected", "response_too_large", "rate_limit_exceeded"))
+
+
+def test_our_own_full_pool_does_not_count():
+    assert not counts(UpstreamError("overloaded", "m", reached=False))
+    assert counts(UpstreamError("connect_failed", "m", reached=False))
+
+
+@pytest.mark.parametrize(
+    ("average", "sample", "elapsed", "low", "high"),
+    [
+        (None, 3.0, 99.0, 3.0, 3.0),
+        (1.0, 5.0, 0.0, 5.0, 5.0),
+        (5.0, 1.0, 0.0, 5.0, 5.0),
+        (5.0, 1.0, 10.0, 2.4, 2.5),
+        (5.0, 1.0, 1e9, 1.0, 1.0),
+        (5.0, 1.0, -5.0, 5.0, 5.0),
+    ],
+)
+def test_the_average_goes_up_at_once_and_down_with_time(average: float | None, sample: float, elapsed: float, low: float, high: float):
+    assert low <= peak_average(average, sample, elapsed) <= high
+
+
+def test_clients_that_make_up_names_do_not_fill_the_memory():
+    board = Board()
+    busy, out = board.of(Target("p", "busy")), board.of(Target("p", "out"))
+    busy.in_flight = 1
+    out.closed_until = NOW
+    for number in range(10_000):
+        board.of(Target("p", f"made-up-{number}"))
+    assert len(board.states()) <= 4096
+    assert board.of(Target("p", "busy")) is busy and board.of(Target("p", "out")) is out

@@ -1,0 +1,221 @@
+"""What the breaker writes on the board, on every way out of an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from policies.circuit_breaker import IN, ON_TRIAL, OUT, CircuitBreaker, CircuitBreakerSettings
+from proxy.core.board import TargetState, is_available
+from proxy.core.call import Call, Target
+from proxy.core.errors import ClientDisconnected, ClientError, StreamError, UpstreamError
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Services
+from proxy.core.reply import Reply
+from tests.core.doubles import HandClock, make_call
+
+TARGET = Target("p", "m", "public")
+FAILED = UpstreamError("server_error", "m")
+
+
+class Bench:
+    """A breaker, its clock and the state of its one target. `takes` is how long each attempt does."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.metrics = Registry()
+        self.services = Services(self.clock, self.metrics, lambda fields: None)
+        self.policy = CircuitBreaker(CircuitBreakerSettings(), self.services)
+        self.takes = 0.0
+        self.seen_in_flight: list[int] = []
+        self.seen_gauge: list[float] = []
+
+    @property
+    def state(self) -> TargetState:
+        return self.services.board.of(TARGET)
+
+    @property
+    def gauge(self) -> float:
+        return self.metrics.gauges["llm_circuit_state"].labels("p", "public").value
+
+    async def ask(self, answer: Reply | BaseException) -> Reply:
+        async def upstream(_call: Call) -> Reply:
+            self.seen_in_flight.append(self.state.in_flight)
+            self.seen_gauge.append(self.gauge)
+            self.clock.move(self.takes)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return await self.policy(make_call(target=TARGET), upstream)
+
+    async def fail(self, times: int = 5, error: BaseException = FAILED) -> None:
+        for _ in range(times):
+            with pytest.raises(type(error)):
+                await self.ask(error)
+
+    def is_available(self) -> bool:
+        return is_available(self.state, self.clock.now)
+
+
+async def streamed() -> AsyncIterator[bytes]:
+    yield b"data: 1\n\n"
+
+
+async def test_a_whole_answer_is_under_way_until_it_is_here():
+    bench = Bench()
+    await bench.ask(Reply())
+    assert (bench.seen_in_flight, bench.state.in_flight) == ([1], 0)
+
+
+async def test_a_stream_is_under_way_until_it_is_closed():
+    bench = Bench()
+    reply = await bench.ask(Reply(stream=streamed()))
+    assert bench.state.in_flight == 1
+    reply.close()
+    assert bench.state.in_flight == 0
+
+
+@pytest.mark.parametrize("error", [FAILED, ClientError("m"), ClientDisconnected("m"), asyncio.CancelledError(), RuntimeError("a bug")])
+async def test_whatever_ends_an_attempt_it_is_no_longer_under_way(error: BaseException):
+    bench = Bench()
+    await bench.fail(1, error)
+    assert bench.state.in_flight == 0
+
+
+async def test_the_time_to_the_first_content_is_averaged():
+    bench = Bench()
+    bench.takes = 2.0
+    await bench.ask(Reply())
+    assert (bench.state.first_token, bench.state.measured) == (2.0, 1002.0)
+    bench.takes = 5.0
+    await bench.ask(Reply(stream=streamed()))
+    assert bench.state.first_token == 5.0
+    bench.takes = 1.0
+    await bench.ask(Reply())
+    assert 4.0 < (bench.state.first_token or 0) < 5.0
+
+
+async def test_a_failure_is_no_measurement():
+    bench = Bench()
+    await bench.fail(1)
+    assert bench.state.first_token is None
+
+
+async def test_five_failures_take_the_target_out_and_a_trial_brings_it_back():
+    bench = Bench()
+    await bench.fail()
+    assert (bench.is_available(), bench.gauge) == (False, OUT)
+    bench.clock.move(30)
+    assert bench.is_available()
+    await bench.ask(Reply())
+    assert bench.seen_gauge[-1] == ON_TRIAL
+    assert (bench.is_available(), bench.gauge) == (True, IN)
+
+
+@pytest.mark.parametrize("error", [ClientError("m"), UpstreamError("rejected", "m"), asyncio.CancelledError()])
+async def test_what_the_client_does_takes_nothing_out(error: BaseException):
+    bench = Bench()
+    await bench.fail(50, error)
+    assert bench.is_available() and bench.state.failures == 0
+
+
+async def test_during_a_trial_nobody_else_is_sent_there():
+    bench = Bench()
+    await bench.fail()
+    bench.clock.move(30)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(_call: Call) -> Reply:
+        entered.set()
+        await leave.wait()
+        return Reply()
+
+    trial = asyncio.ensure_future(bench.policy(make_call(target=TARGET), slow))
+    await entered.wait()
+    assert not bench.is_available()
+    leave.set()
+    await trial
+    assert bench.is_available()
+
+
+async def test_a_trial_that_fails_leaves_it_out_for_longer():
+    bench = Bench()
+    await bench.fail()
+    bench.clock.move(30)
+    await bench.fail(1)
+    assert (bench.is_available(), bench.gauge, bench.state.closed_until) == (False, OUT, bench.clock.now + 60)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ClientError("m")])
+async def test_a_trial_without_an_outcome_is_held_again(error: BaseException):
+    bench = Bench()
+    await bench.fail()
+    bench.clock.move(30)
+    await bench.fail(1, error)
+    assert bench.is_available() and bench.state.closed_until != 0.0
+
+
+async def test_an_only_target_that_is_out_is_tried_and_comes_back_when_it_answers():
+    """Nobody else could be chosen: a refusal would have helped no one."""
+    bench = Bench()
+    await bench.fail(20)
+    assert bench.state.ejections == 1, "failing while it is out is no news"
+    await bench.ask(Reply())
+    assert (bench.is_available(), bench.gauge) == (True, IN)
+
+
+async def test_a_429_is_a_cool_down():
+    bench = Bench()
+    await bench.fail(1, UpstreamError("rate_limit_exceeded", "m", retry_after=7.0))
+    assert (bench.state.closed_until, bench.state.failures, bench.gauge) == (1007.0, 0, OUT)
+
+
+async def test_streams_that_break_after_they_began_count_as_well():
+    bench = Bench()
+    for _ in range(5):
+        reply = await bench.ask(Reply(stream=streamed()))
+        reply.close(StreamError("stream_interrupted", "m"))
+    assert not bench.is_available()
+
+
+async def test_a_stream_that_ended_well_is_a_success_and_one_that_was_left_is_nothing():
+    bench = Bench()
+    await bench.fail(4)
+    (await bench.ask(Reply(stream=streamed()))).close(ClientDisconnected("m"))
+    assert bench.state.failures == 4
+    (await bench.ask(Reply(stream=streamed()))).close()
+    assert bench.state.failures == 0
+
+
+async def test_a_stream_on_trial_brings_the_target_back_when_it_begins():
+    """It may take minutes to its end."""
+    bench = Bench()
+    await bench.fail()
+    bench.clock.move(30)
+    reply = await bench.ask(Reply(stream=streamed()))
+    assert bench.is_available()
+    reply.close()
+
+
+async def test_a_name_that_a_client_made_up_is_no_label():
+    bench = Bench()
+
+    async def failing(_call: Call) -> Reply:
+        raise UpstreamError("rate_limit_exceeded", "m")
+
+    with pytest.raises(UpstreamError):
+        await bench.policy(make_call(target=Target("p", "made-up")), failing)
+    assert list(bench.metrics.gauges["llm_circuit_state"].children) == [("p", "other")]
+
+
+async def test_the_settings_say_when_and_for_how_long():
+    bench = Bench()
+    bench.policy = CircuitBreaker(CircuitBreakerSettings(failures=2, ejection="10s", longest="15s"), bench.services)
+    await bench.fail(2)
+    assert bench.state.closed_until == bench.clock.now + 10
+    bench.clock.move(10)
+    await bench.fail(1)
+    assert bench.state.closed_until == bench.clock.now + 15
