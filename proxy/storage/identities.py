@@ -69,6 +69,9 @@ class Identities:
         mark = digest(token, self._pepper)
         return self._principal(await self._kept.find(mark, lambda: self._look_up(id, mark)))
 
+    def forget_everything(self) -> None:
+        self._kept.forget(lambda _mark, _known: True)
+
     def forget(self, *, user: str | None = None, key: str | None = None) -> None:
         """Ask again about a user's keys, or about one key by its public id."""
 
@@ -114,6 +117,9 @@ class KeptPreferences:
             return await self._kept.find(user, lambda: self._find(user))
         except CapacityError:
             return self._kept.last(user) or _NOTHING
+
+    def forget_everything(self) -> None:
+        self._kept.forget(lambda _user, _preferences: True)
 
     def forget(self, *, user: str) -> None:
         """Ask again about `user`."""

@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, text
 from proxy.core.errors import CapacityError, ClientError
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
-from proxy.storage.sqlite import default_path
+from proxy.storage.sqlite import default_path, default_url
 from proxy.storage.tables import audit_log, users
 from proxy.storage.users import Users
 from proxy.storage.versions import Versions
@@ -91,6 +91,14 @@ def test_its_place_follows_the_base_directories() -> None:
     assert default_path({"XDG_DATA_HOME": "/data", "HOME": "/home/x"}) == Path("/data/comporta/comporta.db")
     assert default_path({"XDG_DATA_HOME": "relative", "HOME": "/home/x"}) == Path("/home/x/.local/share/comporta/comporta.db")
     assert default_path({"HOME": "/home/x"}) == Path("/home/x/.local/share/comporta/comporta.db")
+
+
+async def test_its_place_may_have_any_name(tmp_path: Path, clock: HandClock) -> None:
+    home = tmp_path / "a ?b#c%20"
+    database = Database(default_url({"XDG_DATA_HOME": str(home)}), clock)
+    await database.open()
+    assert (home / "comporta" / "comporta.db").exists()
+    await database.close()
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -200,5 +208,6 @@ async def test_a_connection_lost_in_a_transaction_is_503_and_the_next_one_is_new
 
 # ------------------------------------------------------------------------------------------------------------------------------- imports
 def test_what_is_kept_in_memory_needs_no_database_library() -> None:
-    code = "import sys, proxy.storage.identities; sys.exit(any(name in sys.modules for name in ('sqlalchemy', 'alembic', 'asyncpg', 'aiosqlite')))"
+    heavy = ("sqlalchemy", "alembic", "asyncpg", "aiosqlite")
+    code = f"import sys, proxy.storage.identities; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -102,10 +102,9 @@ async def test_what_is_timed_has_both_times() -> None:
 @pytest.mark.parametrize("statement", ["UPDATE audit_log SET actor = 'nobody'", "DELETE FROM audit_log"])
 async def test_the_audit_log_is_append_only(database: Database, statement: str) -> None:
     await Users(database).create("root", "ana")
-    with pytest.raises(Exception, match="append-only") as refused:
+    with pytest.raises(Exception, match="append-only"):
         async with database.writing() as connection:
             await connection.execute(text(statement))
-    assert "append-only" in (getattr(refused.value, "detail", None) or str(refused.value))
     rows = await database.fetch(select(audit_log.c.actor))
     assert [row.actor for row in rows] == ["root"]
 
@@ -113,13 +112,9 @@ async def test_the_audit_log_is_append_only(database: Database, statement: str) 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 async def test_sqlite_replaces_no_audit_row(database: Database) -> None:
     await Users(database).create("root", "ana")
-    with pytest.raises(ClientError):
+    with pytest.raises(Exception, match="append-only"):
         async with database.writing() as connection:
-            await connection.execute(
-                text(
-                    "INSERT OR REPLACE INTO audit_log SELECT seq, at, 'eve', action, object, before, after, previous_hash, hash FROM audit_log"
-                )
-            )
+            await connection.execute(text("INSERT OR REPLACE INTO audit_log SELECT * FROM audit_log"))
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
