@@ -8,14 +8,22 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
+from policies.adaptive_limit import AdaptiveLimit
 from policies.authenticate import Authenticate
+from policies.circuit_breaker import CircuitBreaker
+from policies.fallback import Fallback
 from policies.record import Record
+from policies.retry import Retry
 from policies.timeout import Timeout
 
 BUILT_IN: dict[str, type[Any]] = {
+    "adaptive_limit": AdaptiveLimit,
+    "circuit_breaker": CircuitBreaker,
     "authenticate": Authenticate,
     "record": Record,
+    "retry": Retry,
     "timeout": Timeout,
+    "fallback": Fallback,
 }
 
 

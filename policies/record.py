@@ -168,6 +168,13 @@ def line(call: Call, status: int, outcome: str, code: str | None, now: float) ->
         fields["first_token_ms"] = round((call.first_token - call.started) * 1e3, 3)
         if call.tokens_seen > 1 and call.last_token is not None:
             fields["per_token_ms"] = round((call.last_token - call.first_token) / (call.tokens_seen - 1) * 1e3, 3)
+    resolved = call.resolved
+    if resolved is not None:
+        fields["config_source"] = resolved.source
+        if resolved.task_type is not None:
+            fields["task_type"] = resolved.task_type
+            if not resolved.is_known_task_type:
+                fields["task_type_known"] = False
     if code is not None:
         fields["error"] = code
     return fields

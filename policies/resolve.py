@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from proxy.core.call import ANONYMOUS, Call, Principal
@@ -19,6 +18,7 @@ from proxy.core.hierarchy import (
     resolve,
     with_model,
     with_params,
+    without_fallback,
     without_models,
 )
 from proxy.core.protocols import Handler, Services, UserPreferences
@@ -45,6 +45,8 @@ _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
 
 _EXPLAIN_BYTES = 2048
 _UNSET = Preferences()
+_NO_WISHES = Wishes(NOTHING_ASKED)
+_ONLY_A_MODEL: tuple[Any, ...] = (None, None, None, {})
 
 
 class Levels:
@@ -58,22 +60,26 @@ class Levels:
         self._takes_users_models = takes_users_models
         self._kept: dict[tuple[str | None, str | None, str | None, str | None], tuple[Preferences, Resolved]] = {}
 
-    def of(self, principal: tuple[str | None, str | None], task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
-        """The outcome for a (user, tier)."""
-        if asked.timeout is not None or asked.max_retries is not None or asked.fallback_model is not None or asked.params:
-            return self._made(principal[1], task_type, preferences, asked)
-        key = (*principal, task_type, asked.model)
+    def of(self, who: tuple[str | None, str | None], task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
+        """The outcome for a (user, tier). Raises ClientError (403 `model_not_allowed`)."""
+        if asked is not NOTHING_ASKED and (asked.timeout, asked.max_retries, asked.fallback_model, asked.params) != _ONLY_A_MODEL:
+            return self._made(who[1], task_type, preferences, asked)
+        return self.named(who, task_type, preferences, asked.model)
+
+    def named(self, who: tuple[str | None, str | None], task_type: str | None, preferences: Preferences, model: str | None) -> Resolved:
+        """The same for a request that sets its model, or nothing: the outcome is kept."""
+        key = (*who, task_type, model)
         kept = self._kept.get(key)
         if kept is not None and kept[0] is preferences:
             return kept[1]
-        resolved = self._made(principal[1], task_type, preferences, asked)
+        resolved = self._made(who[1], task_type, preferences, Asked(model))
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
         self._kept[key] = (preferences, resolved)
         return resolved
 
     def _made(self, tier: str | None, task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
-        """Raises ClientError (403 `model_not_allowed`). A fallback that is not allowed is none, unless the request named it."""
+        """A fallback that is not allowed is none, unless the request named it."""
         users = preferences if self._takes_users_models else without_models(preferences)
         resolved = resolve(self.hierarchy, task_type, users, tier, asked)
         if resolved.model is not None:
@@ -83,8 +89,7 @@ class Levels:
             return resolved
         if asked.fallback_model is not None:
             self.allow(fallback)
-        sources = {name: source for name, source in resolved.sources.items() if name != "fallback_model"}
-        return replace(resolved, fallback_model=None, sources=sources)
+        return without_fallback(resolved)
 
     def allow(self, model: str) -> None:
         if not self.hierarchy.allows(model):
@@ -108,10 +113,11 @@ class Resolve:
         self._named: dict[str | None, Resolved] = {}
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
-        if self._is_idle and _asks_nothing(call):
+        asks_nothing = _asks_nothing(call)
+        if asks_nothing and self._is_idle:
             call.resolved = self._named.get(call.model) or self._as_named(call.model)
         else:
-            wishes = wishes_of(call)
+            wishes = _NO_WISHES if asks_nothing else wishes_of(call)
             call.end_user = end_user_of(call)
             await self._settle(call, wishes)
         if call.model is None and call.operation in NEEDS_MODEL:
@@ -138,27 +144,19 @@ class Resolve:
 
     async def _settle(self, call: Call, wishes: Wishes) -> None:
         levels = self.levels(call.operation)
-        asked = self._with_model_field(call, wishes.asked, levels.hierarchy)
         who = _who(call.principal, call.end_user)
-        preferences = await self._preferences(levels, who[0])
-        resolved = levels.of(who, wishes.task_type, preferences, asked)
-        own = own_params(call) if levels is self._text else None
-        if own:
-            resolved = with_params(resolved, own)
-        if levels is self._text and resolved.context_window is not None:
-            resolved = fitting(levels.hierarchy, resolved, call)
+        resolved = outcome_of(levels, call, wishes, who, await self._preferences(levels, who[0]))
+        if levels is self._text:
+            own = own_params(call)
+            if own:
+                resolved = with_params(resolved, own)
+            if resolved.context_window is not None:
+                resolved = fitting(levels.hierarchy, resolved, call)
         if resolved.model is None and call.model is not None and not may_set(call, "model"):
             raise ClientError("This key may not choose its model, and none is configured for it.", status=403, code="permission_denied")
         _put(call, resolved)
         if wishes.explain:
             call.notes["explain"] = explained(resolved)
-
-    def _with_model_field(self, call: Call, asked: Asked, hierarchy: Hierarchy) -> Asked:
-        """OpenAI's `model` is the request's choice, unless it is the alias, or the key may not choose, or ours was said beside it."""
-        model = call.model
-        if asked.model is not None or model is None or model == hierarchy.alias or not may_set(call, "model"):
-            return asked
-        return Asked(model, asked.fallback_model, asked.timeout, asked.max_retries, asked.params)
 
     async def _preferences(self, levels: Levels, user: str | None) -> Preferences:
         store: UserPreferences | None = self._store
@@ -168,6 +166,21 @@ class Resolve:
         if found is None:
             found = await store.find(user)
         return found
+
+
+def outcome_of(levels: Levels, call: Call, wishes: Wishes, who: tuple[str | None, str | None], preferences: Preferences) -> Resolved:
+    """The outcome for a call.
+
+    OpenAI's `model` is the request's choice, unless it is the alias, or the key may not choose, or ours was said beside it.
+    """
+    model, asked = call.model, wishes.asked
+    if model is not None and (model == levels.hierarchy.alias or asked.model is not None or not may_set(call, "model")):
+        model = None
+    if asked is NOTHING_ASKED:
+        return levels.named(who, wishes.task_type, preferences, model)
+    if model is not None:
+        asked = Asked(model, asked.fallback_model, asked.timeout, asked.max_retries, asked.params)
+    return levels.of(who, wishes.task_type, preferences, asked)
 
 
 def _asks_nothing(call: Call) -> bool:

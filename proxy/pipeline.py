@@ -17,12 +17,17 @@ PER_REQUEST = (
     "record",  # every request ends in one record, whatever happened, so nothing stands outside it
     "authenticate",  # who asks; nothing further runs for a stranger
     "receive",  # the body is read here: nothing is read for a caller that a policy above refused
+    "resolve",  # which configuration holds; needs the caller, and what the body asks for
     INSTALLED,  # what is installed beside comporta and named in the configuration: it knows the body, and not yet who serves
-    "route",  # which provider serves; needs the body's model
+    "route",  # which targets may serve, and in what order; needs the body's model
+    "fallback",  # another target when that one fails; each has attempts of its own
 )
 
 #: Once for each attempt at a target.
 PER_ATTEMPT = (
+    "retry",  # the same target again; outside of the breaker, which sees each attempt on its own
+    "adaptive_limit",  # what a provider can bear: refused here, an attempt costs nothing and says nothing of the target
+    "circuit_breaker",  # what becomes of each attempt at each target; whoever chooses among targets asks it
     "timeout",  # how long this attempt may take, of what the client's own deadline leaves
     INSTALLED,
 )

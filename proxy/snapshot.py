@@ -5,7 +5,8 @@ A reload builds another; requests that began with this one end with it, and then
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,21 +14,26 @@ import structlog
 import policies
 import providers
 from policies.authenticate import Authenticate
+from policies.fallback import Fallback
+from policies.resolve import Resolve
 from policies.route import Route
 from providers.settings import NetworkSettings
 from proxy.catalogue import Catalogue, table_of
 from proxy.core.call import Credential, Timeouts
+from proxy.core.hierarchy import Hierarchy
 from proxy.core.protocols import Clock, Handler, Policy, Services, Transport
 from proxy.dispatch import Dispatch, Upstream
 from proxy.fields import Section
 from proxy.http.data_plane import EdgeLimits, Serving
+from proxy.http.llm import Llm
 from proxy.http.models import Models
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
+from proxy.routing.router import Router
+from proxy.safe import opened
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
 from proxy.settings.access import is_open
 from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
-
 
 #: What stands outside of everything, also of what is answered here.
 _ALWAYS = PER_REQUEST[: PER_REQUEST.index("authenticate") + 1]
@@ -54,11 +60,15 @@ class Snapshot:
         self.table = table_of(settings)
         # Asked for once: each time goes through the metadata of everything that is installed.
         self._kinds, kinds = policies.kinds(), providers.kinds()
+        find = partial(resolve, environ=environ, store=opened(settings.credentials, environ))
         self.upstreams = {
-            name: _kept(name, section, environ, before) or build_upstream(name, section, kinds, environ, services.clock)
+            name: _kept(name, section, find, before) or build_upstream(name, section, kinds, find, services.clock)
             for name, section in settings.providers.items()
         }
         self._services = services
+        self._router = Router(self.table, self.upstreams, services.board, services.clock)
+        self._hierarchy = None if settings.llm is None else settings.llm.hierarchy()
+        self._resolve = Resolve(self._hierarchy, services)
         self.serving = self._serving()
 
     def _serving(self) -> Serving:
@@ -66,17 +76,42 @@ class Snapshot:
         dispatch = Dispatch(self.upstreams, services.clock, services.metrics)
         gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
         onward = self._chain(PER_REQUEST[len(_ALWAYS) :], self._chain(PER_ATTEMPT, dispatch))
-        models = self._chain(_ALWAYS, Models(Catalogue(self.table, self.upstreams, services.clock), onward))
+        catalogue = Catalogue(self.table, self.upstreams, services.clock)
+        models = self._chain(_ALWAYS, Models(catalogue, onward))
         limits = EdgeLimits(
             server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf"), max_in_flight=server.max_in_flight
         )
-        return Serving(gateway, {"models": models}, limits)
+        return Serving(gateway, {"models": models, "llm": self._llm(catalogue)}, limits)
+
+    def _llm(self, listing: Catalogue) -> Handler:
+        """Answers about the hierarchy, to whom a request would be received from."""
+        acting = [*self._acting(PER_REQUEST), *self._acting(PER_ATTEMPT)]
+        answering = Llm(self._resolve, self._hierarchy or Hierarchy(), listing, acting)
+        return self._chain(PER_REQUEST[: PER_REQUEST.index("receive")], answering)
+
+    def _acting(self, names: tuple[str, ...]) -> Iterator[str]:
+        """The policies of a list that are on."""
+        for name in names:
+            if name == INSTALLED:
+                found = [other for other in self.settings.policies if other not in policies.BUILT_IN and self.settings.policies[other]]
+                per_attempt = names is PER_ATTEMPT
+                yield from (other for other in found if getattr(self._kinds[other], "per_attempt", False) is per_attempt)
+            elif not self._is_off(name):
+                yield name
 
     def _policy(self, name: str) -> list[Policy]:
-        """A built-in or installed policy with its settings; none where it is switched off."""
+        """A built-in or installed policy with its settings; none where it is switched off, or was not asked for."""
         kind = self._kinds[name]
         section = self.settings.policies.get(name)
-        return [] if section is False else [kind(section if section is not None else kind.Settings(), self._services)]
+        return [] if self._is_off(name) else [kind(section if section is not None else kind.Settings(), self._services)]
+
+    def _is_off(self, name: str) -> bool:
+        section = self.settings.policies.get(name)
+        return section is False or (section is None and getattr(self._kinds.get(name), "is_optional", False))
+
+    def _fallback(self) -> list[Policy]:
+        section = self.settings.policies.get("fallback", Fallback.Settings())
+        return [Fallback(section, self._services, self._router)] if isinstance(section, Fallback.Settings) else []
 
     def _authenticate(self) -> list[Policy]:
         section = self.settings.policies.get("authenticate", Authenticate.Settings())
@@ -94,7 +129,9 @@ class Snapshot:
         fixed: dict[str, list[Policy]] = {
             "authenticate": self._authenticate(),
             "receive": [receive],
-            "route": [Route(self.table, self.upstreams)],
+            "resolve": [self._resolve],
+            "route": [Route(self._router)],
+            "fallback": self._fallback(),
             INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),
         }
         return compose([policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))], innermost)
@@ -107,17 +144,17 @@ class Snapshot:
                 await upstream.transport.close()
 
 
-def _kept(name: str, section: Section, environ: Mapping[str, str], before: Snapshot | None) -> Upstream | None:
+def _kept(name: str, section: Section, find: Callable[[str], str], before: Snapshot | None) -> Upstream | None:
     if before is None or before.settings.providers.get(name) != section:
         return None
     upstream = before.upstreams[name]
-    if isinstance(section, NetworkSettings) and upstream.credentials != tuple(_credentials(name, section, environ)):
+    if isinstance(section, NetworkSettings) and upstream.credentials != tuple(_credentials(name, section, find)):
         return None
     return upstream
 
 
-def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], environ: Mapping[str, str], clock: Clock) -> Upstream:
-    """A provider of the one of `kinds` that its section names, with its transport and its credentials."""
+def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: Callable[[str], str], clock: Clock) -> Upstream:
+    """A provider of the one of `kinds` that its section names, with its transport and its credentials; `find` follows references."""
     kind: Any = kinds[getattr(section, "kind", name)]
     provider = kind(section)
     if not isinstance(section, NetworkSettings):
@@ -133,7 +170,7 @@ def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], enviro
         section.timeouts.decided(stream=False),
         section.timeouts.decided(stream=True),
         section.limits.body,
-        tuple(_credentials(name, section, environ)),
+        tuple(_credentials(name, section, find)),
     )
 
 
@@ -148,11 +185,11 @@ def _transport(section: NetworkSettings) -> Transport:
     )
 
 
-def _credentials(name: str, section: NetworkSettings, environ: Mapping[str, str]) -> list[Credential]:
+def _credentials(name: str, section: NetworkSettings, find: Callable[[str], str]) -> list[Credential]:
     found = []
     for reference in section.references:
         try:
-            found.append(Credential(reference, resolve(reference, environ)))
+            found.append(Credential(reference, find(reference)))
         except SecretError as error:
             structlog.get_logger().warning("credential_missing", provider=name, reference=reference, reason=str(error))
     return found

@@ -104,7 +104,7 @@ def resolve(system: Hierarchy, task_type: str | None, preferences: Preferences, 
         task_type=task_type,
         is_known_task_type=task_type is None or task_type in system.task_types or task_type in preferences.task_types,
         sources=sources,
-        source=max(sources.values(), key=LEVELS.index, default=SYSTEM),
+        source=_most_specific(sources),
     )
 
 
@@ -149,8 +149,16 @@ def with_model(system: Hierarchy, resolved: Resolved, model: str, source: str) -
     window = system.context_windows.get(model)
     if window is not None:
         sources["context_window"] = SYSTEM
-    most_specific = max(sources.values(), key=LEVELS.index)
-    return replace(resolved, model=model, context_window=window, params=params, sources=sources, source=most_specific)
+    return replace(resolved, model=model, context_window=window, params=params, sources=sources, source=_most_specific(sources))
+
+
+def without_fallback(resolved: Resolved) -> Resolved:
+    sources = {name: source for name, source in resolved.sources.items() if name != "fallback_model"}
+    return replace(resolved, fallback_model=None, sources=sources, source=_most_specific(sources))
+
+
+def _most_specific(sources: Mapping[str, str]) -> str:
+    return max(sources.values(), key=LEVELS.index, default=SYSTEM)
 
 
 def without_models(level: Preferences) -> Preferences:

@@ -328,6 +328,10 @@ class _Exchange:
         call.overhead = max(0.0, now - call.started - call.upstream_seconds)
         headers = reply.headers
         headers["x-request-id"] = call.id
+        if call.resolved is not None:
+            headers["x-comporta-config-source"] = call.resolved.source
+            if "explain" in call.notes:
+                headers["x-comporta-explain"] = call.notes["explain"]
         target = call.target
         if target is not None:
             served = target.public or call.model

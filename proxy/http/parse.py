@@ -23,11 +23,10 @@ _FORM_MODEL = re.compile(
 )
 _FORM_HEAD = 64 * 1024
 
-#: Operation -> the members that must be there, with what they must be.
+#: Operation -> the members that must be there, with what they must be. `model` may also come from the configuration: `resolve` asks for it.
 _REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
-    "chat": (("model", (str,), "a string"), ("messages", (list,), "an array of messages")),
-    "completion": (("model", (str,), "a string"),),
-    "embedding": (("model", (str,), "a string"), ("input", (str, list), "a string or an array")),
+    "chat": (("messages", (list,), "an array of messages"),),
+    "embedding": (("input", (str, list), "a string or an array"),),
 }
 
 

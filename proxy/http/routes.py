@@ -17,6 +17,8 @@ completion      POST             /completions
 embedding       POST             /embeddings
 models          GET              /models
 models          GET,DELETE       /models/{model}
+llm             GET              /llm/models
+llm             GET              /llm/config/preview
 
 stored_chat     GET              /chat/completions
 stored_chat     GET,POST,DELETE  /chat/completions/{completion_id}

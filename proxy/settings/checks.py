@@ -14,6 +14,7 @@ from proxy.settings.access import is_exposed, is_open
 from proxy.settings.discovery import is_literal, is_loopback_name
 from proxy.settings.messages import KEY, Findings, nearest
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
+from proxy.settings.models import check_models
 from proxy.settings.tree import Node, leaves_of
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9._-]+")
@@ -55,7 +56,7 @@ def check_provider_name(name: str, findings: Findings) -> None:
 def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
     """Everything that is asked of the sections together. `listed` has the providers' names, of wrong sections too."""
     _names(settings, listed, findings)
-    for one in (_listeners, _certificate, _storage, _base_urls, _headers, _simulated):
+    for one in (_listeners, _certificate, _storage, _base_urls, _headers, _simulated, _llm):
         one(settings, findings)
 
 
@@ -65,16 +66,7 @@ def _names(settings: Settings, listed: Sequence[str], findings: Findings) -> Non
     default = settings.default_provider
     if default is not None and default not in listed:
         findings.problem(("default_provider",), f"there is no provider {default!r}", nearest(default, listed))
-    for name, entry in (settings.models or {}).items():
-        path = ("models", name, "provider")
-        before, slash, rest = entry.provider.partition("/")
-        if slash and before in listed:
-            findings.problem(path, "names a provider and a model in one", f"write {name}: {{provider: {before}, model: {rest}}}")
-        elif entry.provider not in listed:
-            findings.problem(path, f"there is no provider {entry.provider!r}", nearest(entry.provider, listed))
-        before, slash, rest = name.partition("/")
-        if slash and before in listed:
-            findings.warning(("models", name), f"hides the model {rest!r} of the provider {before!r}")
+    check_models(settings.models or {}, listed, findings)
 
 
 def _listeners(settings: Settings, findings: Findings) -> None:
@@ -149,6 +141,33 @@ def _simulated(settings: Settings, findings: Findings) -> None:
     section = settings.providers.get(SIMULATED)
     if section is not None and getattr(section, "kind", None) != SIMULATED:
         findings.problem(("providers", SIMULATED), "this name belongs to the simulated provider", "choose another one")
+
+
+def _llm(settings: Settings, findings: Findings) -> None:
+    """A model that is chosen for requests must be one that they can get."""
+    if settings.llm is None:
+        return
+    say = findings.problem if settings.llm.unknown_models == "refuse" else findings.warning
+    hierarchy = settings.llm.hierarchy()
+    for path, model in settings.llm.named_models():
+        if not _is_routable(settings, model):
+            say(path, f"there is no model {model!r}", nearest(model, settings.models or ()))
+        elif not hierarchy.allows(model):
+            findings.problem(path, f"names {model!r}, which llm.allowed_models does not allow")
+    if settings.llm.alias in (settings.models or {}):
+        findings.warning(("llm", "alias"), "hides the model of that name")
+    larger = settings.llm.larger_model
+    if larger is not None and larger not in hierarchy.context_windows:
+        findings.problem(("llm", "larger_model"), "has no context_window in model_params, so nobody knows what it takes")
+
+
+def _is_routable(settings: Settings, model: str) -> bool:
+    """Whether the table of models, a provider's prefix, or an open default provider takes this name."""
+    provider, slash, name = model.partition("/")
+    if model in (settings.models or {}) or (slash and name and provider in settings.providers):
+        return True
+    is_open = settings.models is None and settings.default_provider not in (None, SIMULATED)
+    return is_open or (model == SIMULATED and SIMULATED in settings.providers)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------ addresses

@@ -10,12 +10,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.fields import Section
+from proxy.safe import CredentialSettings, opened
 from proxy.secrets import SecretError, resolve
 from proxy.settings import checks, kinds
 from proxy.settings.discovery import Probe, accepts_connection, discover
 from proxy.settings.kinds import Kinds
+from proxy.settings.llm import LlmSettings
 from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest, place
-from proxy.settings.model import SECTIONS, SIMULATED, ModelEntry, ModelTargets, ServerSettings, Settings
+from proxy.settings.model import SECTIONS, SIMULATED, ServerSettings, Settings
+from proxy.settings.models import Entry, ModelEntry, ModelTargets
 from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file
 from proxy.settings.storage import StateSettings, StorageSettings
 from proxy.settings.tree import DEFAULT, Node, Path, dotted, grown, leaves_of, line_of
@@ -83,10 +86,11 @@ def restore(document: dict[str, Any], *, known: Kinds | None = None) -> Settings
 def secret_warnings(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
     """A warning for each reference to a secret that leads nowhere. It reads the secrets, and shows none."""
     warnings = []
+    store = opened(loaded.settings.credentials, environ)
     for path, reference in checks.references(loaded.settings):
         source = loaded.sources[dotted(path)]
         try:
-            resolve(reference, environ)
+            resolve(reference, environ, store)
         except SecretError as error:
             warnings.append(Problem(place(loaded.name, source), line_of(source), dotted(path), f"{reference} cannot be used: {error}"))
     return warnings
@@ -115,6 +119,7 @@ class _Assembly:
         checks.check_text(self.tree, self.findings)
         sim = self._sim()
         server = self._section(ServerSettings, ("server",)) or ServerSettings()
+        credentials = self._section(CredentialSettings, ("credentials",)) or CredentialSettings()
         if "providers" not in top:
             top["providers"] = Node(discover(environ, probe))
             self._drop_ourselves(server)
@@ -125,7 +130,16 @@ class _Assembly:
         policies = self._policies()
         default = self._default_provider(self.listed)
         return Settings(
-            **self._lasting(),server=server, sim=sim, default_provider=default, providers=providers, models=models, policies=policies)
+            **self._lasting(),
+            server=server,
+            sim=sim,
+            default_provider=default,
+            providers=providers,
+            models=models,
+            credentials=credentials,
+            llm=self._section(LlmSettings, ("llm",)) if "llm" in top else None,
+            policies=policies,
+        )
 
     def _lasting(self) -> dict[str, Any]:
         """The sections on what is kept. Storage that is not mentioned is absent, not the default: it is opened where it is needed only."""
@@ -195,39 +209,36 @@ class _Assembly:
                     read[name] = section
         return read
 
-    def _models(self) -> dict[str, ModelEntry] | None:
+    def _models(self) -> dict[str, Entry] | None:
         if self.tree.child("models") is None:
             return None
-        read: dict[str, ModelEntry] = {}
+        read: dict[str, Entry] = {}
         for name, node in self._entries("models").items():
             if not name.strip():
                 self.findings.problem(("models", name), "a model needs a name")
-            path = self._only_target(name, node)
-            if path is None:
+            if not self._written_out(name, node):
                 continue
-            entry = self._section(ModelEntry, path)
+            entry = self._section(ModelTargets if "targets" in node.value else ModelEntry, ("models", name))
             if entry is not None:
-                read[name] = entry if entry.model else entry.model_copy(update={"model": name})
+                read[name] = entry.named(name)
         return read
 
-    def _only_target(self, name: str, node: Node) -> Path | None:
-        """Where a model's one target stands. The short form is written out in the tree first, so that both forms have the same sources."""
-        path: Path = ("models", name)
+    def _written_out(self, name: str, node: Node) -> bool:
+        """Makes the short forms of a model the long ones in the tree, so that all have the same sources. False: it is none of the forms."""
         if isinstance(node.value, str):
-            node.value = {"provider": Node(node.value, node.source), "model": Node(name, node.source)}
+            node.value = _named(node, name)
         if not isinstance(node.value, dict):
-            self.findings.problem(path, "wants a provider's name, or {provider: NAME, model: NAME}")
-            return None
-        if "targets" not in node.value:
-            return path
-        long = self._section(ModelTargets, path)
-        if long is None:
-            return None
-        if len(long.targets) > 1:
-            self.findings.problem((*path, "targets", 1), "this version serves a model from one target", "leave one of them")
-            return None
-        node.value = node.value["targets"].value[0].value
-        return path
+            self.findings.problem(("models", name), "wants a provider's name, or {provider: NAME, model: NAME}")
+            return False
+        targets = node.value["targets"].value if "targets" in node.value else None
+        if isinstance(targets, list):
+            for target in targets:
+                if isinstance(target.value, str):
+                    target.value = _named(target, name)
+            only = targets[0].value if len(targets) == 1 else None
+            if len(node.value) == 1 and isinstance(only, dict) and only.keys() <= {"provider", "model"}:
+                node.value = only
+        return True
 
     def _policies(self) -> dict[str, Any]:
         read: dict[str, Any] = {}
@@ -253,6 +264,11 @@ class _Assembly:
             self.findings.problem(("default_provider",), "wants a provider's name", nearest("", listed))
             return None
         return node.value
+
+
+def _named(node: Node, model: str) -> dict[str, Node]:
+    """A provider's name alone stands for the model of the same name there."""
+    return {"provider": Node(node.value, node.source), "model": Node(model, node.source)}
 
 
 def _sources(settings: Settings, tree: Node) -> dict[str, str]:

@@ -9,6 +9,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from proxy.fields import Duration, SecretRef, Section, Size
+from proxy.safe import CredentialSettings
+from proxy.settings.llm import LlmSettings
+from proxy.settings.models import ModelEntry, ModelTargets
 from proxy.settings.storage import StateSettings, StorageSettings
 
 #: The name of the provider that is there without being configured, and the kind that it has.
@@ -94,19 +97,6 @@ class ServerSettings(Section):
         return parse_address(self.admin_listen)
 
 
-class ModelEntry(Section):
-    """Who serves a model."""
-
-    provider: str = Field(description="name of a configured provider")
-    model: str = Field("", description="the model's name there; left out: the same as here")
-
-
-class ModelTargets(Section):
-    """The long form of a model: a list of who may serve it."""
-
-    targets: list[ModelEntry] = Field(description="who serves it; one in this version", min_length=1)
-
-
 class Settings(Section):
     """The whole configuration. Everything has a default."""
 
@@ -116,9 +106,13 @@ class Settings(Section):
         None, description="serves model names that no table lists, and routes that name no model; left out: the first listed provider"
     )
     providers: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict, description="a name of yours -> one upstream account")
-    models: dict[str, ModelEntry] | None = Field(
+    models: dict[str, ModelEntry | ModelTargets] | None = Field(
         None, description="public model name -> who serves it; without the section every name goes to the default provider"
     )
+    credentials: CredentialSettings = Field(
+        default_factory=CredentialSettings, description="where keys of providers that the gateway keeps itself are, encrypted"
+    )
+    llm: LlmSettings | None = Field(None, description="which model, time limit, retries and parameters hold, by task type and user")
     storage: StorageSettings | None = Field(
         None, description="where users, keys and preferences are; without the section there is storage only where clients need keys"
     )

@@ -19,7 +19,14 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schema(known: Kinds) -> dict[str, Any]:
     """JSON Schema (2020-12) of a configuration file in which `known` can be configured."""
-    sections: list[type[Section]] = [ServerSettings, ModelEntry, ModelTargets, *known.providers.values(), *known.policies.values()]
+    sections: list[type[Section]] = [
+        ServerSettings,
+        LlmSettings,
+        ModelEntry,
+        ModelTargets,
+        *known.providers.values(),
+        *known.policies.values(),
+    ]
     sections += [StorageSettings, StateSettings]
     references, document = models_json_schema([(section, "validation") for section in sections])
     definitions = document["$defs"]

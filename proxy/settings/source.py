@@ -21,6 +21,19 @@ CONFIG_VARIABLE = "COMPORTA_CONFIG"
 #: Flags that set a value, and which.
 FLAGS: dict[str, Path] = {"--listen": ("server", "listen"), "--admin-listen": ("server", "admin_listen")}
 
+#: Variables with names of their own: each sets a value.
+LLM_VARIABLES: dict[str, Path] = {
+    "LLM_DEFAULT_MODEL": ("llm", "default_model"),
+    "LLM_FALLBACK_MODEL": ("llm", "fallback_model"),
+    "LLM_DEFAULT_TIMEOUT": ("llm", "timeout"),
+    "LLM_MAX_RETRIES": ("llm", "max_retries"),
+}
+#: The same for whole mappings, as JSON objects.
+LLM_OBJECTS: dict[str, Path] = {
+    "LLM_TASK_TYPE_CONFIGS": ("llm", "task_types"),
+    "LLM_MODEL_PARAMS": ("llm", "model_params"),
+}
+
 _MAX_FILE = 4 * 2**20
 _MAX_NODES = 200_000
 _MERGE = "tag:yaml.org,2002:merge"
@@ -147,9 +160,10 @@ def _line(written: yaml.Node) -> int:
 def overlay_environment(tree: Node, environ: Mapping[str, str], findings: Findings) -> None:
     """Put `COMPORTA_SERVER__LISTEN=...` over `server.listen`, and so on; `__` goes one level down. Empty variables count as unset.
 
-    Values are text; one that begins with `{` or `[` is read as YAML. Names of yours (of providers, models) are found whatever their
-    case, with `_` for every other sign.
+    The variables of `LLM_VARIABLES` and `LLM_OBJECTS` are put over the file too, below `COMPORTA_LLM__*`. Values are text; one that begins
+    with `{` or `[` is read as YAML. Names of yours (of providers, models) are found whatever their case, with `_` for every other sign.
     """
+    _overlay_llm(tree, environ, findings)
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not environ[name] or _SERVICE_LINK.fullmatch(name):
             continue
@@ -164,6 +178,29 @@ def overlay_environment(tree: Node, environ: Mapping[str, str], findings: Findin
             findings.problems.extend(error.problems)
             continue
         tree.set(path, value)
+
+
+def _overlay_llm(tree: Node, environ: Mapping[str, str], findings: Findings) -> None:
+    """Values by their own names. Of a JSON object each inner value is put over the file's, whose others stay."""
+    for name, path in LLM_VARIABLES.items():
+        if environ.get(name):
+            tree.set(path, Node(environ[name], f"environment:{name}"))
+    for name, path in LLM_OBJECTS.items():
+        if not environ.get(name):
+            continue
+        try:
+            value = _from_text(environ[name], name)
+        except SettingsError as error:
+            findings.problems.extend(error.problems)
+            continue
+        entries = value.value if isinstance(value.value, dict) else {"": value}
+        if not all(isinstance(entry.value, dict) for entry in entries.values()):
+            shown = f"environment variable {name}"
+            findings.problems.append(Problem(shown, None, dotted(path), 'wants a JSON object of objects, such as {"NAME": {"key": 1}}'))
+            continue
+        for entry, fields in entries.items():
+            for field_name, node in fields.value.items():
+                tree.set((*path, entry, field_name), node)
 
 
 def _variable_hint(parts: list[str]) -> str:
