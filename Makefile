@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench faults fuzz load soak bench-check bench-layers performance-doc lock wheel system clean
+.PHONY: help run demo test check format bench faults fuzz load soak chaos bench-check bench-layers performance-doc lock wheel system clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ faults: $(VENV)/.installed-dev ## run the tests of the fault matrix and write th
 
 fuzz: $(VENV)/.installed-dev ## feed nonsense to everything that reads bytes from outside, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz
+
+chaos: $(VENV)/.installed-dev ## 5,000 mixed requests to providers that fail by chance (CHAOS_REQUESTS, CHAOS_SEED)
+	CHAOS_REQUESTS=$(or $(CHAOS_REQUESTS),5000) $(BIN)/python -m pytest -q -s tests/e2e/test_chaos.py
 
 lock: $(BIN)/python ## resolve the dependencies again and write the locks (ARGS=--upgrade for the newest)
 	$(PIP) install uv
