@@ -7,22 +7,35 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvloop
 
 from proxy import log
+from proxy.configuration import ConfigurationFile
 from proxy.core.clock import SystemClock
+from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Emit, Services
 from proxy.gateway import Gateway
-from proxy.http.admin import AdminPlane
+from proxy.http.admin import AdminPlane, Numbers, State
+from proxy.http.administration import Administration, Records
+from proxy.http.api import Endpoint
+from proxy.http.configuration import Configuration
 from proxy.pressure import descriptors
 from proxy.reload import Reload
 from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
 from proxy.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from proxy.keeping import Keeper
+    from proxy.storage.versions import Versions
+
+#: Reads a configuration's file (None: the one that the process was started with, if any), as the start does.
+Load: TypeAlias = Callable[[Path | None], Loaded]
 
 __all__ = ["Gateway", "Ready", "serve"]
 
@@ -37,8 +50,8 @@ class Ready:
     models: list[str]
 
 
-def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Callable[[], Loaded]) -> int:
-    """Run until SIGTERM or SIGINT; `ready` is told once requests can come, `load` reads the configuration again. Returns the exit status.
+def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Load) -> int:
+    """Run until SIGTERM or SIGINT; `ready` is told once requests can come, `load` reads a configuration's file. Returns the exit status.
 
     Raises OSError where an address cannot be had, SecretError where the administrator's key cannot.
     """
@@ -49,7 +62,7 @@ def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Callable[[], 
     given = handed_over(os.environ)
     run = _alone if loaded.settings.server.workers == 1 else _supervised
     try:
-        return uvloop.run(run(_Opened(loaded.settings, given), ready, load, writer))
+        return uvloop.run(run(_Opened(loaded, given), ready, load, writer))
     finally:
         writer.stop()
 
@@ -57,9 +70,10 @@ def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Callable[[], 
 class _Opened:
     """The listening sockets, made here or handed over."""
 
-    def __init__(self, settings: Settings, given: dict[str, Any]) -> None:
-        server = settings.server
-        self.settings = settings
+    def __init__(self, loaded: Loaded, given: dict[str, Any]) -> None:
+        server = loaded.settings.server
+        self.settings = loaded.settings
+        self.file = loaded.file
         self.admin_key = None if server.admin_key is None else resolve(server.admin_key, os.environ)
         self.given = "data" in given
         self.admin = given.get("admin") or bind(*server.admin_address)
@@ -77,7 +91,7 @@ class _Opened:
         self.urls = (url(scheme, self.data[0].getsockname()), url("http", self.admin.getsockname()))
 
 
-async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Callable[[], Loaded], emit: Emit) -> int:
+async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Load, emit: Emit) -> int:
     signals = Signals()
     gateway = Gateway(opened.settings, environ=os.environ, emit=emit, exposed=is_exposed(opened.data[0]))
 
@@ -85,29 +99,63 @@ async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Callable
         return gateway.metrics
 
     await gateway.start(opened.data[0])
-    admin = AdminPlane(numbers, lambda: {"status": gateway.state}, key=opened.admin_key)
-    return await _run(gateway, admin, signals, opened, ready, load)
+    served = _Served(gateway, gateway.keeper, numbers, lambda: {"status": gateway.state})
+    return await _run(served, signals, opened, ready, load)
 
 
-async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Callable[[], Loaded], emit: Emit) -> int:
+async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Load, emit: Emit) -> int:
     signals = Signals()
     services = Services(SystemClock(), Registry(), emit)
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
-    admin = AdminPlane(supervisor.numbers, lambda: {"status": supervisor.state, "workers": supervisor.workers}, key=opened.admin_key)
-    return await _run(supervisor, admin, signals, opened, ready, load)
+    cabinet = _Cabinet(opened.settings, supervisor.metrics)
+    served = _Served(supervisor, cabinet.keeper, supervisor.numbers, lambda: {"status": supervisor.state, "workers": supervisor.workers})
+    try:
+        return await _run(served, signals, opened, ready, load)
+    finally:
+        await cabinet.close()
 
 
-async def _run(
-    serving: Gateway | Supervisor,
-    admin: AdminPlane,
-    signals: Signals,
-    opened: _Opened,
-    ready: Callable[[Ready], None],
-    load: Callable[[], Loaded],
-) -> int:
-    signals.reload = Reload(opened.settings, load=load, put=serving.reload, metrics=serving.metrics)
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """Who serves, and what the admin plane asks of it."""
+
+    serving: Gateway | Supervisor
+    keeper: Callable[[], Awaitable[Keeper]]
+    numbers: Numbers
+    state: State
+
+
+class _Cabinet:
+    """The storage of a process that serves nobody itself: opened when it is first asked for."""
+
+    def __init__(self, settings: Settings, metrics: Registry) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._keeper: Keeper | None = None
+
+    async def keeper(self) -> Keeper:
+        from proxy.keeping import Keeper
+
+        async with self._lock:
+            if self._keeper is None:
+                made = Keeper(self._settings, os.environ, SystemClock(), self._metrics)
+                await made.open()
+                self._keeper = made
+        return self._keeper
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            await self._keeper.close()
+
+
+async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callable[[Ready], None], load: Load) -> int:
+    serving = served.serving
+    signals.reload = reload = Reload(opened.settings, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
     signals.hurry = serving.hurry
+    endpoints = _endpoints(served.keeper, opened.file, load, reload)
+    admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints)
     try:
         await admin.start(opened.admin)
         ready(Ready(*opened.urls, *serving.described))
@@ -116,6 +164,25 @@ async def _run(
         await serving.stop()
         await admin.stop()
     return 0
+
+
+def _endpoints(keeper: Callable[[], Awaitable[Keeper]], file: Path | None, load: Load, reload: Reload) -> list[Endpoint]:
+    """What administrators may ask. The storage is opened by the first of them that needs it."""
+
+    async def opened() -> Keeper:
+        try:
+            return await keeper()
+        except RuntimeError as error:
+            raise CapacityError(str(error), code="storage_unavailable") from error
+
+    async def records() -> Records:
+        return (await opened()).records()
+
+    async def versions() -> Versions:
+        return (await opened()).versions()
+
+    configuring = ConfigurationFile(file, load=load, reload=reload, history=versions, clock=SystemClock())
+    return [*Administration(records).endpoints(), *Configuration(configuring, versions).endpoints()]
 
 
 class Signals:

@@ -96,7 +96,8 @@ class ConfigurationFile:
             checked = await self.check(text)
             if not checked.valid:
                 first = checked.problems[0]
-                raise ClientError(f"{first.path or 'The file'}: {first.message}", param=first.path or None, code="invalid_configuration")
+                told = f"{first.message}; {first.hint}" if first.hint else first.message
+                raise ClientError(f"{first.path or 'The file'}: {told}", param=first.path or None, code="invalid_configuration")
             history = await self._history()
             newest = await history.latest()
             if newest is None or newest.digest != digest(before):

@@ -68,6 +68,7 @@ class Gateway:
         self._services = Services(clock or SystemClock(), self.metrics, emit)
         self._exposed = exposed
         self._keeper: Keeper | None = None
+        self._opening = asyncio.Lock()
         self._current = Snapshot(settings, environ, self._lent(settings), exposed=exposed)
         self._retired: list[Snapshot] = []
         self._retiring: asyncio.Task[None] | None = None
@@ -177,7 +178,7 @@ class Gateway:
         if self._keeper is None and needs_storage(settings, exposed=self._exposed):
             from proxy.keeping import Keeper
 
-            self._keeper = Keeper(settings, self._environ, self._services.clock)
+            self._keeper = Keeper(settings, self._environ, self._services.clock, self.metrics)
         return self._services if self._keeper is None else self._keeper.lend(self._services)
 
     def _say_open(self) -> None:
@@ -185,6 +186,18 @@ class Gateway:
         if is_said_open(settings):
             hint = "whoever reaches this address uses your providers' accounts; policies: {authenticate: {open: false}} asks for keys"
             structlog.get_logger().warning("open_to_everyone", listen=settings.server.listen, hint=hint)
+
+    async def keeper(self) -> Keeper:
+        """The storage, opened for who administers it; from then on keys that are shown are looked up there. Raises CapacityError."""
+        async with self._opening:
+            if self._keeper is None:
+                from proxy.keeping import Keeper
+
+                made = Keeper(self.settings, self._environ, self._services.clock, self.metrics)
+                await made.open()
+                self._keeper = made
+                await self.reload(self.settings)
+            return self._keeper
 
     async def _retire(self) -> None:
         """Close what replaced configurations hold, each when its last request has ended."""

@@ -13,16 +13,23 @@ import structlog
 
 from policies.authenticate import AuthenticateSettings
 from proxy.core.errors import GatewayError
+from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Services
+from proxy.http.administration import Records
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
 from proxy.settings.storage import StorageSettings
+from proxy.state.news import news
+from proxy.storage.audit import Audit
 from proxy.storage.database import Database
 from proxy.storage.identities import Identities, KeptPreferences
 from proxy.storage.kept import Keeping
-from proxy.storage.keys import Keys
+from proxy.storage.keys import Keys, NewKey
+from proxy.storage.limits import Limits
 from proxy.storage.preferences import PreferenceTable
 from proxy.storage.sqlite import default_path
+from proxy.storage.users import Users
+from proxy.storage.versions import Versions
 
 #: Characters that a pepper has at least, and bytes of one that is made here.
 _SHORTEST = 32
@@ -34,7 +41,7 @@ _MOST = 4096
 class Keeper:
     """One database, and what is known from it. Raises RuntimeError, in words for who starts the gateway, for what cannot be used."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], clock: Clock, metrics: Registry) -> None:
         self._asked = _asked(settings)
         section, (staleness, outlive) = self._asked
         url = database_url(section, environ)
@@ -43,8 +50,10 @@ class Keeper:
         except ValueError as error:
             raise RuntimeError(str(error)) from None
         keeping = Keeping(staleness=staleness, outlive=outlive)
-        self.identities = Identities(Keys(self.database).find, pepper(section, url, environ), clock, keeping)
+        self._pepper = pepper(section, url, environ)
+        self.identities = Identities(Keys(self.database).find, self._pepper, clock, keeping)
         self.preferences = KeptPreferences(PreferenceTable(self.database).find, clock, keeping)
+        self.news = news(state_url(settings, environ), metrics)
         self._is_open = False
 
     def lend(self, services: Services) -> Services:
@@ -59,9 +68,32 @@ class Keeper:
             await self.database.open()
         except GatewayError as error:
             raise RuntimeError(f"storage: {error.message} {error.detail or ''}".rstrip()) from error
+        await self.news.start(self._hear)
         self._is_open = True
 
+    def _hear(self, subject: str, name: str) -> None:
+        """Somebody has changed something: what is known of it is asked for again."""
+        if subject == "key":
+            self.identities.forget(key=name)
+        elif subject == "user":
+            self.identities.forget(user=name)
+            self.preferences.forget(user=name)
+        elif subject == "everything":
+            self.identities.forget_everything()
+            self.preferences.forget_everything()
+
+    def records(self) -> Records:
+        """What the administration works with."""
+        database = self.database
+        preferences = PreferenceTable(database)
+        return Records(Users(database), Keys(database), preferences, Audit(database), self._pepper, self.news.tell, NewKey, Limits)
+
+    def versions(self) -> Versions:
+        """The configuration's versions."""
+        return Versions(self.database)
+
     async def close(self) -> None:
+        await self.news.stop()
         await self.identities.close()
         await self.preferences.close()
         await self.database.close()
@@ -73,6 +105,17 @@ class Keeper:
         kept = [name for name, old, new in zip(names, self._asked, asked, strict=True) if old != new]
         if kept:
             structlog.get_logger().warning("configuration_needs_restart", kept=kept)
+
+
+def state_url(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Where instances meet, with whatever secret belongs to it. Raises RuntimeError."""
+    url = settings.state.url
+    if not url.startswith(("env:", "file:", "keyring:")):
+        return url
+    try:
+        return resolve(url, environ)
+    except SecretError as error:
+        raise RuntimeError(f"state.url: {error}") from None
 
 
 def _asked(settings: Settings) -> tuple[StorageSettings, tuple[float, float]]:

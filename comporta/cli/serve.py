@@ -49,7 +49,7 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     doubtful = {doubt.path for doubt in secret_warnings(loaded, os.environ)}
     try:
         announce = _announce_json if as_json else _announcer(loaded, doubtful)
-        status = app.serve(loaded, ready=announce, load=lambda: load(path, os.environ, flags))
+        status = app.serve(loaded, ready=announce, load=lambda file: load(file or path, os.environ, flags))
     except SecretError as error:
         raise click.ClickException(f"server.admin_key: {error}") from error
     except RuntimeError as error:
