@@ -267,11 +267,15 @@ class _Exchange:
         length = None if announced is None else int(announced)
         if length is not None and length > limits.max_body:
             raise parse.too_large(limits.max_body)
+        content_type = headers.get("Content-Type", "")
+        is_json = call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;")
+        coding = headers.get("Content-Encoding")
+        if coding and is_json and coding.lower() != "identity":
+            raise parse.unsupported_coding(coding)
         waits = headers.get("Expect", "").lower() == "100-continue" and not self._writer.http10
         if waits and not self._payload.is_eof() and self._connection.transport is not None:
             self._connection.transport.write(_CONTINUE)
-        content_type = headers.get("Content-Type", "")
-        if call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;"):
+        if is_json:
             raw = parse.body_in_hand(self._payload, limit=limits.max_body)
             if raw is None:
                 raw = await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout)

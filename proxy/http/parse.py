@@ -23,6 +23,11 @@ _FORM_MODEL = re.compile(
 )
 _FORM_HEAD = 64 * 1024
 
+#: A body may take so many pauses' time in all (a minute by default), and a second more for so many bytes that came. Go's servers bound the
+#: whole, nginx only the pause; this is Apache's way (mod_reqtimeout, `MinRate`), which large uploads over slow lines survive.
+_PAUSES = 4
+_RATE = 4096
+
 #: Operation -> the members that must be there, with what they must be. `model` may also come from the configuration: `resolve` asks for it.
 _REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
     "chat": (("messages", (list,), "an array of messages"),),
@@ -43,14 +48,15 @@ def body_in_hand(reader: StreamReader, *, limit: int) -> bytes | None:
 
 
 async def read_body(reader: StreamReader, *, limit: int, patience: float) -> bytes:
-    """A whole body. Raises ClientError: 413 past `limit` bytes, 408 after `patience` seconds without a byte."""
+    """A whole body. Raises ClientError: 413 past `limit` bytes, 408 as `Arrival` does."""
     in_hand = body_in_hand(reader, limit=limit)
     if in_hand is not None:
         return in_hand
     parts: list[bytes] = []
     size = 0
+    arrival = Arrival(reader, patience)
     while not reader.at_eof():
-        data = await _next(reader, patience)
+        data = await arrival.next()
         size += len(data)
         if size > limit:
             raise too_large(limit)
@@ -58,23 +64,37 @@ async def read_body(reader: StreamReader, *, limit: int, patience: float) -> byt
     return b"".join(parts)
 
 
-async def _next(reader: StreamReader, patience: float) -> bytes:
-    try:
-        async with asyncio.timeout(patience):
-            return await reader.readany()
-    except TimeoutError:
-        raise ClientError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
-    except (asyncio.CancelledError, ClientError):
-        raise
-    except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
-        raise ClientDisconnected("The request's body broke off.") from None
+class Arrival:
+    """A body on its way. The time that is spent with what came is not the client's and is not counted."""
+
+    def __init__(self, reader: StreamReader, patience: float) -> None:
+        self._reader = reader
+        self._patience = patience
+        self._left = patience * _PAUSES
+
+    async def next(self) -> bytes:
+        """What came since. Raises ClientError: 408 after `patience` seconds without a byte, or when the whole takes too long."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(max(0.0, min(self._patience, self._left))):
+                data = await self._reader.readany()
+        except TimeoutError:
+            raise ClientError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
+        except (asyncio.CancelledError, ClientError):
+            raise
+        except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
+            raise ClientDisconnected("The request's body broke off.") from None
+        self._left += len(data) / _RATE - (loop.time() - began)
+        return data
 
 
 async def body_parts(reader: StreamReader, *, limit: int, patience: float) -> AsyncIterator[bytes]:
     """A body (or what is left of it) as it comes. Raises as `read_body`."""
     size = 0
+    arrival = Arrival(reader, patience)
     while not reader.at_eof():
-        data = await _next(reader, patience)
+        data = await arrival.next()
         size += len(data)
         if size > limit:
             raise too_large(limit)
@@ -84,6 +104,12 @@ async def body_parts(reader: StreamReader, *, limit: int, patience: float) -> As
 
 def too_large(limit: int) -> ClientError:
     return ClientError(f"The request's body is larger than {limit} bytes.", status=413, code="request_too_large")
+
+
+def unsupported_coding(coding: str) -> ClientError:
+    """For a JSON body that is compressed: 415, as RFC 9110 8.4 has it."""
+    message = f"The request's body has the content coding {coding[:64]!r}; send it without one."
+    return ClientError(message, status=415, code="unsupported_media_type")
 
 
 def invalid_json(message: str) -> ClientError:
@@ -147,8 +173,9 @@ def checked_model(model: Any) -> str:
 async def form_head(reader: StreamReader, *, patience: float) -> tuple[bytes, str | None]:
     """The beginning of a multipart body, as far as its `model` field or 64 KiB, and that field's value."""
     head = b""
+    arrival = Arrival(reader, patience)
     while len(head) < _FORM_HEAD and not reader.at_eof():
-        head += await _next(reader, patience)
+        head += await arrival.next()
         match = _FORM_MODEL.search(head)
         if match:
             return head, match[1].decode("utf-8", "replace")

@@ -78,7 +78,10 @@ class ServerSettings(Section):
     tls: TlsSettings | None = Field(None, description="certificate and key of the data plane; absent: plain HTTP")
     ping: NotNegative = Field(10.0, description='silence in an event stream after which a comment ": ping" is sent; "0s" is never')
     header_timeout: Positive = Field(10.0, description="how long a client may take to send the head of a request")
-    body_timeout: Positive = Field(15.0, description="how long a client may pause while it sends a body")
+    body_timeout: Positive = Field(
+        15.0,
+        description="how long a client may pause while it sends a body; the whole may take four times as long, and a second more per 4 KiB",
+    )
     write_timeout: Positive = Field(30.0, description="how long a client may take none of an answer that waits for it")
     keep_alive: NotNegative = Field(75.0, description="how long an idle connection of a client stays open")
     max_connections: int = Field(65536, description="connections of all clients together", ge=1)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import select
+import time
+
 import pytest
 
 from tests.support.gateway import Gateway, error_of
@@ -93,6 +97,55 @@ def test_a_body_that_stops_coming(tight: Gateway, upstream: Upstream) -> None:
     record = tight.record_since(mark)
     assert (record["status"], record["outcome"]) == (408, "client_error"), record
     assert upstream.requests == []
+
+
+def test_a_body_that_drips(tight: Gateway, upstream: Upstream) -> None:
+    """A byte now and then does not hold a request for ever: four times `server.body_timeout`, and a little more for what came."""
+    mark, began = tight.mark(), time.monotonic()
+    with RawClient(tight.url, timeout=10) as client:
+        client.send(client.request_bytes("POST", PATH, chat_body(padding="x" * 100))[:-100])
+        while not select.select([client.socket], [], [], 0.5)[0]:
+            assert time.monotonic() - began < 8, "it is still read"
+            client.send(b"x")
+        answer = client.read()
+        assert client.is_closed(LINGER)
+    assert time.monotonic() - began > 3
+    assert answer.status == 408, answer.body
+    assert error_of(answer)["code"] == "request_timeout"
+    assert tight.record_since(mark)["status"] == 408
+    assert upstream.requests == []
+
+
+# --------------------------------------------------------------------------------------------------------------- bodies that are compressed
+@pytest.mark.parametrize("coding", ["gzip", "br", "ZSTD", "gzip, identity"])
+@pytest.mark.parametrize("path", [PATH, "/v1/embeddings", "/v1/responses"])
+def test_a_compressed_body_is_refused(gateway: Gateway, upstream: Upstream, path: str, coding: str) -> None:
+    headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+    with RawClient(gateway.url) as client:
+        answer = client.ask("POST", path, gzip.compress(chat_body()), headers=headers)
+        check_rejected(gateway, upstream, answer, 415, "unsupported_media_type")
+        assert coding in error_of(answer)["message"]
+        upstream.play(CHAT)
+        assert client.ask("POST", PATH, chat_body()).status == 200, "the connection does not survive a body that was there"
+
+
+def test_a_compressed_body_that_is_not_there_yet_ends_its_connection(gateway: Gateway, upstream: Upstream) -> None:
+    """What still comes of it must not be taken for a request."""
+    body = chat_body()
+    with RawClient(gateway.url) as client:
+        client.send(client.request_bytes("POST", PATH, body, headers={"Content-Encoding": "gzip"})[: -len(body)])
+        answer = client.read()
+        assert answer.header("connection") == "close"
+        client.send(body)
+        assert client.is_closed(LINGER)
+    check_rejected(gateway, upstream, answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+def test_a_body_that_says_that_it_is_not_compressed_is_served(gateway: Gateway, upstream: Upstream, coding: str) -> None:
+    upstream.play(CHAT)
+    with RawClient(gateway.url) as client:
+        assert client.ask("POST", PATH, chat_body(), headers={"Content-Encoding": coding}).status == 200
 
 
 # -------------------------------------------------------------------------------------------------- rows 39 and 40: bodies that are no JSON

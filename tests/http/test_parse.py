@@ -77,6 +77,61 @@ def test_a_body_that_stands_still_is_given_up():
     assert in_virtual_time(main) == pytest.approx(15)
 
 
+def dripping(every: float, part: bytes) -> StreamReader:
+    """A body of which `part` comes every so many seconds, and that has no end."""
+    loop = asyncio.get_running_loop()
+    protocol = BaseProtocol(loop)
+    protocol.transport = asyncio.Transport()
+    reader = StreamReader(protocol, 2**20, loop=loop)
+
+    def feed() -> None:
+        reader.feed_data(part)
+        loop.call_later(every, feed)
+
+    feed()
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("part", "seconds"),
+    [(b"x", 60), (b"x" * 4096, 70), (b"x" * 20_480, 114)],
+    ids=["a byte every ten seconds", "410 bytes a second", "2 KiB a second"],
+)
+def test_a_body_that_drips_is_given_up_the_later_the_more_of_it_came(part: bytes, seconds: float):
+    async def main(clock: HandClock) -> float:
+        began = clock.now
+        with pytest.raises(ClientError) as caught:
+            await parse.read_body(dripping(10, part), limit=2**20, patience=15)
+        assert (caught.value.status, caught.value.code) == (408, "request_timeout")
+        return clock.now - began
+
+    assert in_virtual_time(main) == pytest.approx(seconds, abs=10)
+
+
+def test_a_body_over_a_slow_line_is_read():
+    """16 MiB in 27 minutes."""
+
+    async def main(clock: HandClock) -> tuple[int, float]:
+        began = clock.now
+        with pytest.raises(ClientError) as caught:
+            await parse.read_body(dripping(1, b"x" * 10_240), limit=2**24, patience=15)
+        return caught.value.status, clock.now - began
+
+    status, seconds = in_virtual_time(main)
+    assert (status, seconds) == (413, pytest.approx(1638, abs=2))
+
+
+def test_what_the_gateway_does_with_a_body_meanwhile_is_not_the_clients_time():
+    async def main(clock: HandClock) -> int:
+        size = 0
+        async for part in parse.body_parts(reader_of(*([b"x"] * 5)), limit=2**20, patience=15):
+            size += len(part)
+            await asyncio.sleep(100)
+        return size
+
+    assert in_virtual_time(main) == 5
+
+
 async def test_a_body_that_breaks_off_is_a_client_that_left():
     reader = reader_of(b"a", ends=False)
     reader.set_exception(ConnectionResetError())
