@@ -146,8 +146,8 @@ def is_repeatable(call: Call) -> bool:
 
 
 def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
-    """Whether the client may try again itself: the provider said when, and that was too long to be waited for here."""
-    return error.kind == "rate_limit_exceeded" and stop.reason == "hint"
+    """Whether the client may try again itself: the provider said when, and that was not waited for here."""
+    return error.kind in ("rate_limit_exceeded", "overloaded") and error.retry_after is not None and stop.reason in ("hint", "kind")
 
 
 class Retry:

@@ -14,6 +14,8 @@ from tests.support.script import Script, sliced
 from tests.support.upstream import LINGER_ZERO, Upstream
 
 PATIENT = {"connect": "1s", "first_token": "6s", "idle": "6s", "total": "10s"}
+#: One retry at most and almost at once; each request brings its own into the budget, and no failure tells of the next test.
+ONE_RETRY: dict[str, Any] = {"retry": {"max_retries": 1, "base": "1ms", "budget": 1}, "circuit_breaker": False}
 BRIEF = {"connect": "1s", "first_token": "1s", "idle": "1s", "total": "800ms"}
 
 
@@ -120,6 +122,7 @@ def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
         },
         "models": {"test-model": "up", "other-model": "up", "alias-model": {"provider": "up", "model": "vendor/real-model"}},
         "default_provider": "up",
+        "policies": ONE_RETRY,
     }
     with Gateway(config, tmp_path_factory.mktemp("gateway")) as running:
         yield running
@@ -138,8 +141,21 @@ def tight(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> I
             "patient": provider(raw_upstream.url, limits=small, timeouts=PATIENT),
         },
         "default_provider": "up",
+        "policies": ONE_RETRY,
     }
     with Gateway(config, tmp_path_factory.mktemp("tight")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def single(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that tries everything once: for what one attempt ends in."""
+    config: dict[str, Any] = {
+        "providers": {"up": provider(raw_upstream.url)},
+        "models": {"test-model": "up"},
+        "policies": {"retry": False},
+    }
+    with Gateway(config, tmp_path_factory.mktemp("single")) as running:
         yield running
 
 

@@ -1,6 +1,6 @@
 """What the tests of faults share: a fault with what must become of it, how it is provoked, and how its outcome is checked.
 
-There is no retry and no fallback yet, so each fault ends in its final status.
+There is nobody to fall back to, and one retry at most: a fault that may be tried again comes twice, and then ends in its final status.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def check_failed(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to fail before content: `answer` of the upstream, then the client's `status` and `codes` (any of them)."""
+    """One way to fail before content: `answer` of the upstream, then the client's `status` and `codes` (any of them).
+
+    `attempts` is how often the upstream is asked: twice where a retry may help.
+    """
 
     row: str
     answer: Script
@@ -73,6 +76,7 @@ class Fault:
     codes: tuple[str | None, ...]
     usage: tuple[str, ...] = ("none", "estimated")
     outcome: str = "upstream_error"
+    attempts: int = 2
 
 
 def fault(row: str, *steps: Step | bytes, status: int = 502, codes: Sequence[str | None] = ("bad_upstream",), **more: Any) -> Fault:
@@ -101,16 +105,17 @@ def check_fault(
 def provoke(gateway: Gateway, upstream: Upstream, fault: Fault, size: int, stream: bool) -> tuple[Answer, dict[str, Any]]:
     upstream.forget()
     upstream.hang_up()
-    upstream.play(sliced(fault.answer, size))
+    upstream.play(*[sliced(fault.answer, size)] * fault.attempts)
     before = gateway.metric(FAILURES, provider="up")
     answer = chat(gateway.url, stream=stream)
     assert answer.status == fault.status, (size, stream, answer.body)
     error = error_of(answer)
     assert b"<html" not in answer.body and UPSTREAM_KEY.encode() not in answer.body
     assert answer.header("www-authenticate") is None
-    gateway.wait_metric(before + 1, FAILURES, provider="up")
-    assert len(upstream.requests) == 1, "there is no retry yet"
+    gateway.wait_metric(before + fault.attempts, FAILURES, provider="up")
+    assert len(upstream.requests) == fault.attempts
+    assert answer.header("x-should-retry") == "false", "the client would repeat what was repeated here"
     if not isinstance(fault.answer.steps[-1], Send):
-        assert upstream.requests[0].connection.closed.wait(1), "the gateway kept a connection that failed"
+        assert all(each.connection.closed.wait(1) for each in upstream.requests), "the gateway kept a connection that failed"
         check_ended_well(gateway, upstream)
     return answer, error

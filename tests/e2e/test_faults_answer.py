@@ -75,12 +75,20 @@ STATUSES = [
     fault("15 status 503", error_response(503), status=503, codes=["server_error", "overloaded", None]),
     fault("15 status 500 as HTML", response(500, HTML, "text/html"), status=500, codes=["server_error", "internal_error", None]),
     fault("15 status 500 without a body", response(500, b"", "text/plain"), status=500, codes=["server_error", "internal_error", None]),
-    fault("16 status 529", error_response(529, type="overloaded_error"), status=503, codes=["overloaded"]),
+    fault("16 status 529", error_response(529, type="overloaded_error"), status=503, codes=["overloaded"], attempts=1),
     fault(
-        "18 status 401", error_response(401, f"Incorrect API key provided: {UPSTREAM_KEY}", code="invalid_api_key"), codes=["provider_auth"]
+        "18 status 401",
+        error_response(401, f"Incorrect API key provided: {UPSTREAM_KEY}", code="invalid_api_key"),
+        codes=["provider_auth"],
+        attempts=1,
     ),
-    fault("18 status 403", error_response(403, "Country not supported"), codes=["provider_auth"]),
-    fault("18 status 401 as HTML", response(401, HTML, "text/html", [("WWW-Authenticate", 'Basic realm="x"')]), codes=["provider_auth"]),
+    fault("18 status 403", error_response(403, "Country not supported"), codes=["provider_auth"], attempts=1),
+    fault(
+        "18 status 401 as HTML",
+        response(401, HTML, "text/html", [("WWW-Authenticate", 'Basic realm="x"')]),
+        codes=["provider_auth"],
+        attempts=1,
+    ),
 ]
 
 WRONG_CONTENT = [
@@ -118,27 +126,27 @@ def test_failure_of_a_whole_body(gateway: Gateway, upstream: Upstream, fault: Fa
 
 @pytest.mark.row(19)
 @pytest.mark.parametrize("row", ["19 truncated JSON", "19 no JSON"])
-def test_a_useless_answer_is_estimated(gateway: Gateway, upstream: Upstream, row: str) -> None:
+def test_a_useless_answer_is_estimated(single: Gateway, upstream: Upstream, row: str) -> None:
     upstream.play(next(each.answer for each in WRONG_CONTENT if each.row == row))
-    record = gateway.record_of(chat(gateway.url))
+    record = single.record_of(chat(single.url))
     assert record["usage"] == "estimated", record
     assert record["prompt_tokens"] > 0, record
 
 
 @pytest.mark.row(11)
-def test_the_hint_of_a_429_is_passed_on(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
+def test_the_hint_of_a_429_is_passed_on(single: Gateway, upstream: Upstream, cut: Cut) -> None:
     upstream.play(cut(script(error_response(429, "slow down", [("Retry-After", "7")], type="requests", code="rate_limit_exceeded"))))
-    answer = chat(gateway.url)
+    answer = chat(single.url)
     assert answer.status == 429
     assert answer.header("retry-after") == "7"
     assert error_of(answer) == {"message": "slow down", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
-    assert gateway.record_of(answer)["usage"] == "none"
+    assert single.record_of(answer)["usage"] == "none"
 
 
 @pytest.mark.row(12)
-def test_a_hint_that_is_a_date_is_passed_on_as_seconds(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
+def test_a_hint_that_is_a_date_is_passed_on_as_seconds(single: Gateway, upstream: Upstream, cut: Cut) -> None:
     upstream.play(cut(script(error_response(429, headers=[("Retry-After", formatdate(time.time() + 30, usegmt=True))]))))
-    answer = chat(gateway.url)
+    answer = chat(single.url)
     assert answer.status == 429
     assert 25 <= int(answer.header("retry-after") or 0) <= 31
 
@@ -149,9 +157,9 @@ SENSELESS = ["-5", "NaN", "inf", "1e400", "99999999", "0x10", "soon", "7, 8", "1
 
 @pytest.mark.row(13)
 @pytest.mark.parametrize("hint", SENSELESS, ids=lambda hint: hint[:20])
-def test_a_hint_that_makes_no_sense_is_not_passed_on(gateway: Gateway, upstream: Upstream, cut: Cut, hint: str) -> None:
+def test_a_hint_that_makes_no_sense_is_not_passed_on(single: Gateway, upstream: Upstream, cut: Cut, hint: str) -> None:
     upstream.play(cut(script(error_response(429, headers=[("Retry-After", hint)]))))
-    answer = chat(gateway.url)
+    answer = chat(single.url)
     assert (answer.status, answer.header("retry-after"), answer.header("retry-after-ms")) == (429, None, None)
     error_of(answer)
 
@@ -265,30 +273,34 @@ def test_the_total_time_bounds_a_stream_that_never_pauses(gateway: Gateway, upst
 
 # ------------------------------------------------------------------------------------------------------------------------ row 20: too large
 TOO_LARGE = [
-    fault("20 a body", response(200, PLAIN + b" " * 9000), codes=["response_too_large"]),
+    fault("20 a body", response(200, PLAIN + b" " * 9000), codes=["response_too_large"], attempts=1),
     fault(
         "20 a long length",
         head(200, [("Content-Type", "application/json"), ("Content-Length", "9999999")]) + PLAIN + b" " * 9000,
         Stall(),
         codes=["response_too_large"],
+        attempts=1,
     ),
     fault(
         "20 a body in chunks",
         stream_head(content_type="application/json") + chunk(PLAIN) + chunk(b" " * 9000),
         Stall(),
         codes=["response_too_large"],
+        attempts=1,
     ),
-    fault("20 one header", b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 5000, Stall(), codes=["response_too_large"]),
+    fault("20 one header", b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 5000, Stall(), codes=["response_too_large"], attempts=1),
     fault(
         "20 many headers",
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-Many-%d: abcdefghij\r\n" % number for number in range(400)),
         Stall(),
         codes=["response_too_large"],
+        attempts=1,
     ),
     fault(
         "28 a bomb",
         response(200, gzip.compress(b" " * 5_000_000 + PLAIN), headers=[("Content-Encoding", "gzip")]),
         codes=["response_too_large"],
+        attempts=1,
     ),
 ]
 
@@ -301,7 +313,9 @@ def test_too_large(tight: Gateway, upstream: Upstream, fault: Fault) -> None:
 @pytest.mark.row(20, cut="both")
 def test_a_first_event_that_is_too_large(tight: Gateway, upstream: Upstream) -> None:
     """Not a byte at a time: with so many bytes the first ping would be out before the last of them."""
-    long = fault("20 a first event", stream_head() + chunk(event(delta("a" * 6000))[:-2]), Stall(), codes=["response_too_large"])
+    long = fault(
+        "20 a first event", stream_head() + chunk(event(delta("a" * 6000))[:-2]), Stall(), codes=["response_too_large"], attempts=1
+    )
     check_fault(tight, upstream, long, streams=(True,), sizes=(0, 32))
 
 
@@ -356,15 +370,15 @@ ERRORS = [
 
 @pytest.mark.row(24, 26)
 @pytest.mark.parametrize("inside", ERRORS, ids=[each.error["message"].replace(" ", "-") for each in ERRORS])
-def test_an_error_inside_a_200(gateway: Gateway, upstream: Upstream, cut: Cut, inside: Inside) -> None:
+def test_an_error_inside_a_200(single: Gateway, upstream: Upstream, cut: Cut, inside: Inside) -> None:
     """As an event of a stream, as a body, and as a body where a stream was asked for."""
     value = {"error": inside.error}
     as_event, as_body = cut(script(sse([event(value)]))), cut(script(json_response(200, value)))
     upstream.play(as_event, as_body, as_body)
-    before = gateway.metric(FAILURES, provider="up")
-    answers = [chat(gateway.url, stream=stream) for stream in (True, False, True)]
+    before = single.metric(FAILURES, provider="up")
+    answers = [chat(single.url, stream=stream) for stream in (True, False, True)]
     assert [answer.status for answer in answers] == [inside.status] * 3, [answer.body for answer in answers]
     for answer in answers:
-        record = check_failed(gateway, answer, error_of(answer), status=inside.status, codes=inside.codes, outcome=inside.outcome)
+        record = check_failed(single, answer, error_of(answer), status=inside.status, codes=inside.codes, outcome=inside.outcome)
         assert record["usage"] == "none", record
-    gateway.wait_metric(before + 3, FAILURES, provider="up")
+    single.wait_metric(before + 3, FAILURES, provider="up")

@@ -23,22 +23,22 @@ from tests.support.upstream import Upstream
 # --------------------------------------------------------------------------------------------------------------------- rows 1 to 3: connect
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("provider", "status", "code"),
+    ("provider", "status", "code", "attempts"),
     [
-        pytest.param("refusing", 502, "connect_failed", marks=pytest.mark.row(1)),
-        pytest.param("nowhere", 502, "dns", marks=pytest.mark.row(2)),
-        pytest.param("babbling", 502, "tls", marks=pytest.mark.row(3)),
-        pytest.param("deaf", 504, "connect_timeout", marks=pytest.mark.row(1)),
+        pytest.param("refusing", 502, "connect_failed", 2, marks=pytest.mark.row(1)),
+        pytest.param("nowhere", 502, "dns", 1, marks=pytest.mark.row(2)),
+        pytest.param("babbling", 502, "tls", 1, marks=pytest.mark.row(3)),
+        pytest.param("deaf", 504, "connect_timeout", 2, marks=pytest.mark.row(1)),
     ],
 )
-def test_no_connection(gateway: Gateway, provider: str, status: int, code: str, stream: bool) -> None:
+def test_no_connection(gateway: Gateway, provider: str, status: int, code: str, attempts: int, stream: bool) -> None:
     before = gateway.metric(FAILURES, provider=provider)
     answer = chat(gateway.url, f"{provider}/any", stream=stream)
     assert answer.status == status
     record = check_failed(gateway, answer, error_of(answer), status=status, codes=[code])
     assert record["usage"] == "none", record
-    assert record["provider"] == provider
-    gateway.wait_metric(before + 1, FAILURES, provider=provider)
+    assert (record["provider"], record["attempts"]) == (provider, attempts)
+    gateway.wait_metric(before + attempts, FAILURES, provider=provider)
 
 
 UNKNOWN = socket.gaierror(socket.EAI_NONAME, "unknown")
@@ -122,27 +122,27 @@ def test_the_second_try_is_like_the_first(gateway: Gateway, upstream: Upstream, 
 
 @pytest.mark.row(4, 5)
 @pytest.mark.parametrize("stream", [False, True])
-def test_two_resets_in_a_row(gateway: Gateway, upstream: Upstream, stream: bool) -> None:
+def test_two_resets_in_a_row(single: Gateway, upstream: Upstream, stream: bool) -> None:
     upstream.play(CHAT, script(Reset()), script(Reset()))
-    assert chat(gateway.url).status == 200
-    before = gateway.metric(FAILURES, provider="up")
-    answer = chat(gateway.url, stream=stream)
+    assert chat(single.url).status == 200
+    before = single.metric(FAILURES, provider="up")
+    answer = chat(single.url, stream=stream)
     assert answer.status == 502
-    record = check_failed(gateway, answer, error_of(answer), status=502, codes=["bad_upstream"])
+    record = check_failed(single, answer, error_of(answer), status=502, codes=["bad_upstream"])
     assert (record["usage"], record["prompt_tokens"] > 0) == ("estimated", True), "the provider may have worked on it, and charge for it"
-    gateway.wait_metric(before + 2, FAILURES, provider="up")
+    single.wait_metric(before + 2, FAILURES, provider="up")
     assert len(upstream.requests) == 3
-    check_ended_well(gateway, upstream)
+    check_ended_well(single, upstream)
 
 
 @pytest.mark.row(6)
 @pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Type: applica"], ids=["1", "11", "40"])
 @pytest.mark.parametrize("ending", [Reset(), Fin()], ids=["reset", "closed"])
-def test_an_answer_that_has_begun_is_not_asked_for_again(gateway: Gateway, upstream: Upstream, part: bytes, ending: Step) -> None:
+def test_an_answer_that_has_begun_is_not_asked_for_again(single: Gateway, upstream: Upstream, part: bytes, ending: Step) -> None:
     """The connection was alive, so the provider has worked on the request (and charges for it): only a retry policy may repeat that."""
     upstream.play(CHAT, script(part, ending))
-    assert chat(gateway.url).status == 200
-    answer = chat(gateway.url)
+    assert chat(single.url).status == 200
+    answer = chat(single.url)
     assert len(upstream.requests) == 2, "it was asked for again"
     assert answer.status == 502, answer.body
 

@@ -145,9 +145,9 @@ def test_interim_answers_of_an_upstream_are_skipped(gateway: Gateway, upstream: 
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_redirects_are_not_followed(gateway: Gateway, upstream: Upstream, status: int) -> None:
+def test_redirects_are_not_followed(single: Gateway, upstream: Upstream, status: int) -> None:
     upstream.play(response(status, b"", "text/plain", [("Location", f"http://127.0.0.1:{upstream.port}/v1/elsewhere")]))
-    answer = chat(gateway.url)
+    answer = chat(single.url)
     assert answer.status == 502, (answer.status, answer.headers)
     error_of(answer)
     assert answer.header("location") is None

@@ -311,10 +311,21 @@ def test_a_target_that_is_out_gets_one_attempt_of_each_request():
         (failures(3, "rate_limit_exceeded"), False),
         (failures(3, "rate_limit_exceeded", retry_after=1.0), False),
         (failures(1, "rate_limit_exceeded", retry_after=60.0), None),
+        (failures(1, "overloaded", retry_after=5.0), None),
         (failures(1, "rejected"), None),
         (failures(1, "rejected", told=True), True),
     ],
-    ids=["spent", "kind", "said-otherwise", "no-hint", "hint-waited-for", "hint-too-long", "refused", "refused-for-now"],
+    ids=[
+        "spent",
+        "kind",
+        "said-otherwise",
+        "no-hint",
+        "hint-waited-for",
+        "hint-too-long",
+        "overloaded-with-a-hint",
+        "refused",
+        "refused-for-now",
+    ],
 )
 def test_the_client_is_told_not_to_repeat_what_was_repeated_here(errors: list[UpstreamError], told: bool | None):
     got, _ = outcome(*errors)
