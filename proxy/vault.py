@@ -100,7 +100,7 @@ def _data_key(sealed: Sealed, place: Place, key: KeyEncryptionKey) -> bytes:
 
 def _encrypt(key: bytes, plain: bytes, bound: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
-    return nonce + _cipher(key).encrypt(nonce, plain, bound)
+    return nonce + bytes(_cipher(key).encrypt(nonce, plain, bound))
 
 
 def _decrypt(key: bytes, data: bytes, bound: bytes) -> bytes:

@@ -6,6 +6,7 @@ import click
 
 from comporta.cli.check import check
 from comporta.cli.config import config
+from comporta.cli.credentials import credentials
 from comporta.cli.models import models
 from comporta.cli.serve import serve
 from proxy import __version__
@@ -17,6 +18,7 @@ Examples:
   comporta check gateway.yaml                 say what a file means, and what is wrong with it
   comporta models                             list what can be asked for
   comporta config show                        every value, and where it comes from
+  comporta credentials test                   do the providers' keys work
 
 \b
 Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
@@ -26,7 +28,7 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group("comporta", commands=[serve, check, models, config], epilog=EPILOG, context_settings=_CONTEXT)
+@click.group("comporta", commands=[serve, check, models, config, credentials], epilog=EPILOG, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="comporta")
 def main() -> None:
     """A gateway that speaks OpenAI: unmodified clients in front, any provider behind.

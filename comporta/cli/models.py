@@ -17,7 +17,8 @@ import click
 
 from comporta.cli.configuration import config_option, json_option, print_json, read, warn
 from proxy.fields import Section
-from proxy.secrets import SecretError, resolve
+from proxy.safe import opened
+from proxy.secrets import SecretError, Store, resolve
 from proxy.settings import SIMULATED, Settings
 
 EPILOG = """\b
@@ -65,7 +66,8 @@ def listed(settings: Settings, environ: Mapping[str, str]) -> Listing:
     if settings.models is not None:
         return Listing([_entry(settings, name, entry.provider, entry.model) for name, entry in settings.models.items()], [])
     with ThreadPoolExecutor(max_workers=min(16, len(settings.providers))) as pool:
-        answers = list(pool.map(lambda item: ask(item[1], environ), settings.providers.items()))
+        store = opened(settings.credentials, environ)
+        answers = list(pool.map(lambda section: ask(section, environ, store), settings.providers.values()))
     found: list[dict[str, Any]] = []
     unanswered: list[dict[str, str]] = []
     for name, answer in zip(settings.providers, answers, strict=True):
@@ -91,7 +93,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ask(section: Section, environ: Mapping[str, str]) -> list[str] | str:
+def ask(section: Section, environ: Mapping[str, str], store: Store | None = None) -> list[str] | str:
     """The names that a provider's own `/models` lists, or why there are none. The key is the provider's first one."""
     base_url = getattr(section, "base_url", None)
     if base_url is None:
@@ -99,7 +101,7 @@ def ask(section: Section, environ: Mapping[str, str]) -> list[str] | str:
     headers = {"accept": "application/json", "user-agent": "comporta", **getattr(section, "headers", {})}
     try:
         for reference in getattr(section, "references", ())[:1]:
-            headers["authorization"] = f"Bearer {resolve(reference, environ)}"
+            headers["authorization"] = f"Bearer {resolve(reference, environ, store)}"
         # The scheme is http or https: the section says so. Proxies from the environment are not for keys.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         with opener.open(urllib.request.Request(f"{base_url}/models", headers=headers), timeout=_PATIENCE) as answer:  # noqa: S310
