@@ -79,11 +79,17 @@ class Database:
             with translated():
                 if self.is_sqlite:
                     await sqlite.use_wal(self._engine)
-            async with self.writing() as connection:
-                await connection.run_sync(migrations.upgrade)
+            if await self._revision() != migrations.HEAD:
+                async with self.writing() as connection:
+                    await connection.run_sync(migrations.upgrade)
         except BaseException:
             await self.close()
             raise
+
+    async def _revision(self) -> str | None:
+        with translated():
+            async with self._opened().connect() as connection:
+                return await connection.run_sync(migrations.revision)
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""

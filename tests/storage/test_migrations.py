@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from proxy.storage import migrations
@@ -41,12 +44,18 @@ async def test_the_revisions_make_the_same_checks(database: Database) -> None:
         assert sum(map(len, made.values())) == 8
 
 
+def test_the_newest_revision_is_the_one_that_is_named() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
+
+
 async def test_opening_again_changes_nothing(url: str, clock: HandClock) -> None:
     for _ in range(2):
         database = Database(url, clock)
         await database.open()
         async with database.writing() as connection:
-            assert await connection.run_sync(migrations.revision) == "0001"
+            assert await connection.run_sync(migrations.revision) == migrations.HEAD
         await database.close()
 
 
