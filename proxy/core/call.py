@@ -174,6 +174,14 @@ class Call:
     bytes_out: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def served(self) -> str | None:
+        """The name of the model that serves: its public one, else as it was asked for, unless another one than that has answered."""
+        target, asked = self.target, self.model
+        if target is None or target.public is not None:
+            return asked if target is None else target.public
+        return asked if asked is None or target.model is None or asked.endswith(target.model) else target.model
+
     def estimated_usage(self) -> Usage:
         """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""
         return Usage(prompt=(len(self.raw) + 3) // 4, completion=self.tokens_seen)

@@ -338,7 +338,7 @@ class _Exchange:
                 headers["x-comporta-explain"] = call.notes["explain"]
         target = call.target
         if target is not None:
-            served = target.public or call.model
+            served = call.served
             if served is not None:
                 headers["x-comporta-model"] = served
             headers["x-comporta-provider"] = target.provider

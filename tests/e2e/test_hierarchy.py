@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.support.gateway import Gateway, provider
-from tests.support.script import script
+from tests.support.script import error_response, script
 from tests.support.upstream import Upstream
 
 ANSWER = json.dumps(
@@ -187,3 +187,24 @@ def test_the_models_of_the_hierarchy_are_listed_with_their_uses(client: openai.O
     assert by_id["llama3.2:3b"]["used_as"] == ["default", "TASK_TYPE_INSIGHT_GENERATION"]
     assert by_id["llama3.2:7b"]["context_window"] == 1000
     assert "sim" not in by_id  # llm.allowed_models leaves it out
+
+
+def test_when_the_model_fails_the_fallback_answers_and_the_log_says_so(
+    client: openai.OpenAI, upstream: Upstream, hierarchy: Gateway
+) -> None:
+    upstream.play(script(error_response(500, "broken")), OK)
+    answer = client.chat.completions.with_raw_response.create(
+        model="auto", messages=ASKED, extra_headers={"x-comporta-task-type": "TASK_TYPE_INSIGHT_GENERATION"}
+    )
+    assert [request.json()["model"] for request in (upstream.wait_request(1), upstream.wait_request(2))] == ["llama3.2:3b", "llama3.2:1b"]
+    assert answer.headers["x-comporta-model"] == "llama3.2:1b"
+    line = hierarchy.wait_line("Primary model failed, trying fallback")
+    assert "llama3.2:3b" in line.values()
+    assert "llama3.2:1b" in line.values()
+
+
+def test_a_fallback_that_fails_too_ends_there(client: openai.OpenAI, upstream: Upstream) -> None:
+    upstream.play(script(error_response(500, "broken")), script(error_response(500, "broken too")))
+    with pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model="auto", messages=ASKED)
+    assert len(upstream.requests) == 2
