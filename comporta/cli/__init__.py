@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
+from comporta.cli.audit import audit
 from comporta.cli.check import check
 from comporta.cli.config import config
 from comporta.cli.credentials import credentials
+from comporta.cli.keys import keys
 from comporta.cli.models import models
 from comporta.cli.serve import serve
+from comporta.cli.users import users
 from proxy import __version__
 
 EPILOG = """\b
@@ -19,6 +22,7 @@ Examples:
   comporta models                             list what can be asked for
   comporta config show                        every value, and where it comes from
   comporta credentials test                   do the providers' keys work
+  comporta keys create ana                    a key for the user ana
 
 \b
 Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
@@ -28,7 +32,7 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group("comporta", commands=[serve, check, models, config, credentials], epilog=EPILOG, context_settings=_CONTEXT)
+@click.group("comporta", commands=[serve, check, models, config, credentials, users, keys, audit], epilog=EPILOG, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="comporta")
 def main() -> None:
     """A gateway that speaks OpenAI: unmodified clients in front, any provider behind.

@@ -1,0 +1,75 @@
+"""The database that the configuration names, for commands that change what lasts. Each change is audited under who runs the command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import structlog
+
+from comporta.cli.configuration import read
+from proxy.core.clock import SystemClock
+from proxy.core.errors import GatewayError
+from proxy.core.metrics import Registry
+
+if TYPE_CHECKING:
+    from proxy.http.administration import Records
+
+Result = TypeVar("Result")
+
+
+def actor() -> str:
+    """As the audit log names this person: `cli:` and the name of the operating system's user."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:{os.getuid()}"
+
+
+def with_records(path: Path | None, work: Callable[[Records], Awaitable[Result]]) -> Result:
+    """Open the database, do `work`, close it. What is refused becomes a message and status 1."""
+    from proxy.keeping import Keeper
+
+    settings = read(path).settings
+
+    async def run() -> Result:
+        keeper = Keeper(settings, os.environ, SystemClock(), Registry())
+        try:
+            await keeper.open()
+            return await work(keeper.records())
+        finally:
+            await keeper.close()
+
+    try:
+        with _log_on_stderr():
+            return asyncio.run(run())
+    except GatewayError as error:
+        raise click.ClickException(error.message) from None
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """What is logged on the way does not get between the lines of JSON."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def plain(value: Any) -> Any:
+    """For JSON and tables: times as text, sets in order."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return sorted(value) if isinstance(value, (frozenset, tuple)) else value

@@ -1,0 +1,119 @@
+"""`comporta users`: on whose account requests are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from comporta.cli.configuration import config_option, json_option, print_json
+from comporta.cli.records import actor, plain, with_records
+from comporta.cli.table import show
+from proxy.core.errors import ClientError
+from proxy.settings.messages import nearest
+
+if TYPE_CHECKING:
+    from proxy.http.administration import Records
+    from proxy.storage.users import User
+
+EPILOG = """\b
+Examples:
+  comporta users add ana --name "Ana Silva" --tier premium
+  comporta users set ana --inactive          none of ana's keys is let in any more
+  comporta users list --json
+  comporta users remove ana                  with all keys and preferences
+
+\b
+The database is the one that the configuration names under storage; every change is in comporta audit list.
+"""
+
+_COLUMNS = ("id", "name", "tier", "active", "created_at", "updated_at")
+
+
+@click.group(epilog=EPILOG)
+def users() -> None:
+    """Make users, change and remove them."""
+
+
+@users.command()
+@click.argument("id")
+@click.option("--name", help="For people.")
+@click.option("--tier", help="What the hierarchy of configurations knows the user's models by.")
+@config_option
+@json_option("Print the user as an object.")
+def add(id: str, name: str | None, tier: str | None, path: Path | None, as_json: bool) -> None:
+    """Make the user ID."""
+    user = with_records(path, lambda records: records.users.create(actor(), id, name=name, tier=tier))
+    _print(user, as_json, f"{id} is made; a key: comporta keys create {id}")
+
+
+@users.command("list")
+@config_option
+@json_option("Print a list of objects.")
+@click.option("--after", default="", metavar="ID", help="Those after this one.")
+@click.option("--limit", default=1000, show_default=True, help="How many at most.")
+def list_(path: Path | None, as_json: bool, after: str, limit: int) -> None:
+    """List users by id."""
+    found = with_records(path, lambda records: records.users.list(after=after, limit=limit))
+    if as_json:
+        print_json([_shown(user) for user in found])
+    else:
+        show(_COLUMNS, [list(_shown(user).values()) for user in found])
+
+
+@users.command("set")
+@click.argument("id")
+@click.option("--name", help="For people.")
+@click.option("--tier", help="What the hierarchy of configurations knows the user's models by.")
+@click.option("--active/--inactive", default=None, help="Whether the user's keys are let in.")
+@config_option
+@json_option("Print the user as an object.")
+def set_(id: str, path: Path | None, as_json: bool, **fields: Any) -> None:
+    """Change the user ID."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if not given:
+        raise click.UsageError("nothing to change; --name, --tier, --active or --inactive")
+
+    async def work(records: Records) -> User:
+        await known_user(records, id)
+        user = await records.users.update(actor(), id, given)
+        await records.tell("user", id)
+        return user
+
+    _print(with_records(path, work), as_json, f"{id} is changed")
+
+
+@users.command()
+@click.argument("id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+def remove(id: str, yes: bool, path: Path | None) -> None:
+    """Delete the user ID, with all keys and preferences."""
+    if not yes:
+        click.confirm(f"Delete {id} with all keys and preferences?", abort=True)
+
+    async def work(records: Records) -> None:
+        await known_user(records, id)
+        await records.users.delete(actor(), id)
+        await records.tell("user", id)
+
+    with_records(path, work)
+    click.echo(f"{id} is deleted")
+
+
+async def known_user(records: Records, id: str) -> User:
+    """Raises ClientError (404) with the nearest id."""
+    found = await records.users.get(id)
+    if found is None:
+        known = [user.id for user in await records.users.list(limit=20)]
+        raise ClientError(f"There is no user {id!r}; {nearest(id, known)}", status=404, code="not_found")
+    return found
+
+
+def _print(user: User, as_json: bool, said: str) -> None:
+    print_json(_shown(user)) if as_json else click.echo(said)
+
+
+def _shown(user: User) -> dict[str, Any]:
+    return {name: plain(getattr(user, name)) for name in _COLUMNS}
