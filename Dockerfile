@@ -38,7 +38,8 @@ FROM python:3.11-slim-bookworm
 # By number, so that Kubernetes' runAsNonRoot can tell.
 RUN groupadd --system --gid 10001 comporta \
  && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin comporta \
- && install --directory --mode 0700 --owner 10001 --group 10001 /var/lib/comporta
+ && mkdir --mode 0700 /var/lib/comporta \
+ && chown 10001:10001 /var/lib/comporta
 
 COPY --from=build /opt/comporta /opt/comporta
 

@@ -33,8 +33,12 @@ def test_free_ports_and_other_addresses_do_not_collide(loaded: Load, listen: str
 
 
 def test_listening_beyond_this_machine_is_told(loaded: Load):
-    said = _warnings(loaded, 'server:\n  listen: "0.0.0.0:8080"')
-    assert ":2: server.listen: can be reached from other machines" in said
+    beyond = 'server:\n  listen: "0.0.0.0:8080"\n'
+    for is_open in ("authenticate: {open: true}", "authenticate: false"):
+        said = _warnings(loaded, f"{beyond}policies: {{{is_open}}}")
+        assert ":2: server.listen: can be reached from other machines, and no client needs a key" in said
+    for closed in ("", "policies: {authenticate: {open: false}}", "policies: {authenticate: {}}"):
+        assert _warnings(loaded, beyond + closed) == ""
     assert _warnings(loaded, 'server: {listen: "localhost:8080", admin_listen: "[::1]:8081"}') == ""
 
 

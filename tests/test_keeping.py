@@ -1,0 +1,118 @@
+"""What lasts, as a gateway gets it: where the database is, and the pepper that its keys are hashed with."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from proxy.core import keys
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Services
+from proxy.keeping import Keeper, database_url, kept_pepper, pepper
+from proxy.settings import Settings
+from proxy.settings.storage import StorageSettings
+from tests.core.doubles import HandClock
+
+LONG = "0123456789abcdef" * 2
+
+
+def at(path: Path) -> StorageSettings:
+    return StorageSettings(url=f"sqlite:///{path}/data/comporta.db")
+
+
+def test_a_pepper_is_made_once_and_its_owners_alone(tmp_path: Path):
+    file = tmp_path / "data" / "comporta.pepper"
+    made = kept_pepper(file)
+    assert len(made) == 64
+    assert kept_pepper(file) == made
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_processes_that_start_together_agree_on_the_pepper(tmp_path: Path):
+    found: list[bytes] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        found.append(kept_pepper(tmp_path / "comporta.pepper"))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_pepper_that_others_can_read_is_refused(tmp_path: Path, mode: int):
+    file = tmp_path / "comporta.pepper"
+    file.write_text(LONG)
+    file.chmod(mode)
+    with pytest.raises(RuntimeError, match="chmod 600"):
+        kept_pepper(file)
+
+
+@pytest.mark.parametrize("content", ["", "short", "\n" * 100])
+def test_a_pepper_that_was_cut_is_refused_and_not_replaced(tmp_path: Path, content: str):
+    file = tmp_path / "comporta.pepper"
+    file.write_text(content)
+    file.chmod(0o600)
+    with pytest.raises(RuntimeError, match="fewer than 32"):
+        kept_pepper(file)
+    assert file.read_text() == content
+
+
+def test_a_pepper_by_reference_is_followed(tmp_path: Path):
+    section = StorageSettings(pepper="env:PEPPER")
+    assert pepper(section, "postgresql://host/a", {"PEPPER": LONG}) == LONG.encode()
+    with pytest.raises(RuntimeError, match="fewer than 32"):
+        pepper(section, "postgresql://host/a", {"PEPPER": "short"})
+    with pytest.raises(RuntimeError, match=r"storage\.pepper"):
+        pepper(section, "postgresql://host/a", {})
+
+
+def test_several_gateways_at_one_database_are_not_given_a_pepper_each():
+    with pytest.raises(RuntimeError, match="is not set"):
+        pepper(StorageSettings(url="env:URL"), "postgresql://host/a", {})
+
+
+def test_where_the_database_is(tmp_path: Path):
+    assert database_url(StorageSettings(), {"XDG_DATA_HOME": str(tmp_path)}) == f"sqlite:///{tmp_path}/comporta/comporta.db"
+    assert database_url(StorageSettings(url="env:URL"), {"URL": "postgresql://me:pw@host/a"}) == "postgresql://me:pw@host/a"
+    with pytest.raises(RuntimeError, match=r"storage\.url"):
+        database_url(StorageSettings(url="env:URL"), {})
+
+
+def test_a_secret_url_that_is_none_is_refused_without_being_repeated(tmp_path: Path):
+    settings = Settings(storage=StorageSettings(url="env:URL", pepper="env:PEPPER"))
+    with pytest.raises(RuntimeError) as caught:
+        Keeper(settings, {"URL": "mysql://me:hunter2@host/a", "PEPPER": LONG}, HandClock(), Registry())
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_what_is_kept_is_lent_and_answers_once_it_is_open(tmp_path: Path):
+    keeper = Keeper(Settings(storage=at(tmp_path)), {}, HandClock(), Registry())
+    lent = keeper.lend(Services(HandClock(), Registry(), lambda _fields: None))
+    assert lent.identities is keeper.identities
+    assert lent.preferences is keeper.preferences
+    await keeper.open()
+    await keeper.open()
+    try:
+        assert await keeper.identities.find(keys.generate()[1]) is None
+    finally:
+        await keeper.close()
+
+
+async def test_a_place_that_cannot_be_written_is_told_in_words(tmp_path: Path):
+    (tmp_path / "data").write_text("a file, and no folder")
+    with pytest.raises(RuntimeError, match=str(tmp_path)):
+        Keeper(Settings(storage=at(tmp_path)), {}, HandClock(), Registry())
+    elsewhere = Settings(storage=StorageSettings(url=f"sqlite:///{tmp_path}/data/comporta.db", pepper="env:PEPPER"))
+    with pytest.raises(RuntimeError, match="storage"):
+        await Keeper(elsewhere, {"PEPPER": LONG}, HandClock(), Registry()).open()
