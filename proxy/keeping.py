@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from policies.authenticate import AuthenticateSettings
 from proxy.core.errors import GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Services
+from proxy.core.resolved import Preferences
 from proxy.http.administration import Records
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
@@ -52,7 +53,7 @@ class Keeper:
         keeping = Keeping(staleness=staleness, outlive=outlive)
         self._pepper = pepper(section, url, environ)
         self.identities = Identities(Keys(self.database).find, self._pepper, clock, keeping)
-        self.preferences = KeptPreferences(PreferenceTable(self.database).find, clock, keeping)
+        self.preferences = OwnPreferences(PreferenceTable(self.database), clock, keeping, self._tell)
         self.news = news(state_url(settings, environ), metrics)
         self._is_open = False
 
@@ -70,6 +71,9 @@ class Keeper:
             raise RuntimeError(f"storage: {error.message} {error.detail or ''}".rstrip()) from error
         await self.news.start(self._hear)
         self._is_open = True
+
+    async def _tell(self, subject: str, name: str) -> bool:
+        return await self.news.tell(subject, name)
 
     def _hear(self, subject: str, name: str) -> None:
         """Somebody has changed something: what is known of it is asked for again."""
@@ -105,6 +109,26 @@ class Keeper:
         kept = [name for name, old, new in zip(names, self._asked, asked, strict=True) if old != new]
         if kept:
             structlog.get_logger().warning("configuration_needs_restart", kept=kept)
+
+
+class OwnPreferences(KeptPreferences):
+    """Preferences that are kept, and that their users may change."""
+
+    def __init__(self, table: PreferenceTable, clock: Clock, keeping: Keeping, tell: Callable[[str, str], Awaitable[bool]]) -> None:
+        super().__init__(table.find, clock, keeping)
+        self._table = table
+        self._tell = tell
+
+    async def read(self, user: str) -> Preferences:
+        return await self._table.find(user)
+
+    async def put(self, user: str, preferences: Preferences) -> None:
+        await self._table.put(f"user:{user}", user, preferences)
+        await self._tell("user", user)
+
+    async def delete(self, user: str) -> None:
+        await self._table.delete(f"user:{user}", user)
+        await self._tell("user", user)
 
 
 def state_url(settings: Settings, environ: Mapping[str, str]) -> str:

@@ -27,6 +27,7 @@ from proxy.fields import Section
 from proxy.http.data_plane import EdgeLimits, Serving
 from proxy.http.llm import Llm
 from proxy.http.models import Models
+from proxy.http.user_config import UserConfig
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
 from proxy.routing.router import Router
 from proxy.safe import opened
@@ -81,7 +82,8 @@ class Snapshot:
         limits = EdgeLimits(
             server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf"), max_in_flight=server.max_in_flight
         )
-        return Serving(gateway, {"models": models, "llm": self._llm(catalogue)}, limits)
+        own = self._chain((*_ALWAYS, "receive"), UserConfig(services.preferences, services.clock))
+        return Serving(gateway, {"models": models, "llm": self._llm(catalogue), "llm_config": own}, limits)
 
     def _llm(self, listing: Catalogue) -> Handler:
         """Answers about the hierarchy, to whom a request would be received from."""

@@ -52,6 +52,20 @@ class UserPreferences(Protocol):
         """The user's preferences, asking the database. A database that cannot be asked: what was last known, or empty ones."""
 
 
+@runtime_checkable
+class OwnPreferences(UserPreferences, Protocol):
+    """Preferences that their users may change."""
+
+    async def read(self, user: str) -> Preferences:
+        """What the database has now, for who is about to change it. Raises CapacityError."""
+
+    async def put(self, user: str, preferences: Preferences) -> None:
+        """Set all of them, by the user, and tell every instance. Raises ClientError (400, 404), CapacityError."""
+
+    async def delete(self, user: str) -> None:
+        """Set none any more, by the user. Raises ClientError (404), CapacityError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What a policy may be given to work with: `Policy(settings, services)`.

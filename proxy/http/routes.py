@@ -19,6 +19,7 @@ models          GET              /models
 models          GET,DELETE       /models/{model}
 llm             GET              /llm/models
 llm             GET              /llm/config/preview
+llm_config      GET,PUT,DELETE   /users/llm-config
 
 stored_chat     GET              /chat/completions
 stored_chat     GET,POST,DELETE  /chat/completions/{completion_id}

@@ -71,6 +71,33 @@ def test_a_key_made_by_the_administrator_opens_the_gateway_until_it_is_revoked(g
     until(lambda: [chat(gateway, made["key"]) for _ in range(4)] == [401] * 4)
 
 
+def own(gateway: Gateway, key: str, method: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    path = gateway.ready["listen"] + "/v1/users/llm-config"
+    request = urllib.request.Request(path, method=method, headers={"Authorization": f"Bearer {key}", **headers})
+    if body is not None:
+        request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+    return _asked(request)
+
+
+def test_a_user_sets_its_own_preferences(gateway: Gateway):
+    administer(gateway, "POST", "/admin/users", {"id": "ada"})
+    key = administer(gateway, "POST", "/admin/keys", {"user_id": "ada"})[1]["key"]
+    assert own(gateway, "sk-stranger", "GET")[0] == 401
+    status, before = own(gateway, key, "GET")
+    assert (status, before["preferred_model"]) == (200, None)
+    wanted = {"preferred_model": "sim", "timeout_seconds": 20, "task_type_configs": {"REPORT": {"max_retries": 0}}}
+    assert own(gateway, key, "PUT", wanted)[0] == 200
+    assert own(gateway, key, "GET")[1]["task_type_configs"]["REPORT"]["max_retries"] == 0
+    assert administer(gateway, "GET", "/admin/users/ada/llm-config")[1]["preferred_model"] == "sim"
+    status, refused = own(gateway, key, "PUT", {"timeout_seconds": 301})
+    assert (status, refused["error"]["param"]) == (400, "timeout_seconds")
+    assert own(gateway, key, "PUT", {}, **{"If-Match": '"old"'})[0] == 412
+    assert own(gateway, key, "DELETE")[0] == 204
+    rows = administer(gateway, "GET", "/admin/audit")[1]["data"]
+    assert [row["actor"] for row in rows][:2] == ["user:ada", "user:ada"]
+
+
 def test_a_stranger_administers_nothing(gateway: Gateway):
     for method, path in (("GET", "/admin/users"), ("POST", "/admin/keys"), ("PUT", "/admin/config"), ("GET", "/metrics")):
         status, answer = _metrics_or(gateway, method, path)
