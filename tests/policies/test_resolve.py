@@ -37,7 +37,16 @@ class Store:
 
     async def find(self, user: str) -> Preferences:
         self.found.append(user)
+        return await self.read(user)
+
+    async def read(self, user: str) -> Preferences:
         return self.known.get(user, Preferences())
+
+    async def put(self, user: str, preferences: Preferences) -> None:
+        self.known[user] = preferences
+
+    async def delete(self, user: str) -> None:
+        del self.known[user]
 
 
 def policy(hierarchy: Hierarchy | None = STRICT, store: Store | None = None) -> Resolve:
@@ -235,7 +244,7 @@ async def test_an_outcome_is_forgotten_when_the_preferences_change():
     store = Store(user_1=Preferences(model="llama3.2:7b"))
     resolve = policy(store=store)
     await through(resolve, asking("{MESSAGES}", principal=USER))
-    store.known["user_1"] = Preferences(model="llama3.2:1b")
+    await store.put("user_1", Preferences(model="llama3.2:1b"))
     assert (await through(resolve, asking("{MESSAGES}", principal=USER))).model == "llama3.2:1b"
 
 

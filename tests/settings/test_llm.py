@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.core.hierarchy import Hierarchy
 from proxy.core.resolved import Preferences
-from proxy.settings import load
+from proxy.settings import Loaded, load
 from tests.settings.conftest import Load, Refused, nobody_listens
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "hierarchy.yaml"
@@ -15,11 +16,15 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "hierarchy.yaml"
 LOCAL = 'providers:\n  local: {kind: openai, base_url: "http://127.0.0.1:11434/v1"}\n'
 
 
+def hierarchy_of(found: Loaded) -> Hierarchy:
+    assert found.settings.llm is not None
+    return found.settings.llm.hierarchy()
+
+
 def test_the_example_can_be_used_and_is_the_hierarchy_that_it_says():
     found = load(EXAMPLE, {}, {}, probe=nobody_listens)
     assert found.warnings == []
-    assert found.settings.llm is not None
-    hierarchy = found.settings.llm.hierarchy()
+    hierarchy = hierarchy_of(found)
     assert hierarchy.system == Preferences("llama3.2:3b", "llama3.2:1b", 60.0, 3)
     assert hierarchy.task_types["TASK_TYPE_WEEKLY_REPORT"] == Preferences("llama3.2:7b", None, 120.0, 3)
     assert hierarchy.params["llama3.2:3b"] == {"temperature": 0.7, "max_tokens": 2048}
@@ -43,7 +48,7 @@ def test_the_variables_of_the_environment_alone_make_the_section(loaded: Load):
             "LLM_MODEL_PARAMS": '{"llama3.2:3b":{"temperature":0.7,"max_tokens":2048}}',
         },
     )
-    hierarchy = found.settings.llm.hierarchy()
+    hierarchy = hierarchy_of(found)
     assert hierarchy.system == Preferences("llama3.2:3b", "llama3.2:1b", 60.0, 0)
     assert hierarchy.task_types == {"TASK_TYPE_WEEKLY_REPORT": Preferences("llama3.2:7b", None, 120.0)}
     assert hierarchy.params == {"llama3.2:3b": {"temperature": 0.7, "max_tokens": 2048}}
@@ -53,7 +58,7 @@ def test_the_variables_of_the_environment_alone_make_the_section(loaded: Load):
 def test_a_variable_goes_before_the_file_value_by_value_and_comportas_own_before_it(loaded: Load):
     text = LOCAL + 'llm: {default_model: a, timeout: "9s", task_types: {T: {model: a, max_retries: 3}}}\n'
     environ = {"LLM_DEFAULT_MODEL": "b", "LLM_TASK_TYPE_CONFIGS": '{"T": {"model": "b"}}', "COMPORTA_LLM__DEFAULT_MODEL": "c"}
-    hierarchy = loaded(text, environ).settings.llm.hierarchy()
+    hierarchy = hierarchy_of(loaded(text, environ))
     assert hierarchy.system == Preferences("c", None, 9.0)
     assert hierarchy.task_types["T"] == Preferences("b", None, None, 3)
 
@@ -87,7 +92,7 @@ def test_a_bad_value_is_refused_with_its_path(refused: Refused, text: str, path:
 
 
 def test_null_inherits(loaded: Load):
-    hierarchy = loaded(LOCAL + "llm: {max_retries: null, task_types: {T: {timeout: null}}}\n").settings.llm.hierarchy()
+    hierarchy = hierarchy_of(loaded(LOCAL + "llm: {max_retries: null, task_types: {T: {timeout: null}}}\n"))
     assert (hierarchy.system, hierarchy.task_types) == (Preferences(), {"T": Preferences()})
 
 
