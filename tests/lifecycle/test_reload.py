@@ -184,3 +184,30 @@ def test_a_worker_that_is_started_after_a_refused_reload_has_what_the_others_hav
     assert [_text(gateway) for _ in range(20)] == ["Hello there you"] * 20
     gateway.mark()
     assert {record["worker"] for record in gateway.records} == {0, 1}
+
+
+def test_a_configuration_that_is_refused_leaves_every_worker_as_it_was(start: Start, upstream: Upstream, other: Upstream):
+    gateway = start({"workers": 3})
+    upstream.otherwise = script(CHAT)
+    before = _workers(gateway)
+    config = configured(other, {"workers": 3})
+    config["models"]["test-model"] = "no-such-provider"
+    _reload(gateway, config)
+    gateway.wait_line("configuration_refused")
+    gateway.mark()
+    for _ in range(200):
+        assert _text(gateway) == "Hello there you"
+        if {record["worker"] for record in gateway.records} == {0, 1, 2}:
+            break
+    gateway.mark()
+    assert {record["worker"] for record in gateway.records} == {0, 1, 2}
+    assert other.requests == []
+    assert _workers(gateway) == before
+    assert gateway.metric("comporta_config_reloads_total", outcome="refused") == 1
+    assert gateway.metric("comporta_config_last_reload_successful") == 0
+
+
+def _workers(gateway: Gateway) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{gateway.admin}/readyz", timeout=5) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["workers"]
+        return found

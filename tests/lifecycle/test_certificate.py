@@ -1,0 +1,91 @@
+"""A certificate that was replaced where it is kept: after SIGHUP new connections see the new one, and open ones go on."""
+
+from __future__ import annotations
+
+import datetime
+import signal
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.lifecycle.conftest import Start
+from tests.support.gateway import Gateway
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+
+
+def write_certificate(folder: Path, name: str) -> bytes:
+    """A certificate for `name` and its key, as cert.pem and key.pem. Returns the certificate as a client sees it (DER)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1))
+    certificate = made.sign(key, hashes.SHA256())
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").touch(mode=0o600)
+    (folder / "key.pem").write_bytes(secret)
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def connect(gateway: Gateway) -> ssl.SSLSocket:
+    parts = urlsplit(gateway.url)
+    assert parts.scheme == "https" and parts.hostname and parts.port
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection((parts.hostname, parts.port), 5))
+
+
+def shown(gateway: Gateway) -> bytes | None:
+    """The certificate that a new connection sees."""
+    with connect(gateway) as connection:
+        return connection.getpeercert(binary_form=True)
+
+
+def served(connection: ssl.SSLSocket) -> bool:
+    connection.sendall(HEALTH)
+    return connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "tls").mkdir()
+    return {"certificate": f"file:{tmp_path}/tls/cert.pem", "key": f"file:{tmp_path}/tls/key.pem"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_connections_see_the_certificate_that_the_files_hold_after_a_reload(
+    start: Start, tmp_path: Path, tls: dict[str, str], workers: int
+):
+    first = write_certificate(tmp_path / "tls", "first.test")
+    gateway = start({"workers": workers, "tls": tls})
+    with connect(gateway) as before:
+        assert before.getpeercert(binary_form=True) == first
+        second = write_certificate(tmp_path / "tls", "second.test")
+        assert shown(gateway) == first, "it is not read unasked"
+        gateway.process.send_signal(signal.SIGHUP)
+        gateway.wait_line("configuration_applied")
+        assert {shown(gateway) for _ in range(20)} == {second}
+        assert served(before), "an open connection does not go on"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_certificate_that_does_not_fit_its_key_is_refused_and_the_old_one_shown(
+    start: Start, tmp_path: Path, tls: dict[str, str], workers: int
+):
+    first = write_certificate(tmp_path / "tls", "first.test")
+    gateway = start({"workers": workers, "tls": tls})
+    key = (tmp_path / "tls" / "key.pem").read_bytes()
+    write_certificate(tmp_path / "tls", "second.test")
+    (tmp_path / "tls" / "key.pem").write_bytes(key)
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_line("configuration_refused")
+    assert {shown(gateway) for _ in range(20)} == {first}
+    assert gateway.metric("comporta_config_last_reload_successful") == 0
