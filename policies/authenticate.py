@@ -19,7 +19,7 @@ from proxy.fields import Duration, Section
 USER = "x-comporta-user"
 
 #: Where a key may stand; the first as `Bearer KEY`. A query string is no place for one: it ends up in logs.
-_AUTHORIZATION = "Authorization"
+_AUTHORIZATION = "authorization"
 _OTHERS = ("api-key", "x-api-key")
 
 _LONGEST_USER = 256
@@ -97,10 +97,12 @@ def credential(headers: Mapping[str, str], *, strict: bool) -> str | None:
     Raises ClientError (400) for two that differ: somebody in front of us may have looked at the other one. Unless `strict`, only where one
     of them looks like a key of ours: an open gateway does not care what else clients carry.
     """
-    found = [bearer(value) for value in _all(headers, _AUTHORIZATION)]
+    shown = _all(headers, _AUTHORIZATION)
+    if len(shown) == 1 and "api-key" not in headers and "x-api-key" not in headers:
+        return bearer(shown[0])
+    found = [bearer(value) for value in shown]
     for name in _OTHERS:
-        if name in headers:
-            found += _all(headers, name)
+        found += _all(headers, name)
     if not found:
         return None
     first = found[0]
@@ -111,7 +113,7 @@ def credential(headers: Mapping[str, str], *, strict: bool) -> str | None:
 
 def bearer(value: str) -> str:
     """The token in an `Authorization` header (RFC 6750, 2.1). Another scheme's credential is none that we know: it is left as it is."""
-    return value[7:].strip() if value[:7].lower() == "bearer " else value
+    return value[7:].strip() if value.startswith("Bearer ") or value[:7].lower() == "bearer " else value
 
 
 def _all(headers: Mapping[str, str], name: str) -> list[str]:

@@ -18,6 +18,8 @@ _AMONG_PLAIN: dict[str, tuple[str | None, str, str]] = {
     "audio": (None, "/audio/voice", "voices"),
 }
 
+_PLAINEST = PLAIN - _AMONG_PLAIN.keys()
+
 
 def grant_for(operation: str, method: str, path: str) -> str | None:
     """The grant that a key needs for a request; None where `operations` decides. `path` is without `/v1`."""
@@ -31,7 +33,7 @@ def grant_for(operation: str, method: str, path: str) -> str | None:
 
 def may_ask(principal: Principal, operation: str, method: str, path: str) -> bool:
     """Whether a key may make this request at all. A path that does not exist may be asked for: it is refused to everyone."""
-    grant = grant_for(operation, method, path)
+    grant = None if operation in _PLAINEST else grant_for(operation, method, path)
     if grant is None:
         return principal.operations is None or operation in principal.operations
     return grant in principal.grants or operation == "unknown"

@@ -169,7 +169,7 @@ async def test_whatever_stands_in_the_header_is_a_401_that_does_not_repeat_it(te
     known = Known()
     for value in (text, f"Bearer {text}", f"Bearer {keys.PREFIX}{text}"):
         with pytest.raises(ClientError) as caught:
-            await passed(policy(known), make_call(headers={"Authorization": value}))
+            await passed(policy(known), make_call(headers={"authorization": value}))
         assert caught.value.status == 401
         assert len(text) < 10 or text not in caught.value.message
     assert not known.asked
@@ -244,7 +244,7 @@ async def test_a_user_has_a_name(name: str):
 
 # ----------------------------------------------------------------------------------------------------------------------- routes and roles
 #: Operations that a key has without being granted anything, but for what `test_permissions` lists; written out, so that a new one is seen.
-EVERYONES = {"chat", "completion", "embedding", "models", "llm", "responses", "audio", "images", "moderations"}
+EVERYONES = {"chat", "completion", "embedding", "models", "llm", "llm_config", "responses", "audio", "images", "moderations"}
 EXCEPTIONS = {("DELETE", "/models/{model}"): "fine_tuning"} | {
     (method, path): "voices" for _, methods, path in routes.ROWS for method in methods if path.startswith("/audio/voice")
 }
