@@ -27,11 +27,6 @@ def default_path(environ: Mapping[str, str]) -> Path:
     return base / "comporta" / "comporta.db"
 
 
-def default_url(environ: Mapping[str, str]) -> str:
-    """The URL of the file at `default_path`, whatever characters are in it."""
-    return URL.create("sqlite", database=str(default_path(environ))).render_as_string()
-
-
 def prepare(path: Path) -> None:
     """Make the folder (0700) and the file (0600), as far as they are missing. SQLite gives its other files the mode of this one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

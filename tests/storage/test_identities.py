@@ -11,7 +11,6 @@ from proxy.core.call import Principal
 from proxy.core.errors import CapacityError
 from proxy.core.keys import digest, generate
 from proxy.core.protocols import Identities as IdentitiesProtocol
-from proxy.core.protocols import UserPreferences
 from proxy.core.resolved import Preferences
 from proxy.storage.database import Database
 from proxy.storage.identities import Identities, KeptPreferences
@@ -178,9 +177,18 @@ async def test_preferences_are_recalled_and_forgotten(database: Database) -> Non
     assert await kept.find("ana") == Preferences(max_retries=0)
 
 
+async def test_everything_can_be_forgotten(database: Database) -> None:
+    id, token = await _issue(database)
+    identities, preferences = _identities(database), KeptPreferences(PreferenceTable(database).find, database.clock)
+    await identities.find(token)
+    await preferences.find("ana")
+    await Keys(database).revoke("root", id)
+    identities.forget_everything()
+    preferences.forget_everything()
+    assert preferences.recall("ana") is None
+    assert await identities.find(token) is None
+
+
 def test_they_are_what_the_policies_are_promised(clock: HandClock) -> None:
-    database = Database("sqlite:////nowhere", clock)
-    identities: IdentitiesProtocol = _identities(database)
-    preferences: UserPreferences = KeptPreferences(PreferenceTable(database).find, clock)
+    identities: IdentitiesProtocol = _identities(Database("sqlite:////nowhere", clock))
     assert identities.recall("x") is None
-    assert preferences.recall("x") is None
