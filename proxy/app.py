@@ -24,7 +24,7 @@ from proxy.http.administration import Administration, Records
 from proxy.http.api import Endpoint
 from proxy.http.configuration import Configuration
 from proxy.pressure import descriptors
-from proxy.reload import Reload
+from proxy.reload import FileWatch, Reload
 from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
@@ -156,11 +156,16 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
     signals.hurry = serving.hurry
     endpoints = _endpoints(served.keeper, opened.file, load, reload)
     admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints)
+    watch = FileWatch(opened.file, reload) if opened.file is not None and opened.settings.server.watch else None
     try:
         await admin.start(opened.admin)
+        if watch is not None:
+            watch.start()
         ready(Ready(*opened.urls, *serving.described))
         await signals.stopped.wait()
     finally:
+        if watch is not None:
+            watch.stop()
         await serving.stop()
         await admin.stop()
     return 0

@@ -8,11 +8,15 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import structlog
 
 from proxy.core.metrics import Registry
 from proxy.settings import Loaded, Settings, SettingsError
+
+#: Seconds between two looks at the configuration's file.
+_LOOK = 1.0
 
 #: What a process decides when it starts, of `server`.
 FIXED = ("listen", "admin_listen", "workers")
@@ -75,6 +79,41 @@ class Reload:
         self._reloads.labels("refused").value += 1
         self._succeeded.set(0)
         structlog.get_logger().error("configuration_refused", **why)
+
+
+class FileWatch:
+    """Calls `reload` when a file is another one than before, and has been so for a look: who writes it slowly is given the time."""
+
+    def __init__(self, path: Path, reload: Callable[[], Awaitable[bool]], *, every: float = _LOOK) -> None:
+        self._path = path
+        self._reload = reload
+        self._every = every
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        known = seen = await self._mark()
+        while True:
+            await asyncio.sleep(self._every)
+            now = await self._mark()
+            if now is not None and now == seen and now != known:
+                known = now
+                await self._reload()
+            seen = now
+
+    async def _mark(self) -> tuple[int, int, int] | None:
+        """What changes with the file, also where a link is turned to another one; None while it is not there."""
+        try:
+            found = await asyncio.to_thread(self._path.stat)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def held(old: Settings, new: Settings) -> tuple[Settings, list[str]]:

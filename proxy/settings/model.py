@@ -70,6 +70,7 @@ class ServerSettings(Section):
     worker_timeout: Annotated[Duration, Field(ge=2)] = Field(
         30.0, description="a worker whose event loop does not move for so long is killed and another started; it is asked once a second"
     )
+    watch: bool = Field(False, description="read the configuration again when its file has changed, as SIGHUP does")
     grace: NotNegative = Field(30.0, description="how long running requests may go on after SIGTERM")
     drain_delay: NotNegative = Field(
         0.0, description="how long after SIGTERM connections are still taken while /readyz says 503, so that load balancers look elsewhere"
