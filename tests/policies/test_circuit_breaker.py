@@ -213,7 +213,9 @@ async def test_a_name_that_a_client_made_up_is_no_label():
 
 async def test_the_settings_say_when_and_for_how_long():
     bench = Bench()
-    bench.policy = CircuitBreaker(CircuitBreakerSettings(failures=2, ejection="10s", longest="15s"), bench.services)
+    bench.policy = CircuitBreaker(
+        CircuitBreakerSettings.model_validate({"failures": 2, "ejection": "10s", "longest": "15s"}), bench.services
+    )
     await bench.fail(2)
     assert bench.state.closed_until == bench.clock.now + 10
     bench.clock.move(10)

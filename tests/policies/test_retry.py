@@ -277,7 +277,7 @@ def test_the_budget_outlives_the_policy():
     """A reload makes another policy; the provider is the same."""
 
     async def main(clock: HandClock) -> int:
-        settings = {"max_retries": 10, "base": "1ms", "cap": "1ms"}
+        settings: dict[str, Any] = {"max_retries": 10, "base": "1ms", "cap": "1ms"}
         bench = Bench(clock, failures(100), **settings)
         with pytest.raises(UpstreamError):
             await bench.ask()
