@@ -177,4 +177,6 @@ def line(call: Call, status: int, outcome: str, code: str | None, now: float) ->
                 fields["task_type_known"] = False
     if code is not None:
         fields["error"] = code
+    if call.fallback is not None:
+        fields["fallback"] = call.fallback
     return fields
