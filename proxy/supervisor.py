@@ -256,7 +256,8 @@ class Supervisor:
         if slot.pid is None:
             return
         slot.silence.turn(passed)
-        if slot.silence.seconds < self._settings.server.worker_timeout:
+        patience = self._settings.server.worker_timeout
+        if slot.silence.seconds < (max(patience, _TO_START) if slot.state == "starting" else patience):
             return
         structlog.get_logger().error("worker_hung", worker=slot.number, pid=slot.pid, silent=round(slot.silence.seconds, 1))
         self._hung.value += 1

@@ -113,7 +113,7 @@ def test_a_worker_that_hangs_is_killed_and_another_takes_its_place(start: Start,
     os.kill(victim, signal.SIGSTOP)
     line = gateway.wait_line("worker_hung", timeout=10)
     assert (line["worker"], line["pid"]) == (0, victim)
-    assert 2 <= line["silent"] <= 4
+    assert line["silent"] >= 2
     gateway.wait_line("worker_ended", worker=0, status=-signal.SIGKILL, restart_in=0.1)
     _wait_workers(gateway, but=victim)
     assert gateway.metric("comporta_worker_hung_total") == 1
