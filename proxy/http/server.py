@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import ClientError
+from proxy.http.known_head import KnownHead, end_of, learnt
 
 #: Answers one request; says whether the connection may carry another.
 Handle = Callable[["Connection", RawRequestMessage, StreamReader], Awaitable[bool]]
@@ -37,11 +38,14 @@ _TELLING = 0.5
 #: A length of more digits than this is nobody's: 18 of them are an exabyte.
 _MOST_DIGITS = 18
 
+#: So many heads of a connection are learnt, one after the other, before it is clear that its client never says one twice.
+_MOST_LEARNT = 16
+
 
 class Connection(RequestHandler):
     """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
-    __slots__ = ("_body", "_header_handle", "_header_timeout", "_listener", "peer")
+    __slots__ = ("_body", "_header_handle", "_header_timeout", "_known", "_learnt", "_listener", "_missing", "_trusted", "peer")
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
         super().__init__(listener, **options)
@@ -49,6 +53,11 @@ class Connection(RequestHandler):
         self._header_timeout = header_timeout
         self._header_handle: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
+        self._known: KnownHead | None = None
+        self._trusted: RawRequestMessage | None = None
+        self._learnt = 0
+        #: Bytes until the message ends that is being read: 0 between two, negative once that is not known.
+        self._missing = 0
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,8 +80,11 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self.peer:
             return  # turned away: nothing that it sends is read
+        if self._known is not None and self._takes_known(data, self._known):
+            return
         seen = self._request_count
         super().data_received(data)
+        self._follow(data, self._request_count - seen)
         if self._request_count != seen:
             if self._header_handle is not None:
                 self._stop_waiting()
@@ -80,6 +92,36 @@ class Connection(RequestHandler):
                 self._break_body()
         elif self._header_handle is None and self._waiter is not None and data:
             self._await_head()
+
+    def _takes_known(self, data: bytes, known: KnownHead) -> bool:
+        """Whether `data` is one whole request with a head that is known; the connection's task, which waits for it, then gets it."""
+        waiter = self._waiter
+        if self._missing or waiter is None or waiter.done() or self._header_handle is not None or self._close or self._force_close:
+            return False
+        found = known.match(data)
+        if found is None:
+            return False
+        self._request_count += 1
+        self._trusted = found[0]
+        self._messages.append(cast(Any, found))
+        waiter.set_result(None)
+        return True
+
+    def _follow(self, data: bytes, fresh: int) -> None:
+        """Keep account of where the parser stands, after it was fed `data` with `fresh` new messages; and learn a head that came whole."""
+        if self._missing < 0:
+            return
+        if fresh != 1 or self._missing:
+            self._missing = self._missing - len(data) if not fresh else -1
+            return
+        message, payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            self._missing = -1
+            return
+        self._missing = end_of(message, payload, data)
+        if not self._missing and self._request_count > 1 and self._learnt < _MOST_LEARNT and not is_doubtful(message):
+            self._learnt += 1
+            self._known = learnt(message, payload, data)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.
@@ -117,7 +159,7 @@ class Connection(RequestHandler):
                         self._waiter = None
                 message, payload = messages.popleft()
                 self._made_room()
-                if isinstance(message, _ErrInfo) or is_doubtful(message):
+                if isinstance(message, _ErrInfo) or (message is not self._trusted and is_doubtful(message)):
                     self._listener.refuse(self, status_of(message))
                     await self._take_leave()
                     break
