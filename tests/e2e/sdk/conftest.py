@@ -162,15 +162,15 @@ MODELS = {
 
 @pytest.fixture(scope="session")
 def gateway(running_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """No `models` section: any model's name goes to the double."""
-    with Gateway(providers(running_double), tmp_path_factory.mktemp("gateway"), UPSTREAM_KEYS) as running:
+    """No `models` section: any model's name goes to the double. Each request is one attempt: the clients have retries of their own."""
+    with Gateway({**providers(running_double), "policies": {"retry": False}}, tmp_path_factory.mktemp("gateway"), UPSTREAM_KEYS) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def routed(running_double: ProviderDouble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Only the names of `MODELS` are known."""
-    config = {**providers(running_double), "models": MODELS}
+    config = {**providers(running_double), "models": MODELS, "policies": {"retry": False}}
     with Gateway(config, tmp_path_factory.mktemp("routed"), UPSTREAM_KEYS) as running:
         yield running
 
