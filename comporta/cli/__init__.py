@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
-from comporta.cli.audit import audit
-from comporta.cli.check import check
-from comporta.cli.config import config
-from comporta.cli.credentials import credentials
-from comporta.cli.init import init
-from comporta.cli.keys import keys
-from comporta.cli.models import models
-from comporta.cli.serve import serve
-from comporta.cli.users import users
 from proxy import __version__
 
 EPILOG = """\b
@@ -31,12 +24,27 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 """
 
 
+#: In the order of the help, each in the file of its name.
+_COMMANDS = ("init", "serve", "check", "models", "config", "credentials", "users", "keys", "audit")
+
+
+class _Commands(click.Group):
+    """Imports only the command that is asked for: a server that starts need not know how keys are rotated."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"comporta.cli.{cmd_name}"), cmd_name)
+        return found
+
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(
-    "comporta", commands=[init, serve, check, models, config, credentials, users, keys, audit], epilog=EPILOG, context_settings=_CONTEXT
-)
+@click.group("comporta", cls=_Commands, epilog=EPILOG, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="comporta")
 def main() -> None:
     """A gateway that speaks OpenAI: unmodified clients in front, any provider behind.

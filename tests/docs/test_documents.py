@@ -108,8 +108,9 @@ def test_every_comporta_command_exists() -> None:
 
 def check_command(command: click.Command, words: Sequence[str], place: str) -> None:
     if isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        assert words[0] in command.commands, f"{place}: there is no {words[0]!r}"
-        check_command(command.commands[words[0]], words[1:], place)
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, f"{place}: there is no {words[0]!r}"
+        check_command(found, words[1:], place)
         return
     options = {name for parameter in command.params for name in parameter.opts}
     for word in words:
