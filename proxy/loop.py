@@ -117,4 +117,4 @@ def stack_of(frame: FrameType | None) -> list[str]:
 
 
 def _log(seconds: float, stack: list[str]) -> None:
-    structlog.get_logger().warning("event_loop_blocked", seconds=round(seconds, 3), place=stack[-1] if stack else None, stack=stack)
+    structlog.get_logger().warning("event_loop_blocked", seconds=round(seconds, 3), place=stack[-1] if stack else None, frames=stack)
