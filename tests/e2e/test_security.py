@@ -110,7 +110,7 @@ FORGED = [b"a\rX-Injected: 1", b"a\nX-Injected: 1", b"a\0b", b"a\r\n X-Injected:
 @pytest.mark.parametrize("value", FORGED, ids=ascii)
 def test_a_providers_header_splits_nothing(gateway: Gateway, upstream: Upstream, name: bytes, value: bytes) -> None:
     forged = CHAT.replace(b"\r\n", b"\r\n" + name + b": " + value + b"\r\n", 1)
-    upstream.play(forged, forged)
+    upstream.play(*[forged] * 4)  # each may be asked for once more
     with RawClient(gateway.url) as client:
         for size in (False, True):
             answer = client.ask("POST", PATH, chat_body(stream=size))
