@@ -20,7 +20,7 @@ from proxy.core.reply import Reply
 from proxy.http import routes
 from tests.core.doubles import HandClock, make_call
 
-TOKEN = keys.generate()[1]
+TOKEN = "sk-cmp-JIM6XXOJZa8Y_6juwaIUP9HqEx2pYNCZ70ciDHAh9hu4Eb_e449ca07"  # always the same: test names come out of it
 OTHER = keys.generate()[1]
 KEY = Principal("ann", "k1")
 FOREIGN = "sk-proj-abcdef"
@@ -154,7 +154,9 @@ async def test_a_key_that_nobody_knows_is_refused_also_where_none_is_needed(is_o
 
 
 @pytest.mark.parametrize(
-    "token", [TOKEN[:-1], TOKEN + "a", TOKEN[:-8] + "00000000", "sk-cmp-'; DROP TABLE virtual_keys; --", "sk-cmp-" + "a" * 2**20, "sk-cmp-"]
+    "token",
+    [TOKEN[:-1], TOKEN + "a", TOKEN[:-8] + "00000000", "sk-cmp-'; DROP TABLE virtual_keys; --", "sk-cmp-" + "a" * 2**20, "sk-cmp-"],
+    ids=["short", "long", "other check", "SQL", "huge", "empty"],
 )
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_what_cannot_be_a_key_is_asked_of_nobody(token: str, is_open: bool):
