@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Select, delete, select
 
-from proxy.storage.database import Database
+from proxy.storage.database import Database, IfAny
 from proxy.storage.tables import credentials as table
 
 _SHOWN = [table.c[name] for name in ("name", "version", "kek_id", "last4", "created_at", "updated_at")]
@@ -64,10 +64,9 @@ class Credentials:
     async def put(self, actor: str, sealed: SealedSecret, *, action: str = "credential.put") -> None:
         """Store a new one, or another in its place (also: the same one, wrapped anew)."""
         values: dict[str, Any] = {column.name: getattr(sealed, column.name) for column in _SEALED}
-        was = await self._database.first(_audited(sealed.name))
-        before = None if was is None else dict(was._mapping)
         statement = self._database.upsert(table, values)
-        await self._database.change(actor, action, f"credential {sealed.name}", before, _audited(sealed.name), statement)
+        shown = _audited(sealed.name)
+        await self._database.change(actor, action, f"credential {sealed.name}", IfAny(shown), shown, statement)
 
     async def delete(self, actor: str, name: str) -> None:
         statement = delete(table).where(table.c.name == name)

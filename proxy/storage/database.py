@@ -21,8 +21,16 @@ from proxy.storage import audit, migrations, sqlite
 from proxy.storage.faults import missing, translated, unavailable
 from proxy.storage.tables import audit_log
 
+
+@dataclass(frozen=True, slots=True)
+class IfAny:
+    """A query for `before` of a change that makes its object where there is none."""
+
+    query: Select[Any]
+
+
 #: What an audit row shows of its object: the values themselves, or where they are read, inside the change's transaction.
-Shown: TypeAlias = Mapping[str, Any] | Select[Any] | None
+Shown: TypeAlias = Mapping[str, Any] | Select[Any] | IfAny | None
 
 #: Serialises the changes of all processes: each audit row needs the hash of the one before.
 _AUDIT_LOCK = 6_270_015_812
@@ -125,7 +133,8 @@ class Database:
         """Run `statements` and write their audit row, in one transaction: neither is there without the other.
 
         A query for `before` or `after` is run before or after them, and may read nothing secret (bytes are refused). A `before` query that
-        finds nothing means that there is nothing to change. Raises CapacityError, ClientError (404; 409 and 400 for a broken constraint).
+        finds nothing means that there is nothing to change, unless it is `IfAny`. Raises CapacityError, ClientError (404; 409 and 400 for
+        a broken constraint).
         """
         async with self.writing() as connection:
             if not self.is_sqlite:
@@ -186,9 +195,10 @@ class Database:
 
 
 async def _shown(connection: AsyncConnection, shown: Shown) -> dict[str, Any] | None:
-    if not isinstance(shown, Select):
-        return audit.plain(shown)
-    row = (await connection.execute(shown)).first()
+    query = shown.query if isinstance(shown, IfAny) else shown
+    if not isinstance(query, Select):
+        return audit.plain(query)
+    row = (await connection.execute(query)).first()
     return None if row is None else audit.plain(dict(row._mapping))
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Row, Select, delete, select
 
 from proxy.core.errors import ClientError
 from proxy.core.resolved import Preferences
-from proxy.storage.database import Database
+from proxy.storage.database import Database, IfAny
 from proxy.storage.faults import missing
 from proxy.storage.tables import user_llm_preferences as table
 
@@ -49,10 +49,9 @@ class PreferenceTable:
     async def put(self, actor: str, user: str, preferences: Preferences) -> StoredPreferences:
         """Set all of them: what `preferences` leaves None inherits from now on."""
         values = {"user_id": user, **encode(preferences)}
-        was = await self.get(user)
-        before = None if was is None else encode(was.preferences)
         statement = self._database.upsert(table, values)
-        await self._database.change(actor, "preferences.put", f"preferences of {user}", before, _shown(user), statement)
+        shown = _shown(user)
+        await self._database.change(actor, "preferences.put", f"preferences of {user}", IfAny(shown), shown, statement)
         found = await self.get(user)
         if found is None:
             raise missing(f"user {user}")
