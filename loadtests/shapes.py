@@ -13,7 +13,7 @@ class Planned(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         plan = current()
-        passed: float = self.get_run_time()  # type: ignore[no-untyped-call]
+        passed: float = self.get_run_time()  # type: ignore[no-untyped-call]  # locust has types, but none here
         # An open loop's generators are there from the beginning: their rate follows the curve.
         shape = "flat" if plan.rate else plan.shape
         users = users_at(shape, passed, plan.seconds, plan.users)

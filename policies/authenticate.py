@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -118,9 +118,9 @@ def bearer(value: str) -> str:
 
 def _all(headers: Mapping[str, str], name: str) -> list[str]:
     """Every value of a header, where `headers` can hold several."""
-    getall: Any = getattr(headers, "getall", None)
+    getall: Callable[[str, Any], list[str]] | None = getattr(headers, "getall", None)
     if getall is not None:
-        return getall(name, ())  # type: ignore[no-any-return]
+        return getall(name, ())
     value = headers.get(name)
     return [] if value is None else [value]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
+
+_Answer = TypeVar("_Answer")
 
 _SERVICE = "comporta"
 _MAX_BYTES = 64 * 1024
@@ -16,13 +18,14 @@ class SecretError(Exception):
 
 
 Store = Callable[[str], str]
-"""The credential store: from a name to its secret. Raises SecretError; see `proxy.safe`."""
+"""The credential store: from a name to its secret. Raises SecretError; see `proxy.storage.credential_store`."""
 
 
 class Keyring(Protocol):
-    """The one call that is made of the package `keyring`."""
+    """What is asked of the package `keyring`."""
 
     def get_password(self, service_name: str, username: str) -> str | None: ...
+    def set_password(self, service_name: str, username: str, password: str) -> None: ...
 
 
 def resolve(reference: str, environ: Mapping[str, str], store: Store | None = None) -> str:
@@ -35,6 +38,24 @@ def resolve(reference: str, environ: Mapping[str, str], store: Store | None = No
     if find is None or not name:
         raise SecretError(f"write a reference as one of {', '.join(f'{known}:NAME' for known in _SCHEMES)}")
     return checked(store(name) if scheme == "store" and store is not None else find(name, environ))
+
+
+class Followed:
+    """References, each followed once and where that may wait: a file, a keyring. Calling it never waits. Raises SecretError."""
+
+    def __init__(self, references: Iterable[str], environ: Mapping[str, str], store: Store | None = None) -> None:
+        self._found: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        for reference in dict.fromkeys(references):
+            try:
+                self._found[reference] = resolve(reference, environ, store)
+            except SecretError as error:
+                self.missing[reference] = str(error)
+
+    def __call__(self, reference: str) -> str:
+        if reference in self.missing:
+            raise SecretError(self.missing[reference])
+        return self._found[reference]
 
 
 def checked(text: str) -> str:
@@ -81,23 +102,40 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _from_keyring(name: str, _environ: Mapping[str, str]) -> str:
+def installed_keyring() -> Keyring:
+    """The package `keyring`. Raises SecretError where it is not installed: servers mostly have no keyring."""
     try:
-        import keyring  # type: ignore[import-not-found,unused-ignore]  # An optional dependency: servers mostly have no keyring.
+        import keyring
     except ImportError:
-        raise SecretError("the package keyring is not installed; pip install keyring, or use env: or file:") from None
-    return from_keyring(keyring, name)
+        raise SecretError("the package keyring is not installed; pip install 'comporta[keyring]', or keep it in a file") from None
+    found: Keyring = keyring
+    return found
+
+
+def _from_keyring(name: str, _environ: Mapping[str, str]) -> str:
+    return from_keyring(installed_keyring(), name)
 
 
 def from_keyring(keyring: Keyring, name: str) -> str:
-    """What the operating system's keyring has for the service `comporta` under `name`."""
-    try:
-        found = keyring.get_password(_SERVICE, name)
-    except Exception as error:  # noqa: BLE001 - each of keyring's back ends raises errors of its own
-        raise SecretError(f"the keyring does not answer ({type(error).__name__})") from None
+    """What the operating system's keyring has for the service `comporta` under `name`. Raises SecretError."""
+    found = _answered(lambda: keyring.get_password(_SERVICE, name))
     if found is None:
         raise SecretError(f"the keyring has none of that name; set it with: keyring set {_SERVICE} {name}")
     return found
+
+
+def into_keyring(keyring: Keyring, name: str, secret: str) -> None:
+    """Have the operating system's keyring keep `secret` under a new name. Raises SecretError."""
+    if _answered(lambda: keyring.get_password(_SERVICE, name)) is not None:
+        raise SecretError(f"the keyring has a {name!r} already, and what it encrypted would be lost")
+    _answered(lambda: keyring.set_password(_SERVICE, name, secret))
+
+
+def _answered(ask: Callable[[], _Answer]) -> _Answer:
+    try:
+        return ask()
+    except Exception as error:  # noqa: BLE001 - each of keyring's back ends raises errors of its own
+        raise SecretError(f"the keyring does not answer ({type(error).__name__})") from None
 
 
 def _from_store(_name: str, _environ: Mapping[str, str]) -> str:

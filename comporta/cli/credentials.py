@@ -18,7 +18,7 @@ from comporta.cli.table import show
 from proxy.credential_file import Record, StoreError
 from proxy.fields import Section
 from proxy.safe import Safe, opened
-from proxy.secrets import SecretError, checked, resolve
+from proxy.secrets import SecretError, checked, installed_keyring, into_keyring, resolve
 from proxy.settings import Settings
 from proxy.settings.messages import nearest
 from proxy.vault import VaultError, new_key
@@ -88,16 +88,7 @@ def made_key(path: Path) -> str:
 
 
 def _into_keyring(name: str) -> str:
-    try:
-        import keyring  # type: ignore[import-not-found,unused-ignore]  # An optional dependency: servers mostly have no keyring.
-    except ImportError:
-        raise StoreError("the package keyring is not installed; pip install 'comporta[keyring]', or use --file") from None
-    try:
-        if keyring.get_password("comporta", name) is not None:
-            raise StoreError(f"the keyring has a {name!r} already, and what it encrypted would be lost")
-        keyring.set_password("comporta", name, new_key())
-    except keyring.errors.KeyringError as error:
-        raise StoreError(f"the keyring does not answer ({type(error).__name__})") from None
+    into_keyring(installed_keyring(), name, new_key())
     return f"keyring:{name}"
 
 

@@ -102,9 +102,10 @@ def ask(section: Section, environ: Mapping[str, str], store: Store | None = None
     try:
         for reference in getattr(section, "references", ())[:1]:
             headers["authorization"] = f"Bearer {resolve(reference, environ, store)}"
-        # The scheme is http or https: the section says so. Proxies from the environment are not for keys.
+        # Proxies from the environment are not for keys.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-        with opener.open(urllib.request.Request(f"{base_url}/models", headers=headers), timeout=_PATIENCE) as answer:  # noqa: S310
+        request = urllib.request.Request(f"{base_url}/models", headers=headers)  # noqa: S310 - http or https: the section says so
+        with opener.open(request, timeout=_PATIENCE) as answer:
             return _names(json.loads(answer.read(_MAX_ANSWER)))
     except SecretError as error:
         return str(error)

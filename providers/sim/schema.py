@@ -94,8 +94,7 @@ class Generator:
         if isinstance(schema.get("enum"), list):
             return self._member(schema)
         kind = self._kind(schema, depth)
-        maker: Callable[[Schema, int], Any] = _MAKERS.get(kind, Generator._string)  # type: ignore[assignment]
-        return maker(self, schema, depth)  # type: ignore[call-arg, arg-type]
+        return _MAKERS.get(kind, Generator._string)(self, schema, depth)
 
     def _spend(self, values: int = 1) -> None:
         # A client's schema can ask for more than there is memory, or time.
@@ -294,7 +293,7 @@ class Generator:
         return None
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[Generator, Schema, int], Any]] = {
     "object": Generator._object,
     "array": Generator._array,
     "integer": Generator._integer,
@@ -340,7 +339,11 @@ def _span(low: Fraction | None, high: Fraction | None, step: Fraction | int, usu
     """The first and last multiple of `step` from `low` to `high`, in steps; `usual` is how many there are towards an open end."""
     if low is None and high is None:
         return 0, usual
-    bottom = math.ceil(low / step) if low is not None else math.floor(high / step) - usual  # type: ignore[operator]
+    if low is not None:
+        bottom = math.ceil(low / step)
+    else:
+        assert high is not None
+        bottom = math.floor(high / step) - usual
     top = math.floor(high / step) if high is not None else bottom + usual
     if top < bottom:
         raise Unsatisfiable

@@ -102,13 +102,14 @@ def _certificate(settings: Settings, findings: Findings) -> None:
 def _base_urls(settings: Settings, findings: Findings) -> None:
     for name, section in settings.providers.items():
         path = ("providers", name, "base_url")
-        parts = urlsplit(str(getattr(section, "base_url", "")))
+        base_url = str(getattr(section, "base_url", ""))
+        parts = urlsplit(base_url)
         host = (parts.hostname or "").lower()
         if not host:
             continue
         if not _has_port(parts):
             findings.problem(path, "has a port that is none", "ports go from 1 to 65535")
-        if leads_here(str(section.base_url), settings.server):  # type: ignore[attr-defined]
+        if leads_here(base_url, settings.server):
             findings.problem(path, "is this gateway's own address, so every request would come back to it")
         if is_loopback_name(host) and not getattr(section, "allow_private", True):
             findings.warning(

@@ -75,7 +75,7 @@ class RedisNews:
                 structlog.get_logger().warning("redis_unreachable", use="news", error=type(error).__name__)
             finally:
                 with contextlib.suppress(RedisError, OSError):
-                    await subscription.aclose()  # type: ignore[no-untyped-call]
+                    await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py gives this one no types
             await asyncio.sleep(wait)
             wait = min(wait * 2, most)
 

@@ -75,7 +75,8 @@ async def use_wal(engine: AsyncEngine) -> None:
             async with engine.connect() as connection:
                 # Outside a transaction: in one it is refused.
                 raw = await connection.get_raw_connection()
-                cursor = await raw.driver_connection.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]
+                assert raw.driver_connection is not None
+                cursor = await raw.driver_connection.execute("PRAGMA journal_mode = WAL")
                 await cursor.close()
                 return
         except OperationalError:

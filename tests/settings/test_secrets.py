@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.secrets import SecretError, from_keyring, resolve
+from proxy.secrets import SecretError, from_keyring, into_keyring, resolve
 
 CANARY = "canary-7c1d"
 
@@ -90,6 +90,10 @@ class _Keyring:
             raise RuntimeError(CANARY)
         return self.entries.get((service_name, username))
 
+    def set_password(self, service_name: str, username: str, password: str) -> None:
+        assert self.entries is not None
+        self.entries[service_name, username] = password
+
 
 def test_the_keyring_is_asked_under_the_services_name():
     assert from_keyring(_Keyring({("comporta", "spare"): CANARY}), "spare") == CANARY
@@ -104,3 +108,12 @@ def test_a_keyring_that_fails_is_not_quoted():
     with pytest.raises(SecretError, match="does not answer") as caught:
         from_keyring(_Keyring(None), "spare")
     assert CANARY not in str(caught.value)
+
+
+def test_the_keyring_keeps_a_new_secret_and_gives_up_no_old_one():
+    keyring = _Keyring({})
+    into_keyring(keyring, "kek", CANARY)
+    assert from_keyring(keyring, "kek") == CANARY
+    with pytest.raises(SecretError, match="has a 'kek' already"):
+        into_keyring(keyring, "kek", "another")
+    assert from_keyring(keyring, "kek") == CANARY
