@@ -19,6 +19,7 @@ from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Handler
 from proxy.core.reply import Reply
 from proxy.http import errors, parse, routes
+from proxy.http.readiness import HEALTH, Readiness, Told
 from proxy.http.routes import Route
 from proxy.http.server import Connection
 from proxy.http.write import PING, Writer, compose_head
@@ -34,8 +35,6 @@ WHOLE = frozenset({"chat", "completion", "embedding"})
 
 #: Operations whose streams are kept alive by comments; a client that asked for a stream of these expects events and nothing else.
 PINGED = frozenset({"chat", "completion", "responses"})
-
-HEALTH = frozenset({"/healthz", "/readyz"})
 
 _KEYS = frozenset({"api_key", "api-key", "apikey", "key", "token", "access_token"})
 
@@ -78,6 +77,7 @@ class DataPlane:
         metrics: Registry,
         is_ready: Callable[[], bool],
         report: Callable[[BaseException, str], None],
+        told: Told | None = None,
     ) -> None:
         self.serving = serving
         self._running: set[_Exchange] = set()
@@ -85,9 +85,9 @@ class DataPlane:
         self._shedding: str | None = None
         self._clock = clock
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
-        self._is_ready = is_ready
         self._report = report
         self._ids = map("req_{}{:08x}".format, itertools.repeat(secrets.token_hex(8)), itertools.count())
+        self._health = Readiness(is_ready, told, self._ids)
 
     def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> Awaitable[bool]:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
@@ -145,17 +145,6 @@ class DataPlane:
         length = str(len(content))
         headers = {**errors.headers(error), "x-request-id": next(self._ids), "content-length": length, "connection": "close"}
         return compose_head(error.status, headers) + content
-
-    async def _health(self, method: str, path: str, writer: Writer) -> bool:
-        headers = {"content-type": "application/json", "x-request-id": next(self._ids)}
-        if method not in ("GET", "HEAD"):
-            error = errors.unknown_route(path, ("GET", "HEAD"))
-            writer.whole(error.status, {**errors.headers(error), **headers}, errors.body(error))
-        elif path == "/healthz" or self._is_ready():
-            writer.whole(200, headers, b'{"status":"ok"}')
-        else:
-            writer.whole(503, headers, b'{"status":"draining"}')
-        return writer.keep_alive
 
 
 async def _received(_call: Call) -> None:

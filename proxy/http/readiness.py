@@ -1,0 +1,45 @@
+"""`/healthz` and `/readyz` of the data plane: whether the process lives, whether it takes requests, and, if asked, what it works with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
+
+import orjson
+
+from proxy.http import errors
+from proxy.http.write import Writer
+
+#: Readiness with what stands behind it, as Kubernetes spells that.
+VERBOSE = frozenset({"/readyz?verbose", "/readyz?verbose=1", "/readyz?verbose=true"})
+
+#: All that is answered here. Whole targets, so that a request costs one look whatever it asks for.
+HEALTH = frozenset({"/healthz", "/readyz"}) | VERBOSE
+
+#: What is shown of providers, storage and the rest. Whoever can connect may ask for it.
+Told: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Readiness:
+    """Neither answer waits for anything, but for `told`."""
+
+    def __init__(self, is_ready: Callable[[], bool], told: Told | None, ids: Iterator[str]) -> None:
+        self._is_ready = is_ready
+        self._told = told
+        self._ids = ids
+
+    async def __call__(self, method: str, path: str, writer: Writer) -> bool:
+        """Answer; says whether the connection may carry another request."""
+        headers = {"content-type": "application/json", "x-request-id": next(self._ids)}
+        if method not in ("GET", "HEAD"):
+            error = errors.unknown_route(path, ("GET", "HEAD"))
+            writer.whole(error.status, {**errors.headers(error), **headers}, errors.body(error))
+        elif path in VERBOSE and self._told is not None:
+            told = await self._told()
+            is_ready = self._is_ready()
+            writer.whole(200 if is_ready else 503, headers, orjson.dumps({"status": "ok" if is_ready else "draining", **told}))
+        elif path == "/healthz" or self._is_ready():
+            writer.whole(200, headers, b'{"status":"ok"}')
+        else:
+            writer.whole(503, headers, b'{"status":"draining"}')
+        return writer.keep_alive
