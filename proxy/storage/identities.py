@@ -62,12 +62,17 @@ class Identities:
         return self._principal(self._kept.recall(digest(token, self._pepper)))
 
     async def find(self, token: str) -> Principal | None:
-        """The key's principal; None for a key that is unknown, revoked or expired. Raises CapacityError (503)."""
+        """The key's principal; None for a key that is unknown, revoked or expired. Raises CapacityError (503 `keys_unavailable`)."""
         id = parse(token)
         if id is None:
             return None
         mark = digest(token, self._pepper)
-        return self._principal(await self._kept.find(mark, lambda: self._look_up(id, mark)))
+        try:
+            return self._principal(await self._kept.find(mark, lambda: self._look_up(id, mark)))
+        except CapacityError as error:
+            # What is wrong with the storage is not for strangers.
+            detail = error.detail or error.message
+            raise CapacityError("Keys cannot be checked at the moment.", code="keys_unavailable", retry_after=1.0, detail=detail) from error
 
     def forget_everything(self) -> None:
         self._kept.forget(lambda _mark, _known: True)

@@ -29,6 +29,8 @@ class Keeping:
     pause      how long a database that could not be asked is left alone
     patience   how long a request that has an old answer in hand waits for a new one
     doubt      how long an answer that says "unknown" is used
+    guesses    how many questions about what turns out to be unknown are put to the database at once, and
+    per_second how many a second then: whoever guesses does not get to use it up
     """
 
     size: int = 10_000
@@ -37,6 +39,30 @@ class Keeping:
     pause: float = 1.0
     patience: float = 0.25
     doubt: float = 2.0
+    guesses: int = 1000
+    per_second: float = 100.0
+
+
+class Allowance:
+    """A token bucket: `most` at once, and `per_second` a second after that. What is given back counts as not taken."""
+
+    def __init__(self, most: float, per_second: float, now: Callable[[], float]) -> None:
+        self._most = self._left = most
+        self._per_second = per_second
+        self._now = now
+        self._at = now()
+
+    def take(self) -> bool:
+        now = self._now()
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+    def give_back(self) -> None:
+        self._left = min(self._most, self._left + 1.0)
 
 
 class Kept(Generic[K, V]):
@@ -51,6 +77,7 @@ class Kept(Generic[K, V]):
         self._flights: dict[K, asyncio.Task[V]] = {}
         self._running: set[asyncio.Task[V]] = set()
         self._away_until = float("-inf")
+        self._guesses = Allowance(keeping.guesses, keeping.per_second, clock.monotonic)
 
     def recall(self, key: K) -> V | None:
         """The answer in hand, if it may be used without asking; never waits."""
@@ -70,15 +97,16 @@ class Kept(Generic[K, V]):
         return None if found is None else found[1]
 
     async def find(self, key: K, look_up: Callable[[], Awaitable[V]]) -> V:
-        """The answer in hand, or `look_up`'s. Raises CapacityError where the database cannot be asked and nothing usable is in hand.
+        """The answer in hand, or `look_up`'s.
 
+        Raises CapacityError where nothing usable is in hand and the database cannot be asked, or is asked too much by those who guess.
         Being cancelled does not cancel what others wait for.
         """
         answer = self.recall(key)
         if answer is not None:
             return answer
         if self._now() < self._away_until:
-            raise CapacityError("The gateway's storage cannot be reached. Try again shortly.", code="storage_unavailable", retry_after=1.0)
+            raise _refused("cannot be reached")
         flight = self._flights.get(key) or self._start(key, look_up)
         usable = self._usable(key)
         if usable is None:
@@ -115,6 +143,9 @@ class Kept(Generic[K, V]):
         return None if found is None or self._now() - found[0] >= self._keeping.outlive else found[1]
 
     def _start(self, key: K, look_up: Callable[[], Awaitable[V]]) -> asyncio.Task[V]:
+        # What is known already is asked for again whoever guesses.
+        if key not in self._answers and not self._guesses.take():
+            raise _refused("is asked for too many things that it does not have")
         flight = asyncio.create_task(self._look_up(key, look_up))
         # Whoever waits sees the failure; where all have left, nobody has to.
         flight.add_done_callback(_failure)
@@ -129,9 +160,12 @@ class Kept(Generic[K, V]):
             answer = await look_up()
         except CapacityError:
             self._away_until = self._now() + self._keeping.pause
+            self._guesses.give_back()
             raise
         else:
             self._away_until = float("-inf")
+            if not self._is_unknown(answer):
+                self._guesses.give_back()
             if self._flights.get(key) is task:
                 self._keep(key, answer)
             return answer
@@ -146,6 +180,10 @@ class Kept(Generic[K, V]):
         into.move_to_end(key)
         if len(into) > self._keeping.size:
             into.popitem(last=False)
+
+
+def _refused(why: str) -> CapacityError:
+    return CapacityError(f"The gateway's storage {why}. Try again shortly.", code="storage_unavailable", retry_after=1.0)
 
 
 def _failure(flight: asyncio.Task[V]) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from datetime import timedelta
 
@@ -9,11 +10,12 @@ import pytest
 
 from proxy.core.call import Principal
 from proxy.core.errors import CapacityError
-from proxy.core.keys import digest, generate
+from proxy.core.keys import digest, generate, parse
 from proxy.core.protocols import Identities as IdentitiesProtocol
 from proxy.core.resolved import Preferences
 from proxy.storage.database import Database
-from proxy.storage.identities import Identities, KeptPreferences
+from proxy.storage.identities import Identities, KeptPreferences, KnownKey
+from proxy.storage.kept import Keeping
 from proxy.storage.keys import Keys, NewKey
 from proxy.storage.limits import Limits
 from proxy.storage.preferences import PreferenceTable
@@ -144,7 +146,7 @@ async def test_with_postgresql_stopped_known_keys_are_served_for_a_while_and_the
         assert await identities.find(token) == known
         with pytest.raises(CapacityError) as refused:
             await identities.find(unseen)
-        assert (refused.value.status, refused.value.code) == (503, "storage_unavailable")
+        assert (refused.value.status, refused.value.code) == (503, "keys_unavailable")
         assert await preferences.find("ana") == Preferences(model="m")
         assert await preferences.find("bob") == Preferences()
 
@@ -162,6 +164,46 @@ async def test_with_postgresql_stopped_known_keys_are_served_for_a_while_and_the
         await database.close()
     finally:
         server.remove()
+
+
+async def test_many_who_come_at_once_with_one_key_make_one_query(database: Database) -> None:
+    _, token = await _issue(database)
+    asked: list[str] = []
+
+    async def counted(id: str) -> KnownKey | None:
+        asked.append(id)
+        return await Keys(database).find(id)
+
+    identities = Identities(counted, PEPPER, database.clock)
+    found = await asyncio.gather(*(identities.find(token) for _ in range(200)))
+    assert {principal and principal.id for principal in found} == {"ana"}
+    assert len(asked) == 1
+
+
+async def test_whoever_guesses_keys_neither_uses_up_the_database_nor_keeps_out_who_is_known(clock: HandClock) -> None:
+    asked: list[str] = []
+    _, ours = generate()
+
+    async def find(id: str) -> KnownKey | None:
+        asked.append(id)
+        return KnownKey(Principal(id="ana", key=id), digest(ours, PEPPER)) if id == parse(ours) else None
+
+    identities = Identities(find, PEPPER, clock, Keeping(guesses=20, per_second=5.0, staleness=10.0))
+    assert await identities.find(ours) is not None
+    answers = [await _found_or_refused(identities, generate()[1]) for _ in range(500)]
+    assert (answers.count("nobody"), answers.count("keys_unavailable")) == (20, 480)
+    clock.move(10.0)
+    assert await identities.find(ours) is not None
+    assert len(asked) == 22
+    answers = [await _found_or_refused(identities, generate()[1]) for _ in range(500)]
+    assert (answers.count("nobody"), answers.count("keys_unavailable")) == (20, 480)
+
+
+async def _found_or_refused(identities: Identities, token: str) -> str:
+    try:
+        return "nobody" if await identities.find(token) is None else "somebody"
+    except CapacityError as error:
+        return str(error.code)
 
 
 async def test_preferences_are_recalled_and_forgotten(database: Database) -> None:

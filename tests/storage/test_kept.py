@@ -167,6 +167,56 @@ async def test_strangers_are_remembered_shortly_and_push_out_nobody() -> None:
     assert await desk.find("stranger-99") == "known now"
 
 
+async def test_strangers_are_remembered_in_bounded_number() -> None:
+    desk = Desk(size=10, guesses=10_000)
+    for number in range(1000):
+        await desk.find(f"stranger-{number}")
+    asked = desk.source.asked
+    for number in range(1000):
+        await desk.find(f"stranger-{number}")
+    assert desk.source.asked == 2 * asked, "the oldest of them are asked for again: they were not remembered"
+    for number in range(990, 1000):
+        await desk.find(f"stranger-{number}")
+    assert desk.source.asked == 2 * asked
+
+
+async def test_of_what_is_unknown_only_so_much_is_asked_and_more_after_a_while() -> None:
+    desk = Desk(guesses=3, per_second=2.0)
+    for number in range(3):
+        assert await desk.find(f"stranger-{number}") == ""
+    with pytest.raises(CapacityError):
+        await desk.find("stranger-3")
+    assert desk.source.asked == 3
+    assert await desk.find("stranger-0") == "", "what is remembered costs nothing"
+    desk.clock.move(0.5)
+    assert await desk.find("stranger-3") == ""
+    with pytest.raises(CapacityError):
+        await desk.find("stranger-4")
+
+
+async def test_those_who_are_known_are_asked_for_without_bound_and_again_whoever_guesses() -> None:
+    desk = Desk(guesses=3, per_second=0.001)
+    desk.source.values.update({f"k{number}": "v" for number in range(50)})
+    for number in range(50):
+        assert await desk.find(f"k{number}") == "v"
+    for number in range(3):
+        await desk.find(f"stranger-{number}")
+    desk.clock.move(11.0)
+    assert await desk.find("k0") == "v"
+    assert desk.source.asked == 54
+
+
+async def test_a_database_that_is_away_does_not_use_up_what_may_be_asked() -> None:
+    desk = Desk(guesses=2, per_second=0.001, pause=0.0)
+    desk.source.is_away = True
+    for number in range(10):
+        with pytest.raises(CapacityError):
+            await desk.find(f"k{number}")
+    assert desk.source.asked == 10
+    desk.source.is_away = False
+    assert await desk.find("stranger") == ""
+
+
 async def test_one_who_is_unknown_now_is_not_known_from_before() -> None:
     desk = Desk()
     desk.source.values["k"] = "v"
