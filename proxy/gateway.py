@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -23,9 +24,10 @@ from proxy.http.data_plane import DataPlane
 from proxy.http.server import Listener
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors
+from proxy.secrets import Followed
 from proxy.settings import ServerSettings, Settings
-from proxy.settings.access import is_said_open, needs_storage
-from proxy.snapshot import Snapshot
+from proxy.settings.access import is_said_open, needs_storage, stored_credentials
+from proxy.snapshot import Snapshot, follow
 from proxy.sockets import bind
 
 if TYPE_CHECKING:
@@ -45,6 +47,14 @@ _RETRY_AFTER = 1.0
 
 #: File descriptors that are no connections: the log, the listeners, the event loop's own.
 _SPARE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that can be served by, and the storage that it uses."""
+
+    snapshot: Snapshot
+    keeper: Keeper | None
 
 
 class Gateway:
@@ -67,9 +77,10 @@ class Gateway:
         self._environ = environ
         self._services = Services(clock or SystemClock(), self.metrics, emit)
         self._exposed = exposed
-        self._keeper: Keeper | None = None
+        self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
         self._opening = asyncio.Lock()
-        self._current = Snapshot(settings, environ, self._lent(settings), exposed=exposed)
+        self._current = Snapshot(settings, environ, self._lent(self._keeper), exposed=exposed)
+        self._pending = 0
         self._retired: list[Snapshot] = []
         self._retiring: asyncio.Task[None] | None = None
         self._ready = False
@@ -117,12 +128,15 @@ class Gateway:
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
         self._bound(server)
         self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=self._tls)
+        if stored_credentials(self.settings):
+            await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
+        else:
+            self._say()
         await self._door.open()
         self._lag.start()
         self._watchdog.start()
         self._pressure.start()
         self._ready = True
-        self._say_open()
         settle_garbage()
 
     def _bound(self, server: ServerSettings) -> None:
@@ -145,44 +159,99 @@ class Gateway:
 
     async def reload(self, settings: Settings) -> None:
         """Serve by `settings` from now on. Requests in flight keep what they began with. Whatever this raises, nothing has changed."""
-        before = self._current
-        made = await self._made(settings, before)
+        self.take(await self.prepare(settings))
+
+    async def prepare(self, settings: Settings) -> Prepared:
+        """Build what serving by `settings` takes. Whatever this raises, nothing has changed; what it returns is for `take` or `drop`."""
         if self._tls is not None and settings.server.tls is not None:
             context_for(settings.server)  # a certificate that does not fit its key is found before anything changes
+        keeper = await self._keeper_for(settings)
+        try:
+            followed = await self._followed(settings, keeper)
+            lent = self._lent(keeper)
+            made = Snapshot(settings, self._environ, lent, before=self._current, exposed=self._exposed, followed=followed)
+        except BaseException:
+            await self._drop_keeper(keeper)
+            raise
+        self._pending += 1
+        return Prepared(made, keeper)
+
+    async def _followed(self, settings: Settings, keeper: Keeper | None) -> Followed:
+        """What the references to providers' keys lead to: those into the store are read, files and keyrings are a thread's work."""
+        if keeper is not None:
+            await keeper.read_credentials(settings)
+        return await asyncio.to_thread(follow, settings, self._environ, None if keeper is None else keeper.secrets)
+
+    async def _renew(self) -> None:
+        """Serve with other keys where the store has others now. While another configuration is about to be taken, that goes first."""
+        keeper, settings = self._keeper, self.settings
+        if keeper is None or self._pending or not self._current.followed.differs(keeper.secrets):
+            return
+        prepared = await self.prepare(settings)
+        if self.settings is not settings or self._pending > 1:
+            await self.drop(prepared)
+            return
+        self.take(prepared)
+        structlog.get_logger().info("credentials_renewed")
+
+    def take(self, prepared: Prepared) -> None:
+        """Serve by what was prepared. Raises OSError where the certificate is gone since; then nothing has changed."""
+        self._pending -= 1
+        before, settings = self._current, prepared.snapshot.settings
+        if self._tls is not None and settings.server.tls is not None:
             _show(self._tls, settings.server)
+        self._keeper = prepared.keeper
         if self._keeper is not None:
             self._keeper.note(settings)
-        self._current = made
-        self._say_open()
-        self._plane.serving = made.serving
+            self._keeper.watch_credentials(lambda: self.settings, self._renew)
+        self._current = prepared.snapshot
+        self._say()
+        self._plane.serving = self._current.serving
         self._bound(settings.server)
         self._retired.append(before)
         if self._retiring is None or self._retiring.done():
             self._retiring = asyncio.create_task(self._retire())
 
-    async def _made(self, settings: Settings, before: Snapshot) -> Snapshot:
-        keeper = self._keeper
+    async def drop(self, prepared: Prepared) -> None:
+        """Go on as before."""
+        self._pending -= 1
+        await prepared.snapshot.close(but=[self._current, *self._retired])
+        await self._drop_keeper(prepared.keeper)
+
+    async def _drop_keeper(self, keeper: Keeper | None) -> None:
+        if keeper is not None and keeper is not self._keeper:
+            await keeper.close()
+
+    async def _keeper_for(self, settings: Settings) -> Keeper | None:
+        """The storage that is there, else for who needs it a new one, which is opened and not yet ours."""
+        if self._keeper is not None or not needs_storage(settings, exposed=self._exposed):
+            return self._keeper
+        async with self._opening:
+            return await self._opened_keeper(settings) if self._keeper is None else self._keeper
+
+    async def _opened_keeper(self, settings: Settings) -> Keeper:
+        made = self._new_keeper(settings)
         try:
-            services = self._lent(settings)
-            if self._keeper is not None:
-                await self._keeper.open()
-            return Snapshot(settings, self._environ, services, before=before, exposed=self._exposed)
+            await made.open()
         except BaseException:
-            if self._keeper is not keeper and self._keeper is not None:
-                await self._keeper.close()
-            self._keeper = keeper
+            await made.close()
             raise
+        return made
 
-    def _lent(self, settings: Settings) -> Services:
-        """What policies get to work with. The database's part is imported and made for the first configuration that needs it."""
-        if self._keeper is None and needs_storage(settings, exposed=self._exposed):
-            from proxy.keeping import Keeper
+    def _new_keeper(self, settings: Settings) -> Keeper:
+        """The database's part is imported for the first configuration that needs it."""
+        from proxy.keeping import Keeper
 
-            self._keeper = Keeper(settings, self._environ, self._services.clock, self.metrics)
-        return self._services if self._keeper is None else self._keeper.lend(self._services)
+        return Keeper(settings, self._environ, self._services.clock, self.metrics)
 
-    def _say_open(self) -> None:
+    def _lent(self, keeper: Keeper | None) -> Services:
+        """What policies get to work with."""
+        return self._services if keeper is None else keeper.lend(self._services)
+
+    def _say(self) -> None:
+        """What its operator should know of the configuration that is in force now."""
         settings = self.settings
+        self._current.say_missing()
         if is_said_open(settings):
             hint = "whoever reaches this address uses your providers' accounts; policies: {authenticate: {open: false}} asks for keys"
             structlog.get_logger().warning("open_to_everyone", listen=settings.server.listen, hint=hint)
@@ -191,11 +260,7 @@ class Gateway:
         """The storage, opened for who administers it; from then on keys that are shown are looked up there. Raises CapacityError."""
         async with self._opening:
             if self._keeper is None:
-                from proxy.keeping import Keeper
-
-                made = Keeper(self.settings, self._environ, self._services.clock, self.metrics)
-                await made.open()
-                self._keeper = made
+                self._keeper = await self._opened_keeper(self.settings)
                 await self.reload(self.settings)
             return self._keeper
 

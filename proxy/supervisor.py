@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import sys
@@ -25,6 +26,9 @@ _TO_START = 30.0
 _TO_TELL = 1.0
 _TO_RELOAD = 10.0
 _TO_END = 5.0
+
+#: What a worker that has ended or hangs says to a step of a reload.
+_SILENT = "no answer"
 
 #: The numbers are asked for this often, in seconds: what a crashed worker had counted since is lost.
 _EVERY = 1.0
@@ -87,9 +91,10 @@ class Slot:
         self._listening: socket.socket | None = listening
         self._given = given
         self._process: asyncio.subprocess.Process | None = None
-        self._channel: Channel | None = None
+        self.channel: Channel | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._orders: list[str] = []
+        self._steps = itertools.count()
 
     async def live(self, document: Callable[[], dict[str, Any]]) -> int:
         """Start a worker and stay with it to its end. Returns its exit status. Raises OSError where it cannot be started."""
@@ -107,13 +112,14 @@ class Slot:
                 *command, env=environ, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL
             )
         self.pid = self._process.pid
-        self._channel = await Channel.over(ours)
-        self._channel.send("settings", document())
+        self.channel = channel = await Channel.over(ours)
+        channel.send("settings", document())
         for name in self._orders:
-            self._channel.send(name)
-        while (message := await self._channel.receive()) is not None:
+            channel.send(name)
+        while (message := await channel.receive()) is not None:
             self._heard(*message)
-        await self._channel.close()
+        self.channel = None
+        await channel.close()
         status = await self._process.wait()
         self.state, self.pid = "away", None
         self.ready.clear()
@@ -136,23 +142,34 @@ class Slot:
 
     async def ask(self, name: str, value: Any, answer: str, patience: float) -> Any:
         """Ask the worker, and wait for its answer. Raises TimeoutError, or CancelledError when it ends meanwhile."""
-        if self._channel is None:
+        if self.channel is None:
             raise TimeoutError
         future = self._answers.get(answer)
         if future is None or future.done():
             future = self._answers[answer] = asyncio.get_running_loop().create_future()
-            self._channel.send(name, value)
+            self.channel.send(name, value)
         done, _ = await asyncio.wait([future], timeout=patience)
         if not done or future.cancelled():
             raise TimeoutError
         return future.result()
 
+    async def step(self, name: str, document: Any = None) -> str | None:
+        """Have the worker do one step of a reload. The reason why it could not, or None; an answer that comes too late is nobody's."""
+        answer = f"{name} {next(self._steps)}"
+        try:
+            found: str | None = await self.ask(name, [answer, document], answer, _TO_RELOAD)
+        except TimeoutError:
+            return _SILENT
+        finally:
+            self._answers.pop(answer, None)
+        return found
+
     def tell(self, name: str, value: Any = None, *, always: bool = False) -> None:
         """Tell the worker; `always`: also one that is only being started."""
         if always:
             self._orders.append(name)
-        if self._channel is not None:
-            self._channel.send(name, value)
+        if self.channel is not None:
+            self.channel.send(name, value)
 
     def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -298,24 +315,36 @@ class Supervisor:
             pass
 
     async def reload(self, settings: Settings) -> None:
-        """Have every worker serve by `settings`. It is tried here first; whatever this raises, nothing has changed."""
+        """Have every worker serve by `settings`, or none of them.
+
+        It is tried here first; then every worker builds it and says whether it can; then all take it. Raises RuntimeError where one of them
+        refuses it; whatever this raises, nothing has changed.
+        """
         tried = Snapshot(settings, os.environ, Services(self._services.clock, Registry(), self._services.emit))
         await tried.close()
         context_for(settings.server)
+        document = settings.model_dump(mode="json")
+        asked = {slot: (slot.channel, slot.state) for slot in self._slots if slot.channel is not None}
+        answers = await asyncio.gather(*(slot.step("prepare", document) for slot in asked))
+        for (slot, (_, state)), reason in zip(asked.items(), answers, strict=True):
+            # One that is starting serves nobody yet: it may be the old configuration that it cannot start by.
+            if reason is not None and not (reason is _SILENT and state == "starting"):
+                for one in asked:
+                    one.tell("abort", ["", None])
+                raise RuntimeError(f"worker {slot.number} refused it: {reason}")
         self._settings = settings
-        document = self._document()
-        for slot in self._slots:
-            if slot.state == "starting":
-                slot.tell("reload", document)
-        await asyncio.gather(*(self._reload_one(slot, document) for slot in self._slots if slot.state == "ready"))
+        await asyncio.gather(*(self._commit(slot, document, asked.get(slot, (None, ""))[0]) for slot in self._slots))
 
-    async def _reload_one(self, slot: Slot, document: dict[str, Any]) -> None:
-        try:
-            reason = await slot.ask("reload", document, "reloaded", _TO_RELOAD)
-        except TimeoutError:
-            reason = "no answer"
+    async def _commit(self, slot: Slot, document: dict[str, Any], asked: Channel | None) -> None:
+        if slot.channel is None:
+            return  # Whoever starts there gets the new one.
+        if slot.channel is not asked:
+            slot.tell("prepare", ["", document])
+        if slot.state == "starting":
+            slot.tell("commit", ["", None])
+            return
+        reason = await slot.step("commit")
         if reason is not None:
-            # It must not go on with what the others have left: it ends when its requests have, and another starts with the new one.
             structlog.get_logger().error("worker_refused_configuration", worker=slot.number, reason=reason)
             slot.tell("stop")
 

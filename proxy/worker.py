@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ import uvloop
 from proxy import log
 from proxy.channel import Channel
 from proxy.core.protocols import Emit
-from proxy.gateway import Gateway
+from proxy.gateway import Gateway, Prepared
 from proxy.settings import restore
 from proxy.sockets import is_exposed
 
@@ -29,7 +30,14 @@ class Worker:
         self._emit = emit
         self._stopped = asyncio.Event()
         self._gateway: Gateway
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._prepared: Prepared | None = None
+        self._turn = asyncio.Lock()
+        self._turns: set[asyncio.Task[None]] = set()
+        self._reloading: dict[str, Callable[[Any], Awaitable[str | None]]] = {
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "abort": self._abort,
+        }
 
     async def run(self) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
@@ -42,6 +50,7 @@ class Worker:
         listening = asyncio.create_task(self._obey())
         await self._stopped.wait()
         await self._gateway.stop()
+        await self._abort()
         self._tell_numbers()
         listening.cancel()
         await self._channel.close()
@@ -52,10 +61,10 @@ class Worker:
             name, value = message
             if name == "numbers":
                 self._tell_numbers()
-            elif name == "reload":
-                task = asyncio.create_task(self._reload(value))
-                self._reloads.add(task)
-                task.add_done_callback(self._reloads.discard)
+            elif name in self._reloading:
+                task = asyncio.create_task(self._reload(name, *value))
+                self._turns.add(task)
+                task.add_done_callback(self._turns.discard)
             elif name == "stop":
                 self._stop()
             elif name == "end":
@@ -70,13 +79,33 @@ class Worker:
     def _tell_numbers(self) -> None:
         self._channel.send("numbers", self._gateway.metrics.dump())
 
-    async def _reload(self, document: Any) -> None:
-        try:
-            await self._gateway.reload(restore(document))
-        except Exception as error:  # noqa: BLE001 - the supervisor has tried it: whatever is wrong here, it decides what to do
-            self._channel.send("reloaded", f"{type(error).__name__}: {error}"[:500])
-        else:
-            self._channel.send("reloaded", None)
+    async def _reload(self, name: str, answer: str, document: Any) -> None:
+        """One step of a reload, after those that came before it; `answer` is sent with the reason why not, or None."""
+        async with self._turn:
+            try:
+                reason = await self._reloading[name](document)
+            except Exception as error:  # noqa: BLE001 - the supervisor has tried it: whatever is wrong here, it decides what to do
+                reason = f"{type(error).__name__}: {error}"[:500]
+        self._channel.send(answer, reason)
+        if name == "commit" and reason is not None:
+            # It must not go on with what the others have left: it ends when its requests have, and another starts with the new one.
+            self._stop()
+
+    async def _prepare(self, document: Any) -> None:
+        await self._abort()
+        self._prepared = await self._gateway.prepare(restore(document))
+
+    async def _commit(self, _document: Any) -> str | None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return "nothing was prepared"
+        self._gateway.take(prepared)
+        return None
+
+    async def _abort(self, _document: Any = None) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            await self._gateway.drop(prepared)
 
 
 async def _run(control: int, listening: int, emit: Emit) -> int:

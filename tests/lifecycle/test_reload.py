@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from tests.lifecycle.conftest import Start, configured
+from tests.lifecycle.test_certificate import write_certificate
 from tests.support.gateway import Gateway
 from tests.support.raw_client import RawClient, chat, chat_body
 from tests.support.script import CHAT, DONE, LAST_CHUNK, Gate, chat_chunks, chunk, completion, json_response, script, stream_head
@@ -186,25 +188,52 @@ def test_a_worker_that_is_started_after_a_refused_reload_has_what_the_others_hav
     assert {record["worker"] for record in gateway.records} == {0, 1}
 
 
-def test_a_configuration_that_is_refused_leaves_every_worker_as_it_was(start: Start, upstream: Upstream, other: Upstream):
+def test_what_one_worker_alone_cannot_take_is_taken_by_none(start: Start, upstream: Upstream, other: Upstream):
+    """One of three may open no more files, and so cannot read the certificates that the new configuration trusts."""
     gateway = start({"workers": 3})
     upstream.otherwise = script(CHAT)
+    other.otherwise = script(OTHER)
     before = _workers(gateway)
-    config = configured(other, {"workers": 3})
-    config["models"]["test-model"] = "no-such-provider"
-    _reload(gateway, config)
-    gateway.wait_line("configuration_refused")
-    gateway.mark()
-    for _ in range(200):
-        assert _text(gateway) == "Hello there you"
-        if {record["worker"] for record in gateway.records} == {0, 1, 2}:
-            break
-    gateway.mark()
-    assert {record["worker"] for record in gateway.records} == {0, 1, 2}
-    assert other.requests == []
-    assert _workers(gateway) == before
+    write_certificate(gateway.config.parent, "gateway.test")
+    ca = gateway.config.with_name("cert.pem")
+    victim = before[1]["pid"]
+    limit = resource.prlimit(victim, resource.RLIMIT_NOFILE)
+    resource.prlimit(victim, resource.RLIMIT_NOFILE, (3, limit[1]))
+    _reload(gateway, configured(other, {"workers": 3}, ca=str(ca)))
+    assert "worker 1 refused it" in gateway.wait_line("configuration_refused")["reason"]
+    resource.prlimit(victim, resource.RLIMIT_NOFILE, limit)
+    assert _said_by_each(gateway, 3) == {"Hello there you"}
+    assert (other.requests, _workers(gateway)) == ([], before)
     assert gateway.metric("comporta_config_reloads_total", outcome="refused") == 1
     assert gateway.metric("comporta_config_last_reload_successful") == 0
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_line("configuration_applied")
+    assert _said_by_each(gateway, 3) == {"from the other one"}
+    assert _workers(gateway) == before
+
+
+def test_a_worker_that_does_not_answer_has_the_others_keep_what_they_have(start: Start, upstream: Upstream, other: Upstream):
+    gateway = start({"workers": 2, "worker_timeout": "2s"})
+    upstream.otherwise = script(CHAT)
+    other.otherwise = script(OTHER)
+    victim = _workers(gateway)[0]["pid"]
+    os.kill(victim, signal.SIGSTOP)
+    _reload(gateway, configured(other, {"workers": 2}))
+    # It hangs, so it is killed; what starts in its place must have what the other has kept.
+    gateway.wait_line("worker_hung", timeout=10)
+    assert "worker 0 refused it: no answer" in gateway.wait_line("configuration_refused")["reason"]
+    assert _said_by_each(gateway, 2) == {"Hello there you"}
+
+
+def _said_by_each(gateway: Gateway, workers: int) -> set[str]:
+    """What is answered, until each worker has."""
+    mark, said = gateway.mark(), set()
+    for _ in range(300):
+        said.add(_text(gateway))
+        gateway.mark()
+        if len({record["worker"] for record in gateway.records[mark:]}) == workers:
+            return said
+    raise AssertionError(f"not every worker has answered: {gateway.tail()}")
 
 
 def _workers(gateway: Gateway) -> list[dict[str, Any]]:
