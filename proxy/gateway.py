@@ -20,6 +20,7 @@ from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Emit, Services
 from proxy.door import Door
+from proxy.http.backstop import report
 from proxy.http.data_plane import DataPlane
 from proxy.http.server import Listener
 from proxy.loop import LagMeter, Watchdog
@@ -89,7 +90,7 @@ class Gateway:
             clock=self._services.clock,
             metrics=self.metrics,
             is_ready=lambda: self._ready,
-            report=_report,
+            report=report,
         )
         self._listener: Listener | None = None
         self._door: Door | None = None
@@ -301,15 +302,6 @@ class Gateway:
             await snapshot.close()
         if self._keeper is not None:
             await self._keeper.close()
-
-
-def _report(error: BaseException, call_id: str) -> None:
-    """A bug: where it is and of what type, without its text, which may hold a client's bytes."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace is not None else "?"
-    structlog.get_logger().error("unforeseen", id=call_id, error=type(error).__name__, place=place)
 
 
 def settle_garbage() -> None:

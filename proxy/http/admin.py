@@ -14,11 +14,10 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from proxy.core.errors import GatewayError
 from proxy.core.metrics import Registry
 from proxy.door import Door
-from proxy.http import errors
 from proxy.http.api import MOST, Endpoint, add, guarded
+from proxy.http.backstop import backstop
 
 #: The numbers of now, of this process or of several.
 Numbers = Callable[[], Awaitable[Registry]]
@@ -93,10 +92,7 @@ def admin_app(numbers: Numbers, state: State, *, key: str | None = None, endpoin
 
     async def metrics(request: web.Request) -> web.Response:
         if key is not None:
-            try:
-                check(request)
-            except GatewayError as error:
-                return web.Response(status=error.status, body=errors.body(error), headers=errors.headers(error))
+            check(request)
         exposition.registry = await numbers()
         if "application/openmetrics-text" in request.headers.get("Accept", ""):
             return web.Response(
@@ -112,7 +108,7 @@ def admin_app(numbers: Numbers, state: State, *, key: str | None = None, endpoin
         told = state()
         return web.json_response(told, status=200 if told["status"] == "ready" else 503)
 
-    app = web.Application(client_max_size=MOST)
+    app = web.Application(client_max_size=MOST, middlewares=[backstop])
     add(app, endpoints, check)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", health)

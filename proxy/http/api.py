@@ -18,8 +18,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from proxy.core.errors import ClientError, GatewayError
-from proxy.http import errors
+from proxy.core.errors import ClientError
 
 #: The largest body that an administrator may send, in bytes.
 MOST = 4 * 2**20
@@ -102,7 +101,10 @@ def _names_this_machine(host: str) -> bool:
 
 
 def add(app: web.Application, endpoints: Sequence[Endpoint], check: Callable[[web.Request], str]) -> None:
-    """Have `app` serve `endpoints`, and their description under `/openapi.json`, which tells nothing secret and needs no key."""
+    """Have `app` serve `endpoints`, and their description under `/openapi.json`, which tells nothing secret and needs no key.
+
+    What they raise is for the application's `backstop` to answer.
+    """
     for endpoint in endpoints:
         app.router.add_route(endpoint.method, endpoint.path, _served(endpoint, check))
     described = orjson.dumps(openapi(endpoints), option=orjson.OPT_INDENT_2)
@@ -115,16 +117,13 @@ def add(app: web.Application, endpoints: Sequence[Endpoint], check: Callable[[we
 
 def _served(endpoint: Endpoint, check: Callable[[web.Request], str]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def serve(request: web.Request) -> web.Response:
-        try:
-            actor = check(request)
-            unknown = sorted(set(request.query) - {name for name, _ in endpoint.query})
-            if unknown:
-                raise ClientError(f"There is no parameter {unknown[0][:100]!r}.", param=unknown[0][:100], code="unknown_parameter")
-            body = None if endpoint.body is None else await _body(request, endpoint.body)
-            asked = Asked(actor, dict(request.match_info), dict(request.query), body, request.headers.get("If-Match"))
-            answer = await endpoint.handle(asked)
-        except GatewayError as error:
-            return web.Response(status=error.status, body=errors.body(error), headers=errors.headers(error))
+        actor = check(request)
+        unknown = sorted(set(request.query) - {name for name, _ in endpoint.query})
+        if unknown:
+            raise ClientError(f"There is no parameter {unknown[0][:100]!r}.", param=unknown[0][:100], code="unknown_parameter")
+        body = None if endpoint.body is None else await _body(request, endpoint.body)
+        asked = Asked(actor, dict(request.match_info), dict(request.query), body, request.headers.get("If-Match"))
+        answer = await endpoint.handle(asked)
         if answer is None:
             return web.Response(status=204)
         headers = {"ETag": tag(answer), "Cache-Control": "no-store"}
@@ -143,6 +142,8 @@ async def _body(request: web.Request, model: type[BaseModel]) -> BaseModel:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise ClientError(f"The request's body is larger than {MOST} bytes.", status=413, code="request_too_large") from None
+    except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the body
+        raise ClientError("The request's body broke off, or is not encoded as its headers say.") from None
     try:
         return model.model_validate(orjson.loads(raw or b"{}"))
     except orjson.JSONDecodeError as error:
