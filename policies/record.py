@@ -89,6 +89,7 @@ class Record:
     def __init__(self, settings: RecordSettings, services: Services) -> None:
         self._clock = services.clock
         self._emit = services.emit if settings.log else None
+        self._recent = services.recent
         self._metrics = _Metrics(services)
         self._series: dict[tuple[str, str, str], _Series] = {}
 
@@ -111,6 +112,7 @@ class Record:
         self._count(call, status, now - call.started)
         if error is not None and not isinstance(error, UpstreamError) and outcome in ("client_error", "gateway_error"):
             self._metrics.rejected.labels(code or "unknown").value += 1
+        self._recent.note(call, status, outcome, code, now)
         if self._emit is not None:
             self._emit(line(call, status, outcome, code, now))
 

@@ -18,6 +18,7 @@ from proxy.core.board import Board, is_ejected
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import Handler, Services
+from proxy.core.recent import STOPPED
 from proxy.core.reply import Reply
 from proxy.fields import Duration, Section
 
@@ -223,6 +224,7 @@ class Retry:
         """The failure as the client sees it: official clients would repeat what was repeated here already, unless told not to."""
         if stop.reason == "budget" and call.target is not None:
             self._exhausted.labels(call.target.provider).value += 1
+        call.notes.setdefault(STOPPED, {})[len(call.attempts)] = stop.reason
         if failed.kind != "rejected":
             failed.should_retry = None if helps_to_return(failed, stop) else False
         return failed

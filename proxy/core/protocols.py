@@ -10,6 +10,7 @@ from proxy.core.board import Board
 from proxy.core.call import Call, Content, Principal, Target, Timeouts, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
+from proxy.core.recent import Recent
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences
 
@@ -70,7 +71,8 @@ class OwnPreferences(UserPreferences, Protocol):
 class Services:
     """What a policy may be given to work with: `Policy(settings, services)`.
 
-    `identities` and `preferences` are None where there is no storage. `board` has the state of every target; it outlives reloads.
+    `identities` and `preferences` are None where there is no storage. `board` has the state of every target, `recent` the last
+    requests; both outlive reloads.
     """
 
     clock: Clock
@@ -79,6 +81,7 @@ class Services:
     identities: Identities | None = None
     preferences: UserPreferences | None = None
     board: Board = field(default_factory=Board)
+    recent: Recent = field(default_factory=Recent)
 
 
 class Policy(Protocol):

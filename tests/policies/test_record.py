@@ -13,6 +13,7 @@ from proxy.core.call import Attempt, Call, Target, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
+from proxy.core.recent import Recent
 from proxy.core.reply import Reply
 from tests.core.doubles import HandClock, make_call
 
@@ -198,3 +199,16 @@ async def test_the_log_can_be_switched_off_and_the_metrics_stay():
     (await bench.run(make_call(), lambda call: Reply(200))).close()
     assert not bench.lines
     assert sum(bench.counted("llm_requests_total").values()) == 1
+
+
+async def test_a_request_is_kept_for_explaining_when_it_is_over():
+    recent = Recent(2)
+    record = Record(RecordSettings(log=False), Services(HandClock(1002.0), Registry(), lambda _fields: None, recent=recent))
+
+    async def refuse(call: Call) -> Reply:
+        raise ClientError("m", status=404, code="model_not_found")
+
+    with pytest.raises(ClientError):
+        await record(make_call(), refuse)
+    [kept] = recent.newest(2)
+    assert (kept.id, kept.status, kept.outcome, kept.code, kept.ended) == ("req_1", 404, "client_error", "model_not_found", 1002.0)

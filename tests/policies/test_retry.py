@@ -11,10 +11,11 @@ import pytest
 
 from policies.retry import Again, Retry, RetrySettings, Rules, Situation, Stop, decide, is_repeatable
 from proxy.core.board import Ejection, note_failure
-from proxy.core.call import Call, Target
+from proxy.core.call import Attempt, Call, Target
 from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
+from proxy.core.recent import STOPPED
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 from tests.core.doubles import HandClock, in_virtual_time, make_call
@@ -204,6 +205,14 @@ def test_the_last_failure_is_the_one_that_is_told():
     errors = failures(3)
     got, bench = outcome(*errors)
     assert got is errors[2] and len(bench.asked) == 3
+
+
+@pytest.mark.parametrize(("answers", "reason"), [(failures(3), "spent"), (failures(1, "rejected"), "kind"), ([Reply()], None)])
+def test_why_no_other_try_followed_an_attempt_is_noted(answers: list[GatewayError | Reply], reason: str | None):
+    notes: dict[str, Any] = {}
+    attempt = Attempt(TARGET, 1000.0)
+    outcome(*answers, notes=notes, attempts=[attempt])
+    assert notes.get(STOPPED, {}).get(1) == reason
 
 
 @pytest.mark.parametrize("error", [ClientError("m"), CapacityError("m")])
