@@ -69,4 +69,6 @@ def decoder_for(coding: str, cap: int) -> Decoder | None:
         return _Zlib(16 + zlib.MAX_WBITS, cap)
     if name == "deflate":
         return _Zlib(_GUESSED, cap)
-    raise UpstreamError("bad_upstream", "The provider's answer has a content coding that was not asked for.", detail=name[:40])
+    error = UpstreamError("bad_upstream", "The provider's answer has a content coding that was not asked for.", detail=name[:40])
+    error.should_retry = False  # it was not asked for it, so asking again would change nothing
+    raise error

@@ -191,7 +191,7 @@ class Dispatch:
             watch.stop()
             response.close(reuse=whole)
         error = upstream.provider.decode_error(response, body)
-        error.should_retry = _SHOULD_RETRY.get(response.headers.get("x-should-retry", ""))
+        error.should_retry = _SHOULD_RETRY.get(response.headers.get("x-should-retry", ""), error.should_retry)
         return error
 
     async def _checked(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:

@@ -68,7 +68,9 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> Ups
         return _made("server_error", status, fields, retry_after, "The provider failed.")
     if status > 500:
         return _made("server_error", 502, {}, retry_after, "The provider failed.")
-    return UpstreamError("bad_upstream", "The provider answered with a status that means nothing here.", detail=f"status {status}")
+    error = UpstreamError("bad_upstream", "The provider answered with a status that means nothing here.", detail=f"status {status}")
+    error.should_retry = False  # a redirect leads to the same place tomorrow
+    return error
 
 
 def error_in_body(error: Any) -> UpstreamError:

@@ -108,6 +108,19 @@ def test_work_that_was_done_is_asked_for_once_more_only(patient: Gateway, upstre
     assert (answer.status, error_of(answer)["code"], len(upstream.requests)) == (502, "invalid_response", 2)
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(response(302, b"", headers=[("Location", "http://127.0.0.1:9/")]), id="redirect", marks=pytest.mark.row(21)),
+        pytest.param(response(200, PLAIN, headers=[("Content-Encoding", "br")]), id="coding", marks=pytest.mark.row(28)),
+    ],
+)
+def test_an_answer_that_would_come_again_as_it_is_costs_no_second_request(patient: Gateway, upstream: Upstream, cut: Cut, refused: bytes):
+    upstream.play(cut(script(refused)))
+    answer = chat(patient.url)
+    assert (answer.status, error_of(answer)["code"], len(upstream.requests)) == (502, "bad_upstream", 1)
+
+
 # -------------------------------------------------------------------------------------------------------------------- a provider's hint
 @pytest.mark.row(11)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
