@@ -40,10 +40,14 @@ class TimeoutSettings(Section):
     )
     idle: Duration = Field(30.0, description="between two contents; comments and pings do not count")
     total: Duration = Field(600.0, description="the whole attempt")
+    min_tokens_per_second: float | None = Field(
+        None, description="what a stream must bring from its first content on, or it is ended as if it were silent", gt=0
+    )
+    window: Duration = Field(30.0, description="how long a stream may be slower than that", gt=0)
 
     def decided(self, *, stream: bool) -> Timeouts:
         first = self.first_token if self.first_token is not None else 60.0 if stream else None
-        return Timeouts(connect=self.connect, first_token=first, idle=self.idle, total=self.total)
+        return Timeouts(self.connect, first, self.idle, self.total, self.min_tokens_per_second, self.window)
 
 
 class LimitSettings(Section):

@@ -13,6 +13,7 @@ from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
+from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
 
@@ -249,6 +250,9 @@ class Dispatch:
         call.tokens_seen = decoder.tokens
         call.first_token = call.last_token = watch.progress()
         stream = EventStream(call, response, decoder, watch, begun)
+        floor = floor_of(call.timeouts)
+        if floor is not None:
+            stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))
         stream.report(partial(self._note, call, credential=call.attempts[-1].target.credential), partial(self._count, upstream.name))
         reply = Reply(response.status, shown(response), stream=stream)
         reply.headers["content-type"] = "text/event-stream; charset=utf-8"

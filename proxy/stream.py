@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from proxy.core.call import Call, Timeouts
 from proxy.core.errors import ClientDisconnected, StreamError, UpstreamError
 from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
+from proxy.pace import Pace
 from proxy.sweeper import Sweeper
 
 TOO_LARGE = "The provider's answer is larger than the limit."
@@ -89,7 +90,7 @@ async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[byt
 class EventStream:
     """A provider's events on their way to the client, whole ones at a time; the first of them are in hand already."""
 
-    __slots__ = ("_begun", "_call", "_counted", "_decoder", "_ended", "_failed", "_left", "_response", "_sink", "_watch")
+    __slots__ = ("_begun", "_call", "_counted", "_decoder", "_ended", "_failed", "_left", "_pace", "_response", "_sink", "_watch")
 
     def __init__(self, call: Call, response: UpstreamResponse, decoder: StreamDecoder, watch: Watch, begun: bytes) -> None:
         self._call = call
@@ -102,11 +103,21 @@ class EventStream:
         self._left: ClientDisconnected | None = None
         self._failed: Callable[[UpstreamError], None] | None = None
         self._counted: Callable[[str], None] | None = None
+        self._pace: Pace | None = None
 
     def report(self, failed: Callable[[UpstreamError], None], counted: Callable[[str], None]) -> None:
         """Who is told when the stream breaks, and who counts what was mended on the way."""
         self._failed = failed
         self._counted = counted
+
+    def hold_to(self, pace: Pace) -> None:
+        """The provider must keep this pace."""
+        self._pace = pace
+
+    def serve(self, call: Call) -> None:
+        """What is told of the stream's progress and of its usage goes to `call` from now on."""
+        call.tokens_seen, call.first_token, call.last_token = self._call.tokens_seen, self._call.first_token, self._call.last_token
+        self._call = call
 
     def __aiter__(self) -> EventStream:
         return self
@@ -143,9 +154,7 @@ class EventStream:
         """Let pieces pass until one is not plain, or nothing more comes."""
         while not self._ended and self._decoder.failure is None:
             if sink.is_full:
-                self._watch.pause()
-                await sink.drain()
-                self._watch.progress()
+                await self._drain(sink)
             attached = self._response.attach(self._pass)
             if attached is None:
                 return
@@ -154,6 +163,16 @@ class EventStream:
                 raise self._left
             if not sink.is_full:
                 return
+
+    async def _drain(self, sink: Sink) -> None:
+        """Wait for the client. That is not the provider's time."""
+        self._watch.pause()
+        if self._pace is not None:
+            self._pace.stop()
+        await sink.drain()
+        self._watch.progress()
+        if self._pace is not None:
+            self._pace.resume()
 
     def _pass(self, data: bytes) -> bool:
         decoder, sink = self._decoder, self._sink
@@ -181,6 +200,8 @@ class EventStream:
 
     def close(self, error: BaseException | None) -> None:
         self._watch.stop()
+        if self._pace is not None:
+            self._pace.stop()
         call, decoder = self._call, self._decoder
         if decoder.mended and self._counted is not None:
             self._counted("missing_done")

@@ -401,3 +401,15 @@ async def test_a_client_that_leaves_ends_the_flow() -> None:
     with pytest.raises(ClientDisconnected):
         await streamed.stream.pipe(shelf)
     assert streamed.response.script, "it went on for nobody"
+
+
+async def test_a_stream_can_serve_another_call() -> None:
+    streamed, other = Streamed(b"b", b"c", b"."), make_call(raw=b"1234")
+    await anext(streamed.stream)
+    streamed.stream.serve(other)
+    assert other.tokens_seen == 1
+    await streamed.read()
+    streamed.stream.close(None)
+    assert (other.tokens_seen, streamed.call.tokens_seen) == (3, 1)
+    assert other.last_token is not None and streamed.call.usage is None
+    assert other.usage is not None and (other.usage.prompt, other.usage.completion) == (1, 3)

@@ -68,13 +68,15 @@ class Timeouts:
     """Seconds; None is no limit. Sources: `providers.<name>.timeouts`, narrowed by the client's own deadline.
 
     connect: name resolution, TCP and TLS. first_token: from sending to the first content. idle: between two contents.
-    total: the whole attempt.
+    total: the whole attempt. min_tokens_per_second: of a stream, once content has begun, over `window` seconds.
     """
 
     connect: float | None = 5.0
     first_token: float | None = 60.0
     idle: float | None = 30.0
     total: float | None = 600.0
+    min_tokens_per_second: float | None = None
+    window: float = 30.0
 
 
 @dataclass(slots=True)

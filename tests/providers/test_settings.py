@@ -47,3 +47,9 @@ def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
     written: dict[str, str], stream: bool, first_token: float | None
 ) -> None:
     assert TimeoutSettings.model_validate(written).decided(stream=stream).first_token == first_token
+
+
+def test_a_stream_may_be_as_slow_as_it_likes_unless_a_floor_is_written() -> None:
+    assert TimeoutSettings().decided(stream=True).min_tokens_per_second is None
+    written = TimeoutSettings.model_validate({"min_tokens_per_second": 2, "window": "5s"}).decided(stream=True)
+    assert (written.min_tokens_per_second, written.window) == (2.0, 5.0)
