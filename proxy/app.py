@@ -72,6 +72,7 @@ class _Opened:
 
     def __init__(self, loaded: Loaded, given: dict[str, Any]) -> None:
         server = loaded.settings.server
+        self.loaded = loaded
         self.settings = loaded.settings
         self.file = loaded.file
         self.admin_key = None if server.admin_key is None else resolve(server.admin_key, os.environ)
@@ -152,7 +153,7 @@ class _Cabinet:
 
 async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callable[[Ready], None], load: Load) -> int:
     serving = served.serving
-    signals.reload = reload = Reload(opened.settings, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
+    signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
     signals.hurry = serving.hurry
     endpoints = _endpoints(served.keeper, opened.file, load, reload)
     admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints)
@@ -186,7 +187,7 @@ def _endpoints(keeper: Callable[[], Awaitable[Keeper]], file: Path | None, load:
     async def versions() -> Versions:
         return (await opened()).versions()
 
-    configuring = ConfigurationFile(file, load=load, reload=reload, history=versions, clock=SystemClock())
+    configuring = ConfigurationFile(file, load=load, reload=reload, in_force=lambda: reload.loaded, history=versions, clock=SystemClock())
     return [*Administration(records).endpoints(), *Configuration(configuring, versions).endpoints()]
 
 

@@ -6,14 +6,14 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from proxy.core.errors import CapacityError, ClientError
 from proxy.core.protocols import Clock
 from proxy.http.configuration import Checked, Current, Trouble, Value, VersionShown
-from proxy.settings import Loaded, SettingsError
+from proxy.settings import Loaded, Problem, SettingsError
 
 #: Changes in a minute: who makes more is a program that has lost its way.
 _MOST = 10
@@ -40,8 +40,9 @@ class History(Protocol):
 
 
 class ConfigurationFile:
-    """What the endpoints of the configuration do. `load` reads a file as the start does; `reload` puts into force what the file says.
+    """What the endpoints of the configuration do.
 
+    `load` reads a file as the start does; `reload` puts into force what the file says, and `in_force` says what that is.
     `path` is None for a gateway that was started without a file: it can be looked at, and not changed.
     """
 
@@ -51,65 +52,86 @@ class ConfigurationFile:
         *,
         load: Callable[[Path | None], Loaded],
         reload: Callable[[], Awaitable[bool]],
+        in_force: Callable[[], Loaded],
         history: Callable[[], Awaitable[History]],
         clock: Clock,
     ) -> None:
         self._path = path
         self._load = load
         self._reload = reload
+        self._in_force = in_force
         self._history = history
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._change: asyncio.Task[VersionShown] | None = None
         self._changes: list[float] = []
 
     async def current(self) -> Current:
-        loaded = await asyncio.to_thread(self._load, self._path)
-        text = await asyncio.to_thread(self._text)
+        text, problems = None, []
+        try:
+            text = await asyncio.to_thread(self._text)
+            await asyncio.to_thread(self._load, self._path)
+        except SettingsError as error:
+            problems = _troubles(error.problems)
+        except ClientError as error:
+            problems = [Trouble(path="", message=error.message)]
         return Current(
             file=None if self._path is None else self._path.name,
             digest=None if text is None else digest(text),
             text=text,
-            values=[Value(path=path, value=value, source=source) for path, value, source in loaded.values()],
+            problems=problems,
+            values=[Value(path=path, value=value, source=source) for path, value, source in self._in_force().values()],
         )
 
     async def check(self, text: str) -> Checked:
         try:
             loaded = await asyncio.to_thread(self._tried, text)
         except SettingsError as error:
-            return Checked(valid=False, problems=[Trouble.model_validate(problem) for problem in error.problems], warnings=[])
-        return Checked(valid=True, problems=[], warnings=[Trouble.model_validate(warning) for warning in loaded.warnings])
+            return Checked(valid=False, problems=_troubles(error.problems), warnings=[])
+        return Checked(valid=True, problems=[], warnings=_troubles(loaded.warnings))
 
     async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> VersionShown:
-        """Put `text` in the file's place and into force, or change nothing.
+        """Put `text` in the file's place and into force, or change nothing; once it has begun, also for a caller who is cancelled.
 
-        Raises ClientError: 400 with what is wrong, 409 without a file, 412 where the file is no longer that of `digest_before`;
-        CapacityError: 429 for too many changes, 503 and 507 where the version cannot be kept.
+        Raises ClientError: 400 with what is wrong, 409 without a file or with one that cannot be read or replaced, 412 where the file is no
+        longer that of `digest_before`; CapacityError: 429 for too many changes, 503 and 507 where the version cannot be kept.
         """
         path = self._path
         if path is None:
             raise ClientError("The gateway was started without a configuration file.", status=409, code="no_configuration_file")
-        async with self._lock:
-            self._spare()
-            before = await asyncio.to_thread(self._text) or ""
-            if digest_before is not None and digest_before != digest(before):
-                raise ClientError("The file has changed since you read it; read it again.", status=412, code="precondition_failed")
-            checked = await self.check(text)
-            if not checked.valid:
-                first = checked.problems[0]
-                told = f"{first.message}; {first.hint}" if first.hint else first.message
-                raise ClientError(f"{first.path or 'The file'}: {told}", param=first.path or None, code="invalid_configuration")
-            history = await self._history()
-            newest = await history.latest()
-            if newest is None or newest.digest != digest(before):
-                # Somebody edited the file by hand: that too must be there to go back to.
-                await history.add(actor, before, "as it was found")
-            version = await history.add(actor, text, comment)
-            await asyncio.to_thread(replace, path, text)
-            if not await self._reload():
-                await asyncio.to_thread(replace, path, before)
-                await history.add(actor, before, "put back: the gateway refused its successor")
-                raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
+        await self._lock.acquire()
+        # A task of its own, which holds the lock to its end: given up half-way, the file would say what is not in force.
+        self._change = asyncio.create_task(self._applied(path, actor, text, comment, digest_before))
+        self._change.add_done_callback(self._ended)
+        return await asyncio.shield(self._change)
+
+    async def _applied(self, path: Path, actor: str, text: str, comment: str | None, digest_before: str | None) -> VersionShown:
+        self._spare()
+        before = await asyncio.to_thread(self._text) or ""
+        if digest_before is not None and digest_before != digest(before):
+            raise ClientError("The file has changed since you read it; read it again.", status=412, code="precondition_failed")
+        checked = await self.check(text)
+        if not checked.valid:
+            first = checked.problems[0]
+            told = f"{first.message}; {first.hint}" if first.hint else first.message
+            raise ClientError(f"{first.path or 'The file'}: {told}", param=first.path or None, code="invalid_configuration")
+        history = await self._history()
+        newest = await history.latest()
+        if newest is None or newest.digest != digest(before):
+            # Somebody edited the file by hand: that too must be there to go back to.
+            await history.add(actor, before, "as it was found")
+        version = await history.add(actor, text, comment)
+        await asyncio.to_thread(replace, path, text)
+        if not await self._reload():
+            await asyncio.to_thread(replace, path, before)
+            await history.add(actor, before, "put back: the gateway refused its successor")
+            raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
         return VersionShown.model_validate(version)
+
+    def _ended(self, change: asyncio.Task[VersionShown]) -> None:
+        self._lock.release()
+        if not change.cancelled():
+            change.exception()  # It is nobody's where the caller has gone; a reload that was refused is in the log.
 
     async def roll_back(self, actor: str, id: int) -> VersionShown:
         """Apply the text of version `id` again. Raises ClientError: 404, and as `apply`."""
@@ -119,7 +141,13 @@ class ConfigurationFile:
         return await self.apply(actor, kept.text, f"rolled back to version {id}")
 
     def _text(self) -> str | None:
-        return None if self._path is None else self._path.read_text("utf-8")
+        """None without a file. Raises ClientError (409) for one that cannot be read."""
+        try:
+            return None if self._path is None else self._path.read_text("utf-8")
+        except OSError as error:
+            raise _unreadable(error.strerror or type(error).__name__) from None
+        except UnicodeDecodeError:
+            raise _unreadable("it is no UTF-8") from None
 
     def _tried(self, text: str) -> Loaded:
         with tempfile.TemporaryDirectory() as folder:
@@ -135,6 +163,14 @@ class ConfigurationFile:
             wait = _WINDOW - (now - self._changes[0])
             raise CapacityError("Too many changes of the configuration.", status=429, code="rate_limit_exceeded", retry_after=wait)
         self._changes.append(now)
+
+
+def _troubles(problems: Sequence[Problem]) -> list[Trouble]:
+    return [Trouble.model_validate(problem) for problem in problems]
+
+
+def _unreadable(why: str) -> ClientError:
+    return ClientError(f"The configuration's file cannot be read: {why}.", status=409, code="configuration_file_unreadable")
 
 
 def digest(text: str) -> str:

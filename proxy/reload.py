@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import structlog
@@ -25,13 +25,13 @@ FIXED = ("listen", "admin_listen", "workers")
 class Reload:
     """Called for each SIGHUP: one after the other, each ends in a line of the log and in the metrics, and none in an exception.
 
-    `load` reads everything again; `put` serves by it from then on, or raises and has changed nothing.
+    `load` reads everything again; `put` serves by it from then on, or raises and has changed nothing. `loaded` is what is in force.
     """
 
     def __init__(
-        self, settings: Settings, *, load: Callable[[], Loaded], put: Callable[[Settings], Awaitable[None]], metrics: Registry
+        self, loaded: Loaded, *, load: Callable[[], Loaded], put: Callable[[Settings], Awaitable[None]], metrics: Registry
     ) -> None:
-        self._settings = settings
+        self.loaded = loaded
         self._load = load
         self._put = put
         self._lock = asyncio.Lock()
@@ -43,14 +43,14 @@ class Reload:
         self._succeeded = metrics.gauge("comporta_config_last_reload_successful", "Whether the last one was good.").labels()
         for outcome in ("applied", "refused"):
             self._reloads.labels(outcome)
-        self._note(settings)
+        self._note(loaded.settings)
 
     async def __call__(self) -> bool:
         """Whether what was read is now in force."""
         async with self._lock:
             try:
                 loaded = await asyncio.to_thread(self._load)
-                settings, kept = held(self._settings, loaded.settings)
+                settings, kept = held(self.loaded.settings, loaded.settings)
                 await self._put(settings)
             except SettingsError as error:
                 self._refused(problems=[asdict(problem) for problem in error.problems])
@@ -63,7 +63,7 @@ class Reload:
                 log.warning("configuration_warning", **asdict(problem))
             if kept:
                 log.warning("configuration_needs_restart", kept=kept)
-            self._settings = settings
+            self.loaded = replace(loaded, settings=settings)
             self._note(settings)
             self._reloads.labels("applied").value += 1
             log.info("configuration_applied", digest=digest(settings))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.core.doubles import HandClock
 
 FIRST = "server: {grace: '5s'}\n"
 SECOND = "server: {grace: '6s'}\n"
+THIRD = "server: {grace: '7s'}\n"
 
 
 def read(path: Path | None) -> Loaded:
@@ -25,15 +28,28 @@ def read(path: Path | None) -> Loaded:
 
 
 class Gateway:
-    """Whether what the file says can be put into force."""
+    """Whether what the file says can be put into force; it takes until `finish` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         self.accepts = True
         self.reloads = 0
+        self.file = file
+        self.in_force = read(file)
+        self.began, self.finish = asyncio.Event(), asyncio.Event()
+        self.finish.set()
 
     async def reload(self) -> bool:
+        accepts = self.accepts
         self.reloads += 1
-        return self.accepts
+        self.began.set()
+        await self.finish.wait()
+        if accepts:
+            self.in_force = read(self.file)
+        return accepts
+
+    @property
+    def grace(self) -> float:
+        return self.in_force.settings.server.grace
 
 
 @pytest.fixture
@@ -53,15 +69,16 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def gateway() -> Gateway:
-    return Gateway()
+def gateway(file: Path) -> Gateway:
+    return Gateway(file)
 
 
 def configuring(path: Path | None, gateway: Gateway, database: Database, clock: HandClock | None = None) -> ConfigurationFile:
     async def history() -> Versions:
         return Versions(database)
 
-    return ConfigurationFile(path, load=read, reload=gateway.reload, history=history, clock=clock or HandClock())
+    in_force = (lambda: gateway.in_force) if path is not None else (lambda: read(None))
+    return ConfigurationFile(path, load=read, reload=gateway.reload, in_force=in_force, history=history, clock=clock or HandClock())
 
 
 async def test_what_is_applied_is_in_the_file_in_force_and_kept_with_what_was_there_before(
@@ -143,3 +160,63 @@ async def test_what_is_configured_is_shown_with_its_sources(file: Path, gateway:
     assert values["server.grace"][0] == "5s"
     assert "gateway.yaml" in values["server.grace"][1] or "1" in values["server.grace"][1]
     assert values["server.workers"] == (1, "default")
+    assert found.problems == []
+
+
+async def test_a_wrong_file_is_shown_with_its_problems_beside_what_is_in_force(file: Path, gateway: Gateway, database: Database):
+    file.write_text("server: {grase: '6s'}\n")
+    found = await configuring(file, gateway, database).current()
+    assert (found.text, found.digest) == (file.read_text(), digest(file.read_text()))
+    assert [problem.path for problem in found.problems] == ["server.grase"]
+    assert {value.path: value.value for value in found.values}["server.grace"] == "5s"
+
+
+@pytest.mark.parametrize("content", [None, b"server: {grace: '\xff'}"])
+async def test_a_file_that_cannot_be_read_is_a_problem_and_is_not_replaced(
+    file: Path, gateway: Gateway, database: Database, content: bytes | None
+):
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    changing = configuring(file, gateway, database)
+    found = await changing.current()
+    assert (found.text, found.digest, len(found.problems)) == (None, None, 1)
+    assert {value.path: value.value for value in found.values}["server.grace"] == "5s"
+    with pytest.raises(ClientError) as refused:
+        await changing.apply("ada", SECOND, None)
+    assert (refused.value.status, refused.value.code) == (409, "configuration_file_unreadable")
+    assert gateway.reloads == 0
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_a_change_that_its_client_gives_up_is_in_the_file_and_in_force_or_in_neither(
+    file: Path, gateway: Gateway, database: Database, accepts: bool
+):
+    gateway.accepts = accepts
+    gateway.finish.clear()
+    changing = configuring(file, gateway, database)
+    given_up = asyncio.create_task(changing.apply("ada", SECOND, None))
+    await gateway.began.wait()
+    given_up.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await given_up
+    gateway.finish.set()
+    # The next one waits its turn, and finds nothing half-done.
+    with pytest.raises(ClientError, match="unknown section"):
+        await changing.apply("bob", "servre: {}", None)
+    assert (file.read_text(), gateway.grace) == ((SECOND, 6.0) if accepts else (FIRST, 5.0))
+
+
+async def test_a_change_that_is_given_up_while_it_waits_its_turn_does_not_happen(file: Path, gateway: Gateway, database: Database):
+    gateway.finish.clear()
+    changing = configuring(file, gateway, database)
+    first = asyncio.create_task(changing.apply("ada", SECOND, None))
+    await gateway.began.wait()
+    waiting = asyncio.create_task(changing.apply("bob", THIRD, None))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    gateway.finish.set()
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (file.read_text(), gateway.reloads) == (SECOND, 1)

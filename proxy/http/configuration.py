@@ -22,15 +22,6 @@ class Value(_Shape):
     source: str
 
 
-class Current(_Shape):
-    """What is in the file now, and what all sources together come to. Secrets are references, so none is shown."""
-
-    file: str | None
-    digest: str | None = Field(description="send it back as `digest` of a change, and nobody else's change is overwritten")
-    text: str | None
-    values: list[Value]
-
-
 class Trouble(BaseModel):
     model_config = ConfigDict(extra="ignore", from_attributes=True)
 
@@ -38,6 +29,16 @@ class Trouble(BaseModel):
     path: str
     message: str
     hint: str | None = None
+
+
+class Current(_Shape):
+    """What is in the file now, what is wrong with it, and what is in force. Secrets are references, so none is shown."""
+
+    file: str | None
+    digest: str | None = Field(description="send it back as `digest` of a change, and nobody else's change is overwritten")
+    text: str | None = Field(description="null where there is no file, or none that can be read")
+    problems: list[Trouble] = Field(description="why the file as it is now cannot be put into force; empty where it can")
+    values: list[Value] = Field(description="in force: what all sources came to when they were last read and found good")
 
 
 class Checked(_Shape):

@@ -122,6 +122,17 @@ def test_a_configuration_is_applied_and_rolled_back_while_it_serves(gateway: Gat
     assert (status, refused["error"]["code"], "server" in refused["error"]["message"]) == (400, "invalid_configuration", True)
 
 
+def test_a_file_that_somebody_broke_is_shown_with_what_is_wrong(gateway: Gateway):
+    good = gateway.config.read_text()
+    gateway.config.write_text(good + "\nservre: {}\n")
+    try:
+        status, shown = administer(gateway, "GET", "/admin/config")
+    finally:
+        gateway.config.write_text(good)
+    assert (status, [problem["path"] for problem in shown["problems"]]) == (200, ["servre"])
+    assert "server.workers" in {value["path"] for value in shown["values"]}
+
+
 def test_the_description_is_there_for_everybody(gateway: Gateway):
     status, described = administer(gateway, "GET", "/openapi.json", key="none")
     assert status == 200
