@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvloop
 
-from proxy import log
+from proxy import log, trial
 from proxy.configuration import ConfigurationFile
 from proxy.core.clock import SystemClock
 from proxy.core.errors import CapacityError
@@ -23,15 +23,18 @@ from proxy.http.admin import AdminPlane, Numbers, State
 from proxy.http.administration import Administration, Records
 from proxy.http.api import Endpoint
 from proxy.http.configuration import Configuration
+from proxy.http.credentials import Credentials
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
 from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
+from proxy.settings.access import stored_credentials
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
 from proxy.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from proxy.keeping import Keeper
+    from proxy.storage.credential_store import CredentialStore
     from proxy.storage.versions import Versions
 
 #: Reads a configuration's file (None: the one that the process was started with, if any), as the start does.
@@ -155,7 +158,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
     serving = served.serving
     signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
     signals.hurry = serving.hurry
-    endpoints = _endpoints(served.keeper, opened.file, load, reload)
+    endpoints = _endpoints(served, opened.file, load, reload)
     admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints)
     watch = FileWatch(opened.file, reload) if opened.file is not None and opened.settings.server.watch else None
     try:
@@ -172,12 +175,31 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
     return 0
 
 
-def _endpoints(keeper: Callable[[], Awaitable[Keeper]], file: Path | None, load: Load, reload: Reload) -> list[Endpoint]:
+class Accounts:
+    """The providers of the configuration that is in force, as those who administer credentials ask for them."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+
+    def using(self) -> dict[str, list[str]]:
+        """Names of providers by the credential that they use."""
+        return stored_credentials(self._settings())
+
+    def can_be_tried(self, provider: str) -> bool:
+        section = self._settings().providers.get(provider)
+        return section is not None and trial.is_triable(section)
+
+    async def tried(self, provider: str, secret: str) -> trial.Verdict:
+        """Raises KeyError for a provider that is not there."""
+        return await trial.tried(self._settings().providers[provider], secret)
+
+
+def _endpoints(served: _Served, file: Path | None, load: Load, reload: Reload) -> list[Endpoint]:
     """What administrators may ask. The storage is opened by the first of them that needs it."""
 
     async def opened() -> Keeper:
         try:
-            return await keeper()
+            return await served.keeper()
         except RuntimeError as error:
             raise CapacityError(str(error), code="storage_unavailable") from error
 
@@ -187,8 +209,16 @@ def _endpoints(keeper: Callable[[], Awaitable[Keeper]], file: Path | None, load:
     async def versions() -> Versions:
         return (await opened()).versions()
 
+    async def credentials() -> CredentialStore:
+        return (await opened()).credentials(served.serving.settings)
+
+    accounts = Accounts(lambda: served.serving.settings)
     configuring = ConfigurationFile(file, load=load, reload=reload, in_force=lambda: reload.loaded, history=versions, clock=SystemClock())
-    return [*Administration(records).endpoints(), *Configuration(configuring, versions).endpoints()]
+    return [
+        *Administration(records).endpoints(),
+        *Credentials(credentials, accounts).endpoints(),
+        *Configuration(configuring, versions).endpoints(),
+    ]
 
 
 class Signals:

@@ -25,9 +25,10 @@ from proxy.http.data_plane import DataPlane
 from proxy.http.server import Listener
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors
+from proxy.secrets import Followed
 from proxy.settings import ServerSettings, Settings
-from proxy.settings.access import is_said_open, needs_storage
-from proxy.snapshot import Snapshot
+from proxy.settings.access import is_said_open, needs_storage, stored_credentials
+from proxy.snapshot import Snapshot, follow
 from proxy.sockets import bind
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Gateway:
         self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
         self._opening = asyncio.Lock()
         self._current = Snapshot(settings, environ, self._lent(self._keeper), exposed=exposed)
+        self._pending = 0
         self._retired: list[Snapshot] = []
         self._retiring: asyncio.Task[None] | None = None
         self._ready = False
@@ -127,12 +129,15 @@ class Gateway:
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
         self._bound(server)
         self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=self._tls)
+        if stored_credentials(self.settings):
+            await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
+        else:
+            self._say()
         await self._door.open()
         self._lag.start()
         self._watchdog.start()
         self._pressure.start()
         self._ready = True
-        self._say_open()
         settle_garbage()
 
     def _bound(self, server: ServerSettings) -> None:
@@ -163,22 +168,45 @@ class Gateway:
             context_for(settings.server)  # a certificate that does not fit its key is found before anything changes
         keeper = await self._keeper_for(settings)
         try:
-            made = Snapshot(settings, self._environ, self._lent(keeper), before=self._current, exposed=self._exposed)
+            followed = await self._followed(settings, keeper)
+            lent = self._lent(keeper)
+            made = Snapshot(settings, self._environ, lent, before=self._current, exposed=self._exposed, followed=followed)
         except BaseException:
             await self._drop_keeper(keeper)
             raise
+        self._pending += 1
         return Prepared(made, keeper)
+
+    async def _followed(self, settings: Settings, keeper: Keeper | None) -> Followed:
+        """What the references to providers' keys lead to: those into the store are read, files and keyrings are a thread's work."""
+        if keeper is not None:
+            await keeper.read_credentials(settings)
+        return await asyncio.to_thread(follow, settings, self._environ, None if keeper is None else keeper.secrets)
+
+    async def _renew(self) -> None:
+        """Serve with other keys where the store has others now. While another configuration is about to be taken, that goes first."""
+        keeper, settings = self._keeper, self.settings
+        if keeper is None or self._pending or not self._current.followed.differs(keeper.secrets):
+            return
+        prepared = await self.prepare(settings)
+        if self.settings is not settings or self._pending > 1:
+            await self.drop(prepared)
+            return
+        self.take(prepared)
+        structlog.get_logger().info("credentials_renewed")
 
     def take(self, prepared: Prepared) -> None:
         """Serve by what was prepared. Raises OSError where the certificate is gone since; then nothing has changed."""
+        self._pending -= 1
         before, settings = self._current, prepared.snapshot.settings
         if self._tls is not None and settings.server.tls is not None:
             _show(self._tls, settings.server)
         self._keeper = prepared.keeper
         if self._keeper is not None:
             self._keeper.note(settings)
+            self._keeper.watch_credentials(lambda: self.settings, self._renew)
         self._current = prepared.snapshot
-        self._say_open()
+        self._say()
         self._plane.serving = self._current.serving
         self._bound(settings.server)
         self._retired.append(before)
@@ -187,6 +215,7 @@ class Gateway:
 
     async def drop(self, prepared: Prepared) -> None:
         """Go on as before."""
+        self._pending -= 1
         await prepared.snapshot.close(but=[self._current, *self._retired])
         await self._drop_keeper(prepared.keeper)
 
@@ -196,8 +225,9 @@ class Gateway:
 
     async def _keeper_for(self, settings: Settings) -> Keeper | None:
         """The storage that is there, else for who needs it a new one, which is opened and not yet ours."""
-        if self._keeper is not None or not needs_storage(settings, exposed=self._exposed):
-            return self._keeper
+        there = self._keeper
+        if there is not None or not needs_storage(settings, exposed=self._exposed):
+            return there
         async with self._opening:
             return await self._opened_keeper(settings) if self._keeper is None else self._keeper
 
@@ -220,8 +250,10 @@ class Gateway:
         """What policies get to work with."""
         return self._services if keeper is None else keeper.lend(self._services)
 
-    def _say_open(self) -> None:
+    def _say(self) -> None:
+        """What its operator should know of the configuration that is in force now."""
         settings = self.settings
+        self._current.say_missing()
         if is_said_open(settings):
             hint = "whoever reaches this address uses your providers' accounts; policies: {authenticate: {open: false}} asks for keys"
             structlog.get_logger().warning("open_to_everyone", listen=settings.server.listen, hint=hint)

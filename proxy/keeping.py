@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import secrets
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from policies.authenticate import AuthenticateSettings
-from proxy.core.errors import GatewayError
+from proxy.core.errors import CapacityError, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Services
 from proxy.core.resolved import Preferences
 from proxy.http.administration import Records
+from proxy.safe import key_of
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
+from proxy.settings.access import stored_credentials
 from proxy.settings.storage import StorageSettings
 from proxy.state.news import news
 from proxy.storage.audit import Audit
+from proxy.storage.credential_store import CredentialStore, KnownSecrets
+from proxy.storage.credentials import Credentials
 from proxy.storage.database import Database
 from proxy.storage.identities import Identities, KeptPreferences
 from proxy.storage.kept import Keeping
@@ -31,6 +38,7 @@ from proxy.storage.preferences import PreferenceTable
 from proxy.storage.sqlite import default_path
 from proxy.storage.users import Users
 from proxy.storage.versions import Versions
+from proxy.vault import KeyEncryptionKey
 
 #: Characters that a pepper has at least, and bytes of one that is made here.
 _SHORTEST = 32
@@ -44,6 +52,7 @@ class Keeper:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], clock: Clock, metrics: Registry) -> None:
         self._asked = _asked(settings)
+        self._environ = environ
         section, (staleness, outlive) = self._asked
         url = database_url(section, environ)
         try:
@@ -55,6 +64,8 @@ class Keeper:
         self.identities = Identities(Keys(self.database).find, self._pepper, clock, keeping)
         self.preferences = OwnPreferences(PreferenceTable(self.database), clock, keeping, self._tell)
         self.news = news(state_url(settings, environ), metrics)
+        self.secrets = KnownSecrets(Credentials(self.database))
+        self._watch = CredentialWatch(staleness)
         self._is_open = False
 
     def lend(self, services: Services) -> Services:
@@ -82,9 +93,12 @@ class Keeper:
         elif subject == "user":
             self.identities.forget(user=name)
             self.preferences.forget(user=name)
+        elif subject == "credential":
+            self._watch.look()
         elif subject == "everything":
             self.identities.forget_everything()
             self.preferences.forget_everything()
+            self._watch.look()
 
     def records(self) -> Records:
         """What the administration works with."""
@@ -96,7 +110,34 @@ class Keeper:
         """The configuration's versions."""
         return Versions(self.database)
 
+    # -- credentials --
+
+    def credentials(self, settings: Settings) -> CredentialStore:
+        """What administers the credential store, with the key that `settings` name."""
+        return CredentialStore(Credentials(self.database), self._key(settings), self._pepper, self._tell)
+
+    async def read_credentials(self, settings: Settings) -> None:
+        """Have the secrets in hand that `settings` take from the store. While the database cannot be asked, those that were known go on."""
+        try:
+            await self.secrets.read(stored_credentials(settings), self._key(settings))
+        except CapacityError as error:
+            structlog.get_logger().warning("credentials_unread", reason=error.detail or error.message)
+
+    def watch_credentials(self, settings: Callable[[], Settings], renew: Callable[[], Awaitable[None]]) -> None:
+        """Read those of `settings` and call `renew`, again and again: at once if somebody tells of a change, else every `staleness`."""
+
+        async def look() -> None:
+            if stored_credentials(settings()):
+                await self.read_credentials(settings())
+                await renew()
+
+        self._watch.start(look)
+
+    def _key(self, settings: Settings) -> Callable[[], KeyEncryptionKey]:
+        return partial(key_of, settings.credentials.key, self._environ)
+
     async def close(self) -> None:
+        await self._watch.stop()
         await self.news.stop()
         await self.identities.close()
         await self.preferences.close()
@@ -109,6 +150,38 @@ class Keeper:
         kept = [name for name, old, new in zip(names, self._asked, asked, strict=True) if old != new]
         if kept:
             structlog.get_logger().warning("configuration_needs_restart", kept=kept)
+
+
+class CredentialWatch:
+    """Looks every so many seconds, and when it is told to. What goes wrong is logged, and ends nothing."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._told = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        self._told.set()
+
+    def start(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Once; a second call changes nothing."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(look))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), self._every)
+            self._told.clear()
+            try:
+                await look()
+            except Exception as error:  # noqa: BLE001 - a provider's own code builds itself: whatever it raises, the old one stays
+                structlog.get_logger().error("credentials_not_renewed", reason=f"{type(error).__name__}: {error}"[:500])
 
 
 class OwnPreferences(KeptPreferences):

@@ -57,6 +57,18 @@ class Followed:
             raise SecretError(self.missing[reference])
         return self._found[reference]
 
+    def differs(self, store: Store) -> bool:
+        """Whether `store` has something else now."""
+        return any(self._stored(reference, store) != self._found.get(reference) for reference in (*self._found, *self.missing))
+
+    def _stored(self, reference: str, store: Store) -> str | None:
+        if not reference.startswith("store:"):
+            return self._found.get(reference)
+        try:
+            return checked(store(reference.removeprefix("store:")))
+        except SecretError:
+            return None
+
 
 def checked(text: str) -> str:
     """`text` without the line break at its end, if it can be a key. Raises SecretError."""

@@ -6,7 +6,6 @@ A reload builds another; requests that began with this one end with it, and then
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import structlog
@@ -30,8 +29,7 @@ from proxy.http.models import Models
 from proxy.http.user_config import UserConfig
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
 from proxy.routing.router import Router
-from proxy.safe import opened
-from proxy.secrets import SecretError, resolve
+from proxy.secrets import Followed, SecretError, Store
 from proxy.settings import Settings
 from proxy.settings.access import is_open
 from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
@@ -51,19 +49,23 @@ class Snapshot:
         *,
         before: Snapshot | None = None,
         exposed: bool | None = None,
+        followed: Followed | None = None,
     ) -> None:
         """Providers that are in `before` with the same settings and the same keys are taken from there, with their connections.
 
-        `exposed` says whether other machines reach the listener; None: as the configuration has it.
+        `exposed` says whether other machines reach the listener; None: as the configuration has it. `followed` are the references to
+        providers' keys, as `follow` has them; None: they are followed here, and none into the store.
         """
         self.settings = settings
         self._exposed = exposed
         self.table = table_of(settings)
         # Asked for once: each time goes through the metadata of everything that is installed.
-        self._kinds, kinds = policies.kinds(), providers.kinds()
-        find = partial(resolve, environ=environ, store=opened(settings.credentials, environ))
+        reuse = before is not None and before.settings is settings
+        self._kinds: Mapping[str, Any] = before._kinds if before is not None and reuse else policies.kinds()
+        self._providers: Mapping[str, Any] = before._providers if before is not None and reuse else providers.kinds()
+        self.followed = find = followed or follow(settings, environ)
         self.upstreams = {
-            name: _kept(name, section, find, before) or build_upstream(name, section, kinds, find, services.clock)
+            name: _kept(name, section, find, before) or build_upstream(name, section, self._providers, find, services.clock)
             for name, section in settings.providers.items()
         }
         self._services = services
@@ -71,6 +73,13 @@ class Snapshot:
         self._hierarchy = None if settings.llm is None else settings.llm.hierarchy()
         self._resolve = Resolve(self._hierarchy, services)
         self.serving = self._serving()
+
+    def say_missing(self) -> None:
+        """Log the keys that were not found."""
+        for name, section in self.settings.providers.items():
+            for reference in getattr(section, "references", ()):
+                if (reason := self.followed.missing.get(reference)) is not None:
+                    structlog.get_logger().warning("credential_missing", provider=name, reference=reference, reason=reason)
 
     def _serving(self) -> Serving:
         server, services = self.settings.server, self._services
@@ -150,7 +159,7 @@ def _kept(name: str, section: Section, find: Callable[[str], str], before: Snaps
     if before is None or before.settings.providers.get(name) != section:
         return None
     upstream = before.upstreams[name]
-    if isinstance(section, NetworkSettings) and upstream.credentials != tuple(_credentials(name, section, find)):
+    if isinstance(section, NetworkSettings) and upstream.credentials != tuple(_credentials(section, find)):
         return None
     return upstream
 
@@ -172,7 +181,7 @@ def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: 
         section.timeouts.decided(stream=False),
         section.timeouts.decided(stream=True),
         section.limits.body,
-        tuple(_credentials(name, section, find)),
+        tuple(_credentials(section, find)),
     )
 
 
@@ -187,11 +196,17 @@ def _transport(section: NetworkSettings) -> Transport:
     )
 
 
-def _credentials(name: str, section: NetworkSettings, find: Callable[[str], str]) -> list[Credential]:
+def _credentials(section: NetworkSettings, find: Callable[[str], str]) -> list[Credential]:
     found = []
     for reference in section.references:
         try:
             found.append(Credential(reference, find(reference)))
-        except SecretError as error:
-            structlog.get_logger().warning("credential_missing", provider=name, reference=reference, reason=str(error))
+        except SecretError:
+            continue  # `Snapshot.say_missing` tells it.
     return found
+
+
+def follow(settings: Settings, environ: Mapping[str, str], store: Store | None = None) -> Followed:
+    """What the references to providers' keys lead to. It reads files and asks the keyring: a thread's work."""
+    references = [reference for section in settings.providers.values() for reference in getattr(section, "references", ())]
+    return Followed(references, environ, store)

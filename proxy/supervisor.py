@@ -209,6 +209,10 @@ class Supervisor:
     # -- what it tells --
 
     @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
     def state(self) -> str:
         if self._stopping.is_set():
             return "draining"

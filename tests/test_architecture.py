@@ -34,7 +34,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     ("imports_at_the_top", "proxy/app.py", "_Cabinet.keeper"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/gateway.py", "Gateway._new_keeper"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/secrets.py", "installed_keyring"): "an optional dependency: servers mostly have no keyring",
-    ("imports_at_the_top", "comporta/cli/records.py", "with_records"): "the database's libraries take longer to import than a start",
+    ("imports_at_the_top", "comporta/cli/records.py", "with_keeper"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/vault.py", "_cipher"): "cryptography is slow to load, and only a credential store needs it",
     ("imports_at_the_top", "proxy/vault.py", "_decrypt"): "cryptography is slow to load, and only a credential store needs it",
     ("imports_at_the_top", "proxy/state/news.py", "news"): "redis-py is slow to load, and most gateways have no Redis",

@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from comporta.cli.configuration import config_option, json_option, print_json, read
-from comporta.cli.connection import Verdict, tried, tried_with
+from comporta.cli.connection import found, tried_all
+from comporta.cli.records import actor, plain, stored, with_keeper
 from comporta.cli.table import show
-from proxy.credential_file import Record, StoreError
+from proxy.core.errors import ClientError
 from proxy.fields import Section
-from proxy.safe import Safe, opened
+from proxy.safe import key_of
 from proxy.secrets import SecretError, checked, installed_keyring, into_keyring, resolve
 from proxy.settings import Settings
+from proxy.settings.access import stored_credentials
 from proxy.settings.messages import nearest
+from proxy.trial import Verdict, is_triable
 from proxy.vault import VaultError, new_key
+
+if TYPE_CHECKING:
+    from proxy.keeping import Keeper
+    from proxy.storage.credentials import StoredCredential
 
 EPILOG = """\b
 Examples:
@@ -33,10 +39,13 @@ Examples:
 
 \b
 In the configuration a stored key is api_key: "store:spare". A key is never given as an argument: other users of a machine
-can read those. After add, rotate and remove, a running gateway learns of it on SIGHUP.
+can read those. Keys are kept encrypted in the database of the configuration's section storage; a running gateway sees a
+change within policies.authenticate.staleness (10 s), and every change is in comporta audit list.
 """
 
 _KEY_FILE = "~/.config/comporta/credentials.key"
+
+_COLUMNS = ("name", "last4", "version", "fingerprint", "kek_id", "created_at", "rotated_at", "used_by")
 
 
 @click.group(epilog=EPILOG)
@@ -45,13 +54,13 @@ def credentials() -> None:
 
 
 def _told(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What the store refuses is a message, not a trace."""
+    """What is refused is a message, not a trace."""
 
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
         try:
             return command(*arguments, **options)
-        except (StoreError, VaultError, SecretError) as error:
+        except (VaultError, SecretError) as error:
             raise click.ClickException(str(error)) from None
 
     return run
@@ -63,27 +72,31 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--stdout", is_flag=True, help="Print it instead, for a variable: export COMPORTA_KEK=$(comporta credentials init-key --stdout)"
 )
+@json_option("Print the reference to it as an object.")
 @_told
-def init_key(file: str, name: str | None, stdout: bool) -> None:
+def init_key(file: str, name: str | None, stdout: bool, as_json: bool) -> None:
     """Make the key that encrypts all others. Without it the stored credentials are lost: keep a copy apart from them."""
     if stdout:
         click.echo(new_key())
         return
     reference = _into_keyring(name) if name else made_key(Path(file).expanduser())
+    if as_json:
+        print_json({"key": reference})
+        return
     click.echo("Made. Write into the configuration:")
     click.echo(f'credentials: {{key: "{reference}"}}')
 
 
 def made_key(path: Path) -> str:
-    """A new key in a new file of 0600; the reference to it. Raises StoreError for a file that is there, or cannot be written."""
+    """A new key in a new file of 0600; the reference to it. Raises SecretError for a file that is there, or cannot be written."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(new_key() + "\n")
     except FileExistsError:
-        raise StoreError(f"{path} is there already, and what it encrypted would be lost; --file chooses another") from None
+        raise SecretError(f"{path} is there already, and what it encrypted would be lost; --file chooses another") from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
+        raise SecretError(f"{path}: {error.strerror}") from None
     return f"file:{path}"
 
 
@@ -99,10 +112,16 @@ def _into_keyring(name: str) -> str:
 @_told
 def add(name: str, path: Path | None, as_json: bool) -> None:
     """Store a provider's key under NAME, for api_key: "store:NAME"."""
-    safe = _safe(path)
-    if name in safe.records():
-        raise StoreError(f"there is a credential {name!r}; comporta credentials rotate {name} replaces it")
-    _stored(safe.add(name, asked_secret(name)), as_json)
+    settings = read(path).settings
+
+    async def is_free(keeper: Keeper) -> None:
+        if name in [one.name for one in await keeper.credentials(settings).list()]:
+            raise ClientError(f"There is a credential {name!r}; comporta credentials rotate {name} replaces it.", status=409)
+
+    with_keeper(settings, is_free)
+    secret = asked_secret(name)
+    made = with_keeper(settings, lambda keeper: keeper.credentials(settings).add(actor(), name, secret))
+    _print(made, settings, as_json)
 
 
 @credentials.command(epilog="The key is asked for, or read from standard input if that is no terminal.")
@@ -112,24 +131,31 @@ def add(name: str, path: Path | None, as_json: bool) -> None:
 @_told
 def rotate(name: str, path: Path | None, as_json: bool) -> None:
     """Put a new key in the place of NAME's."""
-    safe = _safe(path)
-    _require(safe, name)
-    _stored(safe.rotate(name, asked_secret(name)), as_json)
+    settings = read(path).settings
+    before = with_keeper(settings, lambda keeper: _known(keeper, settings, name))
+    secret = asked_secret(name)
+    made = with_keeper(settings, lambda keeper: keeper.credentials(settings).rotate(actor(), name, secret, version=before.version))
+    _print(made, settings, as_json)
 
 
 @credentials.command()
 @click.argument("name")
-@config_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Also one that a provider of the configuration uses.")
+@config_option
+@json_option('Print {"name": NAME, "removed": true}; asks nothing.')
 @_told
-def remove(name: str, path: Path | None, yes: bool) -> None:
+def remove(name: str, yes: bool, force: bool, path: Path | None, as_json: bool) -> None:
     """Delete NAME and its key."""
-    safe = _safe(path)
-    _require(safe, name)
-    if not yes:
+    settings = read(path).settings
+    with_keeper(settings, lambda keeper: _known(keeper, settings, name))
+    users = stored_credentials(settings).get(name)
+    if users and not force:
+        raise click.ClickException(f"{name} is used by {', '.join(users)}; --force deletes it all the same")
+    if not (yes or as_json):
         click.confirm(f"Delete {name}?", abort=True)
-    safe.remove(name)
-    click.echo(f"{name} is deleted")
+    with_keeper(settings, lambda keeper: keeper.credentials(settings).remove(actor(), name))
+    print_json({"name": name, "removed": True}) if as_json else click.echo(f"{name} is deleted")
 
 
 @credentials.command("list")
@@ -138,23 +164,30 @@ def remove(name: str, path: Path | None, yes: bool) -> None:
 @_told
 def list_(path: Path | None, as_json: bool) -> None:
     """List what is stored. Of each key only the last four characters are shown, of short ones none."""
-    found = [_shown(record) for record in _safe(path).records().values()]
+    settings = read(path).settings
+    rows = [_shown(one, settings) for one in with_keeper(settings, lambda keeper: keeper.credentials(settings).list())]
     if as_json:
-        print_json(found)
-    elif not found:
+        print_json(rows)
+    elif not rows:
         click.echo("none yet; comporta credentials add NAME")
     else:
-        show(list(found[0]), [[*one.values()] for one in found])
+        show(_COLUMNS, [[", ".join(row[name]) if name == "used_by" else row[name] for name in _COLUMNS] for row in rows])
 
 
 @credentials.command()
 @click.argument("reference", metavar="NEW")
 @config_option
+@json_option("Print how many, and the reference, as an object.")
 @_told
-def rekey(reference: str, path: Path | None) -> None:
+def rekey(reference: str, path: Path | None, as_json: bool) -> None:
     """Encrypt everything with another key, where NEW says it is (such as file:PATH). Afterwards set credentials.key to it."""
-    count = _safe(path).rekey(reference)
-    click.echo(f'{count} credentials are encrypted with it. Write into the configuration: credentials: {{key: "{reference}"}}')
+    settings = read(path).settings
+    new = partial(key_of, reference, os.environ)
+    count = with_keeper(settings, lambda keeper: keeper.credentials(settings).rekey(actor(), new))
+    if as_json:
+        print_json({"credentials": count, "key": reference})
+    else:
+        click.echo(f'{count} credentials are encrypted with it. Write into the configuration: credentials: {{key: "{reference}"}}')
 
 
 @credentials.command(epilog="Exit status 1 if one of them does not work.")
@@ -166,12 +199,9 @@ def rekey(reference: str, path: Path | None) -> None:
 def test(name: str | None, provider: str | None, path: Path | None, as_json: bool) -> None:
     """Ask providers for their models: with every key of the configuration, or with the stored one NAME."""
     settings = read(path).settings
-    safe = opened(settings.credentials, os.environ)
-    if name is not None:
-        _require(safe, name)
     if provider is not None and provider not in settings.providers:
         raise click.UsageError(f"there is no provider {provider!r}; {nearest(provider, settings.providers)}")
-    verdicts = _verdicts(settings, safe, name, provider)
+    verdicts = _verdicts(settings, name, provider)
     if as_json:
         print_json([{"provider": at, "credential": key, **verdict.as_json()} for at, key, verdict in verdicts])
     else:
@@ -180,24 +210,38 @@ def test(name: str | None, provider: str | None, path: Path | None, as_json: boo
         raise SystemExit(1)
 
 
-def _verdicts(settings: Settings, safe: Safe, name: str | None, provider: str | None) -> list[tuple[str, str | None, Verdict]]:
-    find = partial(resolve, environ=os.environ, store=safe)
-    found: list[tuple[str, str | None, Verdict]] = []
-    for at, section in settings.providers.items():
-        if (provider is not None and at != provider) or not hasattr(section, "base_url"):
-            continue
-        references: tuple[str, ...] = getattr(section, "references", ())
-        if name is None:
-            found += [(at, reference, _tried(section, reference, find)) for reference in references or (None,)]
-        elif provider is not None or f"store:{name}" in references:
-            found.append((at, f"store:{name}", tried_with(section, safe(name))))
-    if not found:
+Trials = list[tuple[str, str | None, str | Verdict | None]]
+
+
+def _verdicts(settings: Settings, name: str | None, provider: str | None) -> list[tuple[str, str | None, Verdict]]:
+    at = {each: section for each, section in settings.providers.items() if is_triable(section) and provider in (None, each)}
+    trials = _of_configuration(settings, at) if name is None else _of_store(settings, at, name, provider)
+    if not trials:
         raise click.UsageError(f"no provider uses store:{name}; say which one to try with --provider" if name else "no provider to test")
-    return found
+    verdicts = tried_all([(at[where], secret) for where, _, secret in trials])
+    return [(where, reference, verdict) for (where, reference, _), verdict in zip(trials, verdicts, strict=True)]
 
 
-def _tried(section: Section, reference: str | None, find: Callable[[str], str]) -> Verdict:
-    return tried(section.model_copy(update={"api_key": reference, "api_keys": ()}), find)
+def _of_configuration(settings: Settings, at: dict[str, Section]) -> Trials:
+    find = partial(resolve, environ=os.environ, store=stored(settings))
+    return [
+        (name, reference, found(reference, find))
+        for name, section in at.items()
+        for reference in (getattr(section, "references", ()) or (None,))
+    ]
+
+
+def _of_store(settings: Settings, at: dict[str, Section], name: str, provider: str | None) -> Trials:
+    async def work(keeper: Keeper) -> str | Verdict:
+        await _known(keeper, settings, name)
+        try:
+            return await keeper.credentials(settings).secret(name)
+        except ClientError as error:
+            return Verdict("no_key", f"store:{name}: {error.message}")
+
+    secret = with_keeper(settings, work)
+    users = stored_credentials(settings).get(name, [])
+    return [(where, f"store:{name}", secret) for where in at if provider is not None or where in users]
 
 
 def asked_secret(name: str) -> str:
@@ -207,37 +251,21 @@ def asked_secret(name: str) -> str:
     return checked(sys.stdin.read())
 
 
-def _safe(path: Path | None) -> Safe:
-    return opened(read(path).settings.credentials, os.environ)
+async def _known(keeper: Keeper, settings: Settings, name: str) -> StoredCredential:
+    """Raises ClientError (404) with the nearest name."""
+    rows = {one.name: one for one in await keeper.credentials(settings).list()}
+    if name not in rows:
+        raise ClientError(f"There is no credential {name!r}; {nearest(name, list(rows))}", status=404, code="not_found")
+    return rows[name]
 
 
-def _require(safe: Safe, name: str) -> None:
-    known = safe.records()
-    if name not in known:
-        _unknown(name, list(known))
-
-
-def _unknown(name: str, known: list[str]) -> NoReturn:
-    raise StoreError(f"there is no credential {name!r}; {nearest(name, known)}")
-
-
-def _stored(record: Record, as_json: bool) -> None:
+def _print(made: StoredCredential, settings: Settings, as_json: bool) -> None:
     if as_json:
-        print_json(_shown(record))
-        return
-    click.echo(f'{record.place.name} is stored; in the configuration: api_key: "store:{record.place.name}"')
+        print_json(_shown(made, settings))
+    else:
+        click.echo(f'{made.name} is stored; in the configuration: api_key: "store:{made.name}"')
 
 
-def _shown(record: Record) -> dict[str, Any]:
-    return {
-        "name": record.place.name,
-        "ends_in": record.last_four or None,
-        "version": record.place.version,
-        "created": _moment(record.created),
-        "updated": _moment(record.updated),
-        "key_id": record.sealed.key_id,
-    }
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def _shown(one: StoredCredential, settings: Settings) -> dict[str, Any]:
+    used_by = stored_credentials(settings).get(one.name, [])
+    return {name: plain(getattr(one, name)) or None for name in _COLUMNS if name != "used_by"} | {"used_by": used_by}

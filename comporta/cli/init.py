@@ -6,10 +6,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,13 +17,17 @@ import providers
 from comporta.cli.configuration import BadConfiguration
 from comporta.cli.connection import tried_with
 from comporta.cli.credentials import made_key
-from proxy.credential_file import CredentialFile, StoreError
+from comporta.cli.records import actor, with_keeper
 from proxy.fields import Section
-from proxy.safe import CredentialSettings, Safe
+from proxy.safe import CredentialSettings
 from proxy.secrets import SecretError, checked, resolve
-from proxy.settings import SettingsError, load
+from proxy.settings import Settings, SettingsError, load
 from proxy.settings.messages import nearest
+from proxy.settings.storage import StorageSettings
 from proxy.vault import VaultError
+
+if TYPE_CHECKING:
+    from proxy.keeping import Keeper
 
 EPILOG = """\b
 Examples:
@@ -86,7 +90,7 @@ def init(file: Path, force: bool, yes: bool, names: tuple[str, ...], **given: tu
     kek: list[str] = []
     try:
         accounts = _named(names, dict(given["urls"]), dict(given["keys"])) if yes else _asked(kek)
-    except (SecretError, StoreError, VaultError) as error:
+    except (SecretError, VaultError) as error:
         raise click.ClickException(str(error)) from None
     write(file, written(accounts, kek[0] if kek else None))
     click.echo(f"{file} is written. Next: comporta serve --config {file}")
@@ -156,10 +160,15 @@ def _store(kek: list[str], name: str, secret: str) -> None:
     if not kek:
         path = Path(os.environ.get("COMPORTA_CREDENTIALS__KEY", f"file:{_KEK}").removeprefix("file:")).expanduser()
         kek.append(f"file:{path}" if path.exists() else made_key(path))
-    directory = os.environ.get("COMPORTA_CREDENTIALS__DIRECTORY") or CredentialSettings().directory
-    safe = Safe(CredentialFile(Path(directory).expanduser()), kek[0], os.environ)
-    put: Callable[[str, str], object] = safe.rotate if name in safe.records() else safe.add
-    put(name, secret)
+    place = StorageSettings(url=os.environ.get("COMPORTA_STORAGE__URL"), pepper=os.environ.get("COMPORTA_STORAGE__PEPPER"))
+    settings = Settings(credentials=CredentialSettings(key=kek[0]), storage=place)
+
+    async def put(keeper: Keeper) -> None:
+        store = keeper.credentials(settings)
+        is_there = name in [one.name for one in await store.list()]
+        await (store.rotate if is_there else store.add)(actor(), name, secret)
+
+    with_keeper(settings, put)
 
 
 def _try(account: Account, secret: str | None) -> bool:

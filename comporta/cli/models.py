@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from comporta.cli.configuration import config_option, json_option, print_json, read, warn
+from comporta.cli.records import stored
 from proxy.fields import Section
-from proxy.safe import opened
 from proxy.secrets import SecretError, Store, resolve
 from proxy.settings import SIMULATED, Settings
 
@@ -65,8 +65,8 @@ def listed(settings: Settings, environ: Mapping[str, str]) -> Listing:
     """The configured table; without one, what the providers themselves list, as clients would name it."""
     if settings.models is not None:
         return Listing([_entry(settings, name, entry.provider, entry.model) for name, entry in settings.models.items()], [])
+    store = stored(settings)
     with ThreadPoolExecutor(max_workers=min(16, len(settings.providers))) as pool:
-        store = opened(settings.credentials, environ)
         answers = list(pool.map(lambda section: ask(section, environ, store), settings.providers.values()))
     found: list[dict[str, Any]] = []
     unanswered: list[dict[str, str]] = []

@@ -19,9 +19,13 @@ from comporta.cli.configuration import read
 from proxy.core.clock import SystemClock
 from proxy.core.errors import GatewayError
 from proxy.core.metrics import Registry
+from proxy.secrets import Store
+from proxy.settings import Settings
+from proxy.settings.access import stored_credentials
 
 if TYPE_CHECKING:
     from proxy.http.administration import Records
+    from proxy.keeping import Keeper
 
 Result = TypeVar("Result")
 
@@ -36,15 +40,18 @@ def actor() -> str:
 
 def with_records(path: Path | None, work: Callable[[Records], Awaitable[Result]]) -> Result:
     """Open the database, do `work`, close it. What is refused becomes a message and status 1."""
-    from proxy.keeping import Keeper
+    return with_keeper(read(path).settings, lambda keeper: work(keeper.records()))
 
-    settings = read(path).settings
+
+def with_keeper(settings: Settings, work: Callable[[Keeper], Awaitable[Result]]) -> Result:
+    """The same with all that the database is used for."""
+    from proxy.keeping import Keeper
 
     async def run() -> Result:
         keeper = Keeper(settings, os.environ, SystemClock(), Registry())
         try:
             await keeper.open()
-            return await work(keeper.records())
+            return await work(keeper)
         finally:
             await keeper.close()
 
@@ -55,6 +62,18 @@ def with_records(path: Path | None, work: Callable[[Records], Awaitable[Result]]
         raise click.ClickException(error.message) from None
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
+
+
+def stored(settings: Settings) -> Store | None:
+    """The secrets that `settings` take from the credential store. The database is opened only where there are such references."""
+    if not stored_credentials(settings):
+        return None
+
+    async def work(keeper: Keeper) -> Store:
+        await keeper.read_credentials(settings)
+        return keeper.secrets
+
+    return with_keeper(settings, work)
 
 
 @contextlib.contextmanager

@@ -34,5 +34,16 @@ def is_exposed(settings: Settings) -> bool:
 
 
 def needs_storage(settings: Settings, *, exposed: bool | None = None) -> bool:
-    """Whether there is anything to be kept for good: keys are asked for, or storage is configured."""
-    return settings.storage is not None or not is_open(settings, exposed=exposed)
+    """Whether there is anything to be kept for good: keys are asked for, storage is configured, or a provider's key is stored."""
+    return settings.storage is not None or bool(stored_credentials(settings)) or not is_open(settings, exposed=exposed)
+
+
+def stored_credentials(settings: Settings) -> dict[str, list[str]]:
+    """The credentials that `store:NAME` refers to, by name, each with the providers that use it."""
+    found: dict[str, list[str]] = {}
+    for provider, section in settings.providers.items():
+        for reference in dict.fromkeys(getattr(section, "references", ())):
+            scheme, _, name = reference.partition(":")
+            if scheme == "store":
+                found.setdefault(name, []).append(provider)
+    return found

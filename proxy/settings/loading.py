@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.fields import Section
-from proxy.safe import CredentialSettings, opened
+from proxy.safe import CredentialSettings
 from proxy.secrets import SecretError, resolve
 from proxy.settings import checks, kinds
 from proxy.settings.discovery import Probe, accepts_connection, discover
@@ -84,13 +84,14 @@ def restore(document: dict[str, Any], *, known: Kinds | None = None) -> Settings
 
 
 def secret_warnings(loaded: Loaded, environ: Mapping[str, str]) -> list[Problem]:
-    """A warning for each reference to a secret that leads nowhere. It reads the secrets, and shows none."""
+    """A warning for each reference to a secret that leads nowhere. It reads the secrets, and shows none; the store is not asked."""
     warnings = []
-    store = opened(loaded.settings.credentials, environ)
     for path, reference in checks.references(loaded.settings):
+        if path[0] == "providers" and reference.startswith("store:"):
+            continue
         source = loaded.sources[dotted(path)]
         try:
-            resolve(reference, environ, store)
+            resolve(reference, environ)
         except SecretError as error:
             warnings.append(Problem(place(loaded.name, source), line_of(source), dotted(path), f"{reference} cannot be used: {error}"))
     return warnings

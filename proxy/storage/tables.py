@@ -122,6 +122,8 @@ credentials = Table(
     Column("last4", String(4), nullable=False),
     Column("created_at", Instant, nullable=False, server_default=_NOW),
     Column("updated_at", Instant, nullable=False, server_default=_NOW),
+    Column("fingerprint", String(32)),
+    Column("rotated_at", Instant),
     CheckConstraint("version >= 1", name="version"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import stat
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +24,13 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(environment: dict[str, str | None], tmp_path: Path) -> Iterator[Run]:
-    """The command with a store of its own; `said` is standard input. The canary may be in no output and no exception."""
-    store = {"COMPORTA_CREDENTIALS__DIRECTORY": str(tmp_path / "store"), "COMPORTA_CREDENTIALS__KEY": f"file:{tmp_path}/kek"}
+    """The command with a database of its own; `said` is standard input. The canary may be in no output, no exception and no file."""
+    store = {"COMPORTA_STORAGE__URL": f"sqlite:///{tmp_path}/data/comporta.db", "COMPORTA_CREDENTIALS__KEY": f"file:{tmp_path}/kek"}
     results: list[Result] = []
 
     def invoke(*arguments: str, said: str = "", **variables: str) -> Result:
-        results.append(CliRunner().invoke(main, ["credentials", *arguments], input=said, env={**environment, **store, **variables}))
+        words = [*arguments] if arguments[0] == "audit" else ["credentials", *arguments]
+        results.append(CliRunner().invoke(main, words, input=said, env={**environment, **store, **variables}))
         return results[-1]
 
     made = invoke("init-key", "--file", f"{tmp_path}/kek")
@@ -41,18 +42,36 @@ def run(environment: dict[str, str | None], tmp_path: Path) -> Iterator[Run]:
         assert path.is_dir() or CANARY.encode() not in path.read_bytes(), path
 
 
-def test_a_key_is_stored_unreadable_and_listed_by_its_end(run: Run, tmp_path: Path):
+def test_a_key_is_stored_unreadable_and_listed_by_its_end(run: Run):
     assert run("add", "spare", said=CANARY + "\n").exit_code == 0
     (listed,) = json.loads(run("list", "--json").stdout)
-    assert (listed["name"], listed["ends_in"], listed["version"]) == ("spare", "-key", 1)
+    assert (listed["name"], listed["last4"], listed["version"], listed["used_by"]) == ("spare", "-key", 1, [])
     assert "spare" in run("list").stdout
-    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "store" / "credentials.json").stat().st_mode) == 0o600
+
+
+def test_each_change_is_audited_under_who_ran_the_command(run: Run):
+    run("add", "spare", said="the-first-of-two-keys")
+    run("rotate", "spare", said=CANARY)
+    run("remove", "spare", "--yes")
+    rows = json.loads(run("audit", "list", "--json").stdout)
+    assert [row["action"] for row in rows] == ["credential.delete", "credential.rotate", "credential.add"]
+    assert {row["actor"].partition(":")[0] for row in rows} == {"cli"}
+    assert rows[1]["before"]["fingerprint"] != rows[1]["after"]["fingerprint"]
+    assert run("audit", "verify").exit_code == 0
+
+
+def test_a_change_that_cannot_be_audited_does_not_happen(run: Run, tmp_path: Path):
+    run("add", "spare", said="the-first-of-two-keys")
+    with sqlite3.connect(tmp_path / "data" / "comporta.db") as database:
+        database.execute("ALTER TABLE audit_log RENAME TO elsewhere")
+    database.close()
+    assert run("rotate", "spare", said=CANARY).exit_code == 1
+    assert json.loads(run("list", "--json").stdout)[0]["version"] == 1
 
 
 def test_of_a_short_key_nothing_is_shown(run: Run):
     run("add", "spare", said="short-key")
-    assert json.loads(run("list", "--json").stdout)[0]["ends_in"] is None
+    assert json.loads(run("list", "--json").stdout)[0]["last4"] is None
 
 
 def test_a_name_that_is_taken_keeps_its_key(run: Run):
@@ -67,6 +86,15 @@ def test_rotate_replaces_and_remove_deletes(run: Run):
     assert json.loads(run("rotate", "spare", "--json", said=CANARY).stdout)["version"] == 2
     assert run("remove", "spare", "--yes").exit_code == 0
     assert json.loads(run("list", "--json").stdout) == []
+
+
+def test_a_key_that_a_provider_uses_is_removed_by_force_only(run: Run, file: Callable[[str], str]):
+    used = ("--config", file('providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1", api_key: "store:spare"}}'))
+    run("add", "spare", said=CANARY)
+    assert json.loads(run("list", "--json", *used).stdout)[0]["used_by"] == ["a"]
+    refused = run("remove", "spare", "--yes", *used)
+    assert (refused.exit_code, "spare is used by a; --force" in refused.stderr) == (1, True)
+    assert json.loads(run("remove", "spare", "--force", "--json", *used).stdout) == {"name": "spare", "removed": True}
 
 
 def test_a_name_that_is_not_there_is_told_with_the_nearest(run: Run):
@@ -97,30 +125,12 @@ def test_a_key_file_is_never_overwritten(run: Run, tmp_path: Path):
 def test_another_key_encrypts_all_anew(run: Run, tmp_path: Path):
     run("add", "spare", said=CANARY)
     run("init-key", "--file", f"{tmp_path}/next")
-    assert run("rekey", f"file:{tmp_path}/next").exit_code == 0
+    assert json.loads(run("rekey", f"file:{tmp_path}/next", "--json").stdout)["credentials"] == 1
     text = 'providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1", api_key: "store:spare"}}'
     (tmp_path / "g.yaml").write_text(text)
     with_old = json.loads(run("test", "--json", "--config", f"{tmp_path}/g.yaml").stdout)
     with_new = json.loads(run("test", "--json", "--config", f"{tmp_path}/g.yaml", COMPORTA_CREDENTIALS__KEY=f"file:{tmp_path}/next").stdout)
     assert (with_old[0]["outcome"], with_new[0]["outcome"]) == ("no_key", "no_network")
-
-
-@pytest.mark.parametrize(("path", "mode"), [("store", 0o755), ("store/credentials.json", 0o640)])
-def test_a_store_that_others_can_read_is_refused(run: Run, tmp_path: Path, path: str, mode: int):
-    run("add", "spare", said=CANARY)
-    (tmp_path / path).chmod(mode)
-    result = run("list")
-    assert result.exit_code == 1
-    assert "is open to other users" in result.stderr
-
-
-def test_a_record_under_another_name_does_not_open(run: Run, tmp_path: Path):
-    run("add", "spare", said=CANARY)
-    file = tmp_path / "store" / "credentials.json"
-    file.write_text(file.read_text().replace('"spare"', '"other"'))
-    (tmp_path / "g.yaml").write_text('providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1", api_key: "store:other"}}')
-    (verdict,) = json.loads(run("test", "--json", "--config", f"{tmp_path}/g.yaml").stdout)
-    assert "belongs to another name or version" in verdict["said"]
 
 
 @pytest.fixture
@@ -147,7 +157,7 @@ def test_a_provider_is_asked_and_its_answer_put_into_words(run: Run, tmp_path: P
     result = run("test", "spare", "--json", "--config", f"{tmp_path}/g.yaml")
     (verdict,) = json.loads(result.stdout)
     assert (verdict["outcome"], result.exit_code) == (outcome, 0 if outcome == "ok" else 1)
-    assert verdict["models"] == (2 if outcome == "ok" else None)
+    assert verdict["models"] == (["zephyr", "alpaca"] if outcome == "ok" else None)
     assert upstream.requests[0].header("authorization") == f"Bearer {CANARY}"
 
 
@@ -160,6 +170,16 @@ def test_what_cannot_be_reached_is_told_apart(run: Run, tmp_path: Path, url: str
     (tmp_path / "g.yaml").write_text(f'providers: {{a: {{kind: openai, base_url: "{url}"}}}}')
     (verdict,) = json.loads(run("test", "spare", "--provider", "a", "--json", "--config", f"{tmp_path}/g.yaml").stdout)
     assert verdict["outcome"] == outcome
+
+
+def test_a_model_whose_name_shows_the_key_or_moves_the_cursor_is_left_out(run: Run, file: Callable[[str], str], upstream: Upstream):
+    run("add", "spare", said=CANARY)
+    names = [CANARY, "\x1b[2Jcleared", "zephyr"]
+    upstream.play(script(json_response(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})))
+    path = file(f'providers: {{a: {{kind: openai, base_url: "{upstream.url}/v1", api_key: "store:spare"}}}}')
+    (verdict,) = json.loads(run("test", "--json", "--config", path).stdout)
+    assert verdict["models"] == ["zephyr"]
+    assert verdict["said"] == "it works: one model: zephyr"
 
 
 def test_a_server_without_tls_is_told(run: Run, tmp_path: Path):

@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from comporta.cli import main
-from proxy.safe import opened
-from proxy.secrets import resolve
+from comporta.cli.records import stored
 from proxy.settings import load
 from tests.support.script import error_response, json_response, script
 from tests.support.upstream import Upstream
@@ -22,7 +21,7 @@ LIST = {"object": "list", "data": [{"id": "zephyr", "object": "model"}]}
 @pytest.fixture
 def run(environment: dict[str, str | None], tmp_path: Path) -> Iterator[Callable[..., Result]]:
     """The canary may be in no output, no exception and no file."""
-    store = {"COMPORTA_CREDENTIALS__DIRECTORY": str(tmp_path / "store"), "COMPORTA_CREDENTIALS__KEY": f"file:{tmp_path}/kek"}
+    store = {"COMPORTA_STORAGE__URL": f"sqlite:///{tmp_path}/comporta.db", "COMPORTA_CREDENTIALS__KEY": f"file:{tmp_path}/kek"}
     results: list[Result] = []
 
     def invoke(*arguments: str, said: str = "", **variables: str) -> Result:
@@ -77,8 +76,10 @@ def test_a_key_that_is_typed_in_goes_into_the_store_alone(run, tmp_path: Path, u
     result = run(said=f"openai\nspare\n{upstream.url}/v1\nstore\n{CANARY}\nn\n")
     assert result.exit_code == 0, result.output
     assert _loaded(tmp_path)["spare"].api_key == "store:spare"
-    settings = load(tmp_path / "g.yaml", {"COMPORTA_CREDENTIALS__DIRECTORY": str(tmp_path / "store")}, {}).settings
-    assert resolve("store:spare", {}, opened(settings.credentials, {})) == CANARY
+    settings = load(tmp_path / "g.yaml", {"COMPORTA_STORAGE__URL": f"sqlite:///{tmp_path}/comporta.db"}, {}).settings
+    store = stored(settings)
+    assert store is not None
+    assert store("spare") == CANARY
 
 
 def test_a_file_that_is_there_stays(run, tmp_path: Path):
