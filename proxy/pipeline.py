@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import policies as installed
 from proxy.core.call import Call
 from proxy.core.protocols import Handler, Policy
 from proxy.core.reply import Reply
@@ -31,6 +33,22 @@ PER_ATTEMPT = (
     "timeout",  # how long this attempt may take, of what the client's own deadline leaves
     INSTALLED,
 )
+
+
+def acting(names: tuple[str, ...], configured: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[str]:
+    """The policies of a list that are on. `configured` is the section `policies`; `kinds` are all classes by name."""
+    for name in names:
+        if name == INSTALLED:
+            found = [other for other in configured if other not in installed.BUILT_IN and configured[other]]
+            yield from (other for other in found if getattr(kinds[other], "per_attempt", False) is (names is PER_ATTEMPT))
+        elif not is_off(name, configured, kinds):
+            yield name
+
+
+def is_off(name: str, configured: Mapping[str, Any], kinds: Mapping[str, Any]) -> bool:
+    """Whether it is switched off, or only there for who asks for it and nobody has."""
+    section = configured.get(name)
+    return section is False or (section is None and getattr(kinds.get(name), "is_optional", False))
 
 
 def compose(policies: Sequence[Policy], innermost: Handler) -> Handler:

@@ -5,7 +5,7 @@ A reload builds another; requests that began with this one end with it, and then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -27,7 +27,7 @@ from proxy.http.data_plane import EdgeLimits, Serving
 from proxy.http.llm import Llm
 from proxy.http.models import Models
 from proxy.http.user_config import UserConfig
-from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
+from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
 from proxy.routing.router import Router
 from proxy.secrets import Followed, SecretError, Store
 from proxy.settings import Settings
@@ -96,29 +96,19 @@ class Snapshot:
 
     def _llm(self, listing: Catalogue) -> Handler:
         """Answers about the hierarchy, to whom a request would be received from."""
-        acting = [*self._acting(PER_REQUEST), *self._acting(PER_ATTEMPT)]
-        answering = Llm(self._resolve, self._hierarchy or Hierarchy(), listing, acting)
+        passed = [name for names in (PER_REQUEST, PER_ATTEMPT) for name in acting(names, self.settings.policies, self._kinds)]
+        answering = Llm(self._resolve, self._hierarchy or Hierarchy(), listing, passed)
         return self._chain(PER_REQUEST[: PER_REQUEST.index("receive")], answering)
-
-    def _acting(self, names: tuple[str, ...]) -> Iterator[str]:
-        """The policies of a list that are on."""
-        for name in names:
-            if name == INSTALLED:
-                found = [other for other in self.settings.policies if other not in policies.BUILT_IN and self.settings.policies[other]]
-                per_attempt = names is PER_ATTEMPT
-                yield from (other for other in found if getattr(self._kinds[other], "per_attempt", False) is per_attempt)
-            elif not self._is_off(name):
-                yield name
 
     def _policy(self, name: str) -> list[Policy]:
         """A built-in or installed policy with its settings; none where it is switched off, or was not asked for."""
         kind = self._kinds[name]
         section = self.settings.policies.get(name)
-        return [] if self._is_off(name) else [kind(section if section is not None else kind.Settings(), self._services)]
-
-    def _is_off(self, name: str) -> bool:
-        section = self.settings.policies.get(name)
-        return section is False or (section is None and getattr(self._kinds.get(name), "is_optional", False))
+        return (
+            []
+            if is_off(name, self.settings.policies, self._kinds)
+            else [kind(section if section is not None else kind.Settings(), self._services)]
+        )
 
     def _fallback(self) -> list[Policy]:
         section = self.settings.policies.get("fallback", Fallback.Settings())
