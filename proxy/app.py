@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import uvloop
 
 from proxy import log, trial
-from proxy.configuration import ConfigurationFile
+from proxy.configuration import ConfigurationFile, Who, previewed, who_is
 from proxy.core.clock import SystemClock
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
@@ -22,7 +22,7 @@ from proxy.gateway import Gateway
 from proxy.http.admin import AdminPlane, Numbers, State
 from proxy.http.administration import Administration, Records
 from proxy.http.api import Endpoint
-from proxy.http.configuration import Configuration
+from proxy.http.configuration import Configuration, Previewed
 from proxy.http.credentials import Credentials
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
@@ -212,12 +212,16 @@ def _endpoints(served: _Served, file: Path | None, load: Load, reload: Reload) -
     async def credentials() -> CredentialStore:
         return (await opened()).credentials(served.serving.settings)
 
+    async def preview(user: str | None, task_type: str | None, model: str | None) -> Previewed:
+        who = Who() if user is None else await who_is(await records(), user)
+        return previewed(reload.loaded.settings, who, task_type, model)
+
     accounts = Accounts(lambda: served.serving.settings)
     configuring = ConfigurationFile(file, load=load, reload=reload, in_force=lambda: reload.loaded, history=versions, clock=SystemClock())
     return [
         *Administration(records).endpoints(),
         *Credentials(credentials, accounts).endpoints(),
-        *Configuration(configuring, versions).endpoints(),
+        *Configuration(configuring, versions, preview).endpoints(),
     ]
 
 

@@ -7,13 +7,20 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import policies
+from policies.resolve import Levels
 from proxy.core.errors import CapacityError, ClientError
+from proxy.core.hierarchy import Asked, Hierarchy, described
 from proxy.core.protocols import Clock
-from proxy.http.configuration import Checked, Current, Trouble, Value, VersionShown
-from proxy.settings import Loaded, Problem, SettingsError
+from proxy.core.resolved import Preferences
+from proxy.http.administration import Records
+from proxy.http.configuration import Checked, Chosen, Current, Previewed, Trouble, Value, VersionShown
+from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, acting
+from proxy.settings import Loaded, Problem, Settings, SettingsError
 
 #: Changes in a minute: who makes more is a program that has lost its way.
 _MOST = 10
@@ -80,7 +87,7 @@ class ConfigurationFile:
             digest=None if text is None else digest(text),
             text=text,
             problems=problems,
-            values=[Value(path=path, value=value, source=source) for path, value, source in self._in_force().values()],
+            values=_values(self._in_force()),
         )
 
     async def check(self, text: str) -> Checked:
@@ -88,7 +95,7 @@ class ConfigurationFile:
             loaded = await asyncio.to_thread(self._tried, text)
         except SettingsError as error:
             return Checked(valid=False, problems=_troubles(error.problems), warnings=[])
-        return Checked(valid=True, problems=[], warnings=_troubles(loaded.warnings))
+        return Checked(valid=True, problems=[], warnings=_troubles(loaded.warnings), values=_values(loaded))
 
     async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> VersionShown:
         """Put `text` in the file's place and into force, or change nothing; once it has begun, also for a caller who is cancelled.
@@ -169,8 +176,46 @@ def _troubles(problems: Sequence[Problem]) -> list[Trouble]:
     return [Trouble.model_validate(problem) for problem in problems]
 
 
+def _values(loaded: Loaded) -> list[Value]:
+    return [Value(path=path, value=value, source=source) for path, value, source in loaded.values()]
+
+
 def _unreadable(why: str) -> ClientError:
     return ClientError(f"The configuration's file cannot be read: {why}.", status=409, code="configuration_file_unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """On whose account a request is; of nobody nothing is known."""
+
+    id: str | None = None
+    tier: str | None = None
+    preferences: Preferences = field(default_factory=Preferences)
+
+
+async def who_is(records: Records, user: str) -> Who:
+    """What is stored of a user. Raises ClientError (404), CapacityError."""
+    found = await records.users.get(user)
+    if found is None:
+        raise ClientError(f"There is no user {user[:200]!r}.", status=404, param="user", code="not_found")
+    return Who(user, found.tier, await records.preferences.find(user))
+
+
+def previewed(settings: Settings, who: Who, task_type: str | None, model: str | None) -> Previewed:
+    """What a chat completion of `who` would get by `settings`. Raises ClientError (403 `model_not_allowed`)."""
+    hierarchy = Hierarchy() if settings.llm is None else settings.llm.hierarchy()
+    asked = Asked(None if model == hierarchy.alias else model)
+    resolved = Levels(hierarchy).of((who.id, who.tier), task_type, who.preferences, asked)
+    kinds = policies.kinds()
+    return Previewed(
+        user=who.id,
+        tier=who.tier,
+        task_type=task_type,
+        known_task_type=resolved.is_known_task_type,
+        source=resolved.source,
+        values={name: Chosen.model_validate(found) for name, found in described(resolved).items()},
+        policies=[name for names in (PER_REQUEST, PER_ATTEMPT) for name in acting(names, settings.policies, kinds)],
+    )
 
 
 def digest(text: str) -> str:

@@ -21,6 +21,9 @@ _LOOK = 1.0
 #: What a process decides when it starts, of `server`.
 FIXED = ("listen", "admin_listen", "workers")
 
+#: The source of a value that is as it was at the start, whatever the file says now.
+KEPT = "kept until a restart"
+
 
 class Reload:
     """Called for each SIGHUP: one after the other, each ends in a line of the log and in the metrics, and none in an exception.
@@ -49,9 +52,9 @@ class Reload:
         """Whether what was read is now in force."""
         async with self._lock:
             try:
-                loaded = await asyncio.to_thread(self._load)
-                settings, kept = held(self.loaded.settings, loaded.settings)
-                await self._put(settings)
+                read = await asyncio.to_thread(self._load)
+                loaded, kept = held(self.loaded, read)
+                await self._put(loaded.settings)
             except SettingsError as error:
                 self._refused(problems=[asdict(problem) for problem in error.problems])
                 return False
@@ -63,10 +66,10 @@ class Reload:
                 log.warning("configuration_warning", **asdict(problem))
             if kept:
                 log.warning("configuration_needs_restart", kept=kept)
-            self.loaded = replace(loaded, settings=settings)
-            self._note(settings)
+            self.loaded = loaded
+            self._note(loaded.settings)
             self._reloads.labels("applied").value += 1
-            log.info("configuration_applied", digest=digest(settings))
+            log.info("configuration_applied", digest=digest(loaded.settings))
             return True
 
     def _note(self, settings: Settings) -> None:
@@ -116,15 +119,19 @@ class FileWatch:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def held(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+def held(old: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:
     """`new` with what only a restart can change as `old` has it, and the names of what was asked for in vain."""
-    names = [name for name in FIXED if getattr(old.server, name) != getattr(new.server, name)]
-    if (old.server.tls is None) != (new.server.tls is None):
+    was, server = old.settings.server, new.settings.server
+    names = [name for name in FIXED if getattr(was, name) != getattr(server, name)]
+    if (was.tls is None) != (server.tls is None):
         names.append("tls")
     if not names:
         return new, []
-    kept = {name: getattr(old.server, name) for name in names}
-    return new.model_copy(update={"server": new.server.model_copy(update=kept)}), [f"server.{name}" for name in names]
+    kept = {name: getattr(was, name) for name in names}
+    settings = new.settings.model_copy(update={"server": server.model_copy(update=kept)})
+    paths = [f"server.{name}" for name in names]
+    sources = {path: KEPT for path in old.sources if path.startswith(tuple(paths))}
+    return replace(new, settings=settings, sources={**new.sources, **sources}), paths
 
 
 def digest(settings: Settings) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.configuration import ConfigurationFile, digest
+from proxy.configuration import ConfigurationFile, Who, digest, previewed
 from proxy.core.errors import CapacityError, ClientError
+from proxy.core.resolved import Preferences
+from proxy.reload import KEPT, held
 from proxy.settings import Loaded, load
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
@@ -220,3 +222,63 @@ async def test_a_change_that_is_given_up_while_it_waits_its_turn_does_not_happen
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert (file.read_text(), gateway.reloads) == (SECOND, 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- what is in force
+def test_what_only_a_restart_can_change_is_shown_as_it_is(tmp_path: Path):
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text("server: {listen: '127.0.0.1:1', workers: 2}\n")
+    (tmp_path / "pem").touch(0o600)
+    tls = f"{{certificate: 'file:{tmp_path}/pem', key: 'file:{tmp_path}/pem'}}"
+    new.write_text(f"server: {{listen: '127.0.0.1:2', workers: 2, tls: {tls}}}\n")
+    loaded, kept = held(read(old), read(new))
+    values = {path: (value, source) for path, value, source in loaded.values()}
+    assert (kept, values["server.listen"]) == (["server.listen", "server.tls"], ("127.0.0.1:1", KEPT))
+    assert (values["server.tls"], values["server.workers"]) == ((None, KEPT), (2, "file:1"))
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- preview
+LEVELS = """\
+providers: {up: {kind: openai, base_url: "http://127.0.0.1:1/v1", allow_private: true}}
+llm:
+  default_model: small
+  timeout: "60s"
+  task_types: {REPORT: {model: large}}
+  user_preferences: {premium_model: best}
+  alias: auto
+  allowed_models: [small, large, best]
+policies: {retry: false}
+"""
+
+
+@pytest.mark.parametrize(
+    ("who", "task_type", "model", "expected"),
+    [
+        (Who(), None, None, ("small", "system")),
+        (Who(), "REPORT", None, ("large", "task_type")),
+        (Who(), "REPORT", "small", ("small", "request")),
+        (Who(), "REPORT", "auto", ("large", "task_type")),
+        (Who("ana", "premium"), None, None, ("best", "user")),
+        (Who("ana", None, Preferences(task_types={"REPORT": Preferences(model="small")})), "REPORT", None, ("small", "user")),
+    ],
+)
+def test_a_preview_says_each_value_with_its_level(tmp_path: Path, who: Who, task_type: str | None, model: str | None, expected):
+    file = tmp_path / "levels.yaml"
+    file.write_text(LEVELS)
+    found = previewed(read(file).settings, who, task_type, model)
+    assert (found.values["model"].value, found.values["model"].source) == expected
+    assert (found.values["timeout"].value, found.user, found.known_task_type) == (60.0, who.id, True)
+    assert "fallback" in found.policies
+    assert "retry" not in found.policies
+
+
+def test_a_preview_refuses_what_a_request_would_be_refused(tmp_path: Path):
+    file = tmp_path / "levels.yaml"
+    file.write_text(LEVELS)
+    with pytest.raises(ClientError, match="not allowed"):
+        previewed(read(file).settings, Who(), None, "huge")
+
+
+def test_without_the_section_a_preview_has_what_is_asked_for():
+    found = previewed(read(None).settings, Who(), None, "any")
+    assert {name: (one.value, one.source) for name, one in found.values.items()} == {"model": ("any", "request")}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.storage.users import Users
 
 _PAGE = (("after", "the last id of the page before"), ("limit", "how many at most, 1 to 1000"))
+PAGE_BACK = (("before", "those with a smaller number"), ("limit", "how many at most, 1 to 1000"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ class Administration:
     def endpoints(self) -> list[Endpoint]:
         of_user, of_key, of_preferences = "/admin/users/{id}", "/admin/keys/{id}", "/admin/users/{id}/llm-config"
         by_user = (("user", "of this user only"), *_PAGE)
-        by_seq = (("before", "rows with a smaller number"), ("limit", "how many at most, 1 to 1000"))
         return [
             Endpoint("GET", "/admin/users", "Users, by id.", self.list_users, shapes.UserList, query=_PAGE),
             Endpoint("POST", "/admin/users", "Make a user.", self.create_user, shapes.UserShown, shapes.UserNew, 201),
@@ -69,7 +69,7 @@ class Administration:
                 shapes.KeyRotation,
                 201,
             ),
-            Endpoint("GET", "/admin/audit", "Who changed what, the newest first.", self.list_audit, shapes.AuditList, query=by_seq),
+            Endpoint("GET", "/admin/audit", "Who changed what, the newest first.", self.list_audit, shapes.AuditList, query=PAGE_BACK),
             Endpoint("GET", "/admin/audit/verify", "Whether the log is as it was written.", self.verify_audit, shapes.AuditVerdict),
         ]
 
@@ -174,7 +174,7 @@ class Administration:
 
     async def list_audit(self, asked: Asked) -> shapes.AuditList:
         before = asked.query.get("before")
-        rows = await (await self._opened()).audit.list(before=None if before is None else _number("before", before), limit=_limit(asked))
+        rows = await (await self._opened()).audit.list(before=None if before is None else whole("before", before), limit=limit_of(asked))
         return shapes.AuditList(
             data=[shapes.AuditShown(**{name: getattr(row, name) for name in shapes.AuditShown.model_fields}) for row in rows]
         )
@@ -239,17 +239,17 @@ def shown_preferences(preferences: Preferences) -> shapes.PreferencesShape:
 
 
 def _page(asked: Asked) -> dict[str, Any]:
-    return {"after": asked.query.get("after", ""), "limit": _limit(asked)}
+    return {"after": asked.query.get("after", ""), "limit": limit_of(asked)}
 
 
-def _limit(asked: Asked) -> int:
-    limit = _number("limit", asked.query.get("limit", "100"))
+def limit_of(asked: Asked) -> int:
+    limit = whole("limit", asked.query.get("limit", "100"))
     if not 1 <= limit <= 1000:
         raise ClientError("limit: from 1 to 1000.", param="limit", code="invalid_value")
     return limit
 
 
-def _number(name: str, text: str) -> int:
+def whole(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise ClientError(f"{name}: a whole number.", param=name, code="invalid_value")
     return int(text)

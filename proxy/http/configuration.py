@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.core.errors import ClientError
+from proxy.core.wishes import MODEL_LENGTH, TASK_TYPE_LENGTH, invalid, is_name
+from proxy.http.administration import PAGE_BACK, limit_of, whole
 from proxy.http.api import Asked, Endpoint
+
+_ASKED = (("user", "whose preferences count"), ("task_type", "what the request is for"), ("model", "what the request asks for"))
 
 
 class _Shape(BaseModel):
@@ -45,6 +49,24 @@ class Checked(_Shape):
     valid: bool
     problems: list[Trouble]
     warnings: list[Trouble]
+    values: list[Value] = Field([], description="what the text comes to, with what the environment says")
+
+
+class Chosen(_Shape):
+    value: Any
+    source: str = Field(description="the level: system, task_type, user or request")
+
+
+class Previewed(_Shape):
+    """What a chat completion would get."""
+
+    user: str | None
+    tier: str | None
+    task_type: str | None
+    known_task_type: bool
+    source: str = Field(description="the most specific level that set anything")
+    values: dict[str, Chosen]
+    policies: list[str] = Field(description="that it passes, outermost first")
 
 
 class Text(_Shape):
@@ -71,6 +93,10 @@ class VersionList(_Shape):
     data: list[VersionShown]
 
 
+#: What a chat completion of a user, of a task type, for a model would get. Raises ClientError (403, 404) and CapacityError.
+Previewing: TypeAlias = Callable[[str | None, str | None, str | None], Awaitable[Previewed]]
+
+
 class Configuring(Protocol):
     """Who does it; see `proxy.configuration`."""
 
@@ -90,23 +116,29 @@ class Listing(Protocol):
 class Configuration:
     """The endpoints."""
 
-    def __init__(self, configuring: Configuring, versions: Callable[[], Awaitable[Listing]]) -> None:
+    def __init__(self, configuring: Configuring, versions: Callable[[], Awaitable[Listing]], previewing: Previewing) -> None:
         self._configuring = configuring
         self._versions = versions
+        self._previewing = previewing
 
     def endpoints(self) -> list[Endpoint]:
         where, version = "/admin/config", "/admin/config/versions/{id}"
         return [
             Endpoint("GET", where, "What is configured, each value with its source.", self.show, Current),
+            Endpoint("GET", where + "/preview", "What a user's chat completion would get.", self.preview, Previewed, query=_ASKED),
             Endpoint("POST", where + "/validate", "Try a file without applying it.", self.validate, Checked, Text),
             Endpoint("PUT", where, "Put a file in place and into force, or change nothing.", self.apply, VersionShown, Change),
-            Endpoint("GET", where + "/versions", "What was applied, the newest first.", self.history, VersionList),
+            Endpoint("GET", where + "/versions", "What was applied, the newest first.", self.history, VersionList, query=PAGE_BACK),
             Endpoint("GET", version, "One version with its text.", self.show_version, VersionShown),
             Endpoint("POST", version + "/rollback", "Apply that version again, as a new one.", self.roll_back, VersionShown),
         ]
 
     async def show(self, _asked: Asked) -> Current:
         return await self._configuring.current()
+
+    async def preview(self, asked: Asked) -> Previewed:
+        task_type, model = (_name(asked, name, most) for name, most in (("task_type", TASK_TYPE_LENGTH), ("model", MODEL_LENGTH)))
+        return await self._previewing(asked.query.get("user"), task_type, model)
 
     async def validate(self, asked: Asked) -> Checked:
         return await self._configuring.check(asked.body.text)
@@ -115,8 +147,10 @@ class Configuration:
         wanted: Change = asked.body
         return await self._configuring.apply(asked.actor, wanted.text, wanted.comment, digest_before=wanted.digest)
 
-    async def history(self, _asked: Asked) -> VersionList:
-        return VersionList(data=[VersionShown.model_validate(one) for one in await (await self._versions()).list()])
+    async def history(self, asked: Asked) -> VersionList:
+        before = asked.query.get("before")
+        found = await (await self._versions()).list(before=None if before is None else whole("before", before), limit=limit_of(asked))
+        return VersionList(data=[VersionShown.model_validate(one) for one in found])
 
     async def show_version(self, asked: Asked) -> VersionShown:
         found = await (await self._versions()).get(_id(asked))
@@ -126,6 +160,13 @@ class Configuration:
 
     async def roll_back(self, asked: Asked) -> VersionShown:
         return await self._configuring.roll_back(asked.actor, _id(asked))
+
+
+def _name(asked: Asked, name: str, most: int) -> str | None:
+    value = asked.query.get(name)
+    if value is not None and not is_name(value, most):
+        raise invalid(name, f"a name of at most {most} printable characters")
+    return value
 
 
 def _id(asked: Asked) -> int:
