@@ -76,18 +76,19 @@ async def test_of_a_short_secret_nothing_is_shown(store: CredentialStore) -> Non
     assert (await store.add("root", "spare", "short-key")).last4 == ""
 
 
-@pytest.mark.parametrize("name", ["", "Spare", "-spare", "a/b", "a b", "s" * 65, "é", "a\n"])
-async def test_a_name_that_is_none_is_refused(store: CredentialStore, name: str) -> None:
-    with pytest.raises(ClientError) as refused:
-        await store.add("root", name, CANARY)
-    assert (refused.value.status, refused.value.param) == (400, "name")
+async def test_a_name_that_is_none_is_refused(store: CredentialStore) -> None:
+    for name in ("", "Spare", "-spare", "a/b", "a b", "s" * 65, "é", "a\n"):
+        with pytest.raises(ClientError) as refused:
+            await store.add("root", name, CANARY)
+        assert (refused.value.status, refused.value.param) == (400, "name"), name
+    assert await store.list() == ()
 
 
-@pytest.mark.parametrize("secret", ["", "\n", f"{CANARY}\nmore", f"{CANARY}é", f"{CANARY}\x00"])
-async def test_a_secret_that_can_be_none_is_refused_without_being_repeated(store: CredentialStore, secret: str) -> None:
-    with pytest.raises(ClientError) as refused:
-        await store.add("root", "spare", secret)
-    assert (refused.value.status, CANARY in str(refused.value)) == (400, False)
+async def test_a_secret_that_can_be_none_is_refused_without_being_repeated(store: CredentialStore) -> None:
+    for secret in ("", "\n", f"{CANARY}\nmore", f"{CANARY}é", f"{CANARY}\x00"):
+        with pytest.raises(ClientError) as refused:
+            await store.add("root", "spare", secret)
+        assert (refused.value.status, CANARY in str(refused.value)) == (400, False), secret
     assert await store.list() == ()
 
 
