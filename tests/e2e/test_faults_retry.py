@@ -253,11 +253,11 @@ def test_an_only_target_that_is_out_gets_one_attempt_of_each_request_until_it_an
         upstream.play(*[error_response(500)] * 5)
         assert [chat(gateway.url).status for _ in range(3)] == [500] * 3
         assert len(upstream.requests) == 5, "the fifth failure took it out"
-        gateway.wait_metric(2, "llm_circuit_state", provider="up", model="test-model")
+        gateway.wait_metric(1, "llm_target_state", provider="up", model="test-model", state="open")
         upstream.play(error_response(500), CHAT, error_response(500), CHAT)
         answers = [chat(gateway.url) for _ in range(3)]
         assert [(each.status, each.header("x-comporta-attempts")) for each in answers] == [(500, "1"), (200, "1"), (200, "2")]
-        gateway.wait_metric(0, "llm_circuit_state", provider="up", model="test-model")
+        gateway.wait_metric(1, "llm_target_state", provider="up", model="test-model", state="closed")
 
 
 def test_the_limit_of_a_provider_sheds_what_is_over_it(upstream: Upstream, tmp_path: Any) -> None:
