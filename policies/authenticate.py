@@ -60,21 +60,26 @@ class Authenticate:
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
         # Without a coroutine of its own where nothing is waited for.
-        token = credential(call.headers, strict=not self._open)
+        shown: tuple[str | None, str | None] | None = call.memo.get(self)
+        if shown is None:
+            headers = call.headers
+            shown = call.memo[self] = (credential(headers, strict=not self._open), headers.get(USER))
+        token, user = shown
         if token is not None and token.startswith(keys.PREFIX):
             identities = self._identities
             principal = identities.recall(token) if identities is not None and len(token) == keys.LENGTH else None
             if principal is None:
-                return self._ask(token, call, call_next)
-            admit(principal, call)
+                return self._ask(token, user, call, call_next)
+            admit(principal, call, user)
         elif self._open:
-            admit(ANONYMOUS, call)
+            if user is not None:
+                call.end_user = named_user(ANONYMOUS, user)
         else:
             raise unauthorized(_INCORRECT if token else _MISSING)
         return call_next(call)
 
-    async def _ask(self, token: str, call: Call, call_next: Handler) -> Reply:
-        admit(await self._found(token), call)
+    async def _ask(self, token: str, user: str | None, call: Call, call_next: Handler) -> Reply:
+        admit(await self._found(token), call, user)
         return await call_next(call)
 
     async def _found(self, token: str) -> Principal:
@@ -134,15 +139,13 @@ def forbidden(message: str) -> ClientError:
     return ClientError(message, status=403, code="permission_denied")
 
 
-def admit(principal: Principal, call: Call) -> None:
+def admit(principal: Principal, call: Call, user: str | None) -> None:
     """Set who asks, and on whose behalf. Raises ClientError (403) for what the key may not do, as far as that is known before the body."""
-    if principal is not ANONYMOUS:
-        if principal.addresses is not None and not may_come_from(principal.addresses, call.peer):
-            raise forbidden("This API key may not be used from this address.")
-        if not may_ask(principal, call.operation, call.method, call.path):
-            raise forbidden(f"This API key has no permission for {call.operation} requests of this kind.")
-        call.principal = principal
-    user = call.headers.get(USER)
+    if principal.addresses is not None and not may_come_from(principal.addresses, call.peer):
+        raise forbidden("This API key may not be used from this address.")
+    if not may_ask(principal, call.operation, call.method, call.path):
+        raise forbidden(f"This API key has no permission for {call.operation} requests of this kind.")
+    call.principal = principal
     if user is not None:
         call.end_user = named_user(principal, user)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from proxy.core.call import ANONYMOUS, Call, Principal
 from proxy.core.errors import ClientError
 from proxy.core.hierarchy import (
     NOTHING_ASKED,
+    REQUEST,
     SYSTEM,
     Asked,
     Hierarchy,
@@ -25,7 +26,7 @@ from proxy.core.protocols import Handler, Services, UserPreferences
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences, Resolved
 from proxy.core.splice import set_member
-from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, wishes_of
+from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, task_type_of, wishes_of
 
 #: Operations whose answer is a model's text: the hierarchy's models and parameters are for these.
 TEXT = frozenset({"chat", "completion", "responses"})
@@ -110,26 +111,46 @@ class Resolve:
         self._others = Levels(Hierarchy(allowed_models=full.allowed_models))
         self._store = services.preferences
         self._is_idle = hierarchy is None and services.preferences is None
-        self._named: dict[str | None, Resolved] = {}
+        self._named: dict[tuple[str | None, str | None], Resolved] = {}
 
-    async def __call__(self, call: Call, call_next: Handler) -> Reply:
-        asks_nothing = _asks_nothing(call)
-        if asks_nothing and self._is_idle:
-            call.resolved = self._named.get(call.model) or self._as_named(call.model)
-        else:
-            wishes = _NO_WISHES if asks_nothing else wishes_of(call)
+    def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
+        if not self._is_idle or self._asks(call):
+            return self._resolved(call, call_next)
+        # Without a coroutine of its own where there is nothing to resolve.
+        body, task_type = call.body, None
+        if "metadata" in body:
+            task_type = task_type_of(call)
+        if call.end_user is not None or "user" in body:
             call.end_user = end_user_of(call)
-            await self._settle(call, wishes)
+        call.resolved = self._named.get((call.model, task_type)) or self._as_named(call.model, task_type)
+        if call.model is None and call.operation in NEEDS_MODEL:
+            raise missing_model()
+        return call_next(call)
+
+    async def _resolved(self, call: Call, call_next: Handler) -> Reply:
+        wishes = wishes_of(call) if self._asks(call) or "metadata" in call.body else _NO_WISHES
+        call.end_user = end_user_of(call)
+        await self._settle(call, wishes)
         if call.model is None and call.operation in NEEDS_MODEL:
             raise missing_model()
         return await call_next(call)
 
-    def _as_named(self, model: str | None) -> Resolved:
+    def _as_named(self, model: str | None, task_type: str | None) -> Resolved:
         if len(self._named) >= _MOST_KEPT:
             self._named.clear()
         asked = NOTHING_ASKED if model is None else Asked(model=model)
-        resolved = self._named[model] = resolve(Hierarchy(), None, _UNSET, None, asked)
+        resolved = self._named[model, task_type] = resolve(Hierarchy(), task_type, _UNSET, None, asked)
         return resolved
+
+    def _asks(self, call: Call) -> bool:
+        """Whether the request may set anything beside its model, its task type and its user, or the key may not set all."""
+        principal = call.principal
+        if principal is not ANONYMOUS and (principal.may_set is not None or principal.task_types is not None):
+            return True
+        asks = call.memo.get(self)
+        if asks is None:
+            asks = call.memo[self] = any(name in call.headers for name in HEADERS)
+        return asks or MEMBER in call.body
 
     def levels(self, operation: str) -> Levels:
         return self._text if operation in TEXT else self._embeddings if operation == "embedding" else self._others
@@ -148,7 +169,7 @@ class Resolve:
         resolved = outcome_of(levels, call, wishes, who, await self._preferences(levels, who[0]))
         if levels is self._text:
             own = own_params(call)
-            if own:
+            if own and (wishes.explain or resolved.params or resolved.source != REQUEST):
                 resolved = with_params(resolved, own)
             if resolved.context_window is not None:
                 resolved = fitting(levels.hierarchy, resolved, call)
@@ -181,18 +202,6 @@ def outcome_of(levels: Levels, call: Call, wishes: Wishes, who: tuple[str | None
     if model is not None:
         asked = Asked(model, asked.fallback_model, asked.timeout, asked.max_retries, asked.params)
     return levels.of(who, wishes.task_type, preferences, asked)
-
-
-def _asks_nothing(call: Call) -> bool:
-    headers, body, principal = call.headers, call.body, call.principal
-    if MEMBER in body or "metadata" in body or "user" in body:
-        return False
-    if principal is not ANONYMOUS and (principal.may_set is not None or principal.task_types is not None):
-        return False
-    for name in HEADERS:  # noqa: SIM110 - a generator would double what this costs every request
-        if name in headers:
-            return False
-    return True
 
 
 def missing_model() -> ClientError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from pydantic import Field
@@ -18,6 +19,8 @@ CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
 #: Seconds beyond the client's patience: its own time-out, not our answer in the same moment, is what its caller is written for.
 _AFTER_CLIENT = 0.25
 
+_UNTOLD = 0.0
+
 
 class TimeoutSettings(Section):
     """Whose patience counts beside the provider's own."""
@@ -32,19 +35,23 @@ class Timeout:
         self._honour_client = settings.honour_client
         self._clock = services.clock
 
-    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+    def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
+        # Without a coroutine of its own: nothing is waited for here.
         if self._honour_client:
-            told = call.headers.get(CLIENT_READ_TIMEOUT)
-            if told is not None:
-                self._narrow(call, told)
+            patience = call.memo.get(self)
+            if patience is None:
+                told = call.headers.get(CLIENT_READ_TIMEOUT)
+                patience = call.memo[self] = (told is not None and parse_patience(told)) or _UNTOLD
+            if patience is not _UNTOLD:
+                self._narrow(call, patience)
         if call.deadline is not None and call.timeouts is not None:
             call.timeouts = until(call.timeouts, call.deadline - self._clock.monotonic())
-        return await call_next(call)
+        return call_next(call)
 
-    def _narrow(self, call: Call, told: str) -> None:
+    @staticmethod
+    def _narrow(call: Call, patience: float) -> None:
         """A whole answer must begin within the client's read timeout; of a stream each silence must be shorter than it."""
-        patience = parse_patience(told)
-        if patience is None or call.timeouts is None:
+        if call.timeouts is None:
             return
         if call.stream:
             limits = call.timeouts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,7 +63,12 @@ def _bound(policy: Policy, call_next: Handler) -> Handler:
     return partial(policy.__call__, call_next=call_next)
 
 
-async def receive(call: Call, call_next: Handler) -> Reply:
+def receive(call: Call, call_next: Handler) -> Awaitable[Reply]:
     """Read and check the body. How is the edge's affair; when is decided by this policy's place in the list."""
-    await call.receive(call)
+    arriving = call.receive(call)
+    return call_next(call) if arriving is None else _received(arriving, call, call_next)
+
+
+async def _received(arriving: Awaitable[None], call: Call, call_next: Handler) -> Reply:
+    await arriving
     return await call_next(call)

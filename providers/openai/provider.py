@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ import orjson
 from providers.openai.errors import error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
 from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
-from proxy.core.call import Call, Target, Usage
+from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
@@ -20,6 +21,18 @@ FORWARDED = ("accept", "content-type", "openai-beta", "idempotency-key", "range"
 
 #: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
 CHAT_STREAMS = frozenset({"chat", "completion"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What is sent for a client's head, with a credential: the same for every request that has both. `kept` is the transport's."""
+
+    credential: Credential | None
+    path: str
+    query: str
+    url: str
+    headers: dict[str, str]
+    kept: dict[Any, bytes]
 
 
 class OpenAI:
@@ -38,6 +51,17 @@ class OpenAI:
         self._headers.update({name.lower(): value for name, value in settings.headers.items()})
 
     def encode(self, call: Call, target: Target) -> UpstreamRequest:
+        memo, credential = call.memo, target.credential
+        sent: _Sent | None = memo.get(self)
+        if sent is None or sent.credential is not credential or sent.path is not call.path or sent.query is not call.query:
+            sent = memo[self] = self._sent(call, target)
+        if call.content is not None:
+            renamed = target.model is not None and call.model is not None and target.model != call.model
+            content = call.content.named(target.model) if renamed and target.model else call.content
+            return UpstreamRequest(call.method, sent.url, sent.headers, content)
+        return UpstreamRequest(call.method, sent.url, sent.headers, self._body(call, target), sent.kept)
+
+    def _sent(self, call: Call, target: Target) -> _Sent:
         headers = self._headers.copy()
         if target.credential is not None:
             headers["authorization"] = "Bearer " + target.credential.secret
@@ -54,12 +78,7 @@ class OpenAI:
         url = self.base_url + call.path
         if call.query:
             url = f"{url}?{call.query}"
-        if call.content is not None:
-            renamed = target.model is not None and call.model is not None and target.model != call.model
-            return UpstreamRequest(
-                call.method, url, headers, call.content.named(target.model) if renamed and target.model else call.content
-            )
-        return UpstreamRequest(call.method, url, headers, self._body(call, target))
+        return _Sent(target.credential, call.path, call.query, url, headers, {})
 
     def _body(self, call: Call, target: Target) -> bytes:
         raw = call.raw

@@ -126,7 +126,10 @@ class Call:
     operation     what is asked: `chat`, `completion`, `embedding`, `models`, or a pass-through group such as `responses`, `files`
     method, path  of the upstream request; the path is relative to the provider's base URL and never has `/v1`
     headers       the client's, case-insensitive, read only
-    receive       reads and checks the body; the pipeline awaits it once the caller is known, so nothing is read for a stranger
+    memo          for what is worked out of `headers` but for their content-length, and of nothing else: it lives as long as the client goes
+                  on to send the same head on its connection
+    receive       reads and checks the body; the pipeline calls it once the caller is known, so nothing is read for a stranger, and awaits
+                  what it returns, which is None for a body that had arrived
     raw, body     the body's bytes as they came, and the object that they hold; both empty until `receive`
     content       a body that is streamed instead
     peer          the address at the other end of the connection, `local` for a Unix socket; empty where that is not known
@@ -149,7 +152,8 @@ class Call:
     query: str
     headers: Mapping[str, str]
     started: float
-    receive: Callable[[Call], Awaitable[None]]
+    receive: Callable[[Call], Awaitable[None] | None]
+    memo: dict[Any, Any] = field(default_factory=dict)
     raw: bytes = b""
     body: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None

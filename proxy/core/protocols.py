@@ -95,13 +95,15 @@ class Policy(Protocol):
 class UpstreamRequest:
     """What goes to a provider. `url` is absolute and comes from configuration; `headers` have lower-case names.
 
-    `body` is bytes, or the client's content where that is passed on as it arrives.
+    `body` is bytes, or the client's content where that is passed on as it arrives. In `kept` a transport may keep what it makes of the
+    rest: requests that share it are the same but for their bodies, and their `headers` are one object.
     """
 
     method: str
     url: str
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | Content = b""
+    kept: dict[Any, bytes] | None = None
 
 
 class ResponseHead(Protocol):

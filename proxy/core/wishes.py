@@ -129,7 +129,7 @@ def wishes_of(call: Call) -> Wishes:
         if value is not None:
             _may(name, header, call.principal.may_set)
             found[name] = _FIELDS[name](value, header)
-    task_type = found.pop("task_type", None) or _of_metadata(call)
+    task_type = found.pop("task_type", None) or task_type_of(call)
     if task_type is not None and call.principal.task_types is not None and task_type not in call.principal.task_types:
         raise ClientError(f"This key may not use the task type {task_type!r}.", status=403, code="permission_denied", param="task_type")
     explain = call.headers.get(EXPLAIN, "").lower() in ("true", "1")
@@ -167,7 +167,7 @@ def _may(name: str, where: str, may_set: frozenset[str] | None) -> None:
         raise ClientError(f"This key may not set {where!r}.", status=403, code="permission_denied", param=where)
 
 
-def _of_metadata(call: Call) -> str | None:
+def task_type_of(call: Call) -> str | None:
     """A task type that stands in OpenAI's own `metadata`, which is the client's to use: what is no name there is none of ours."""
     metadata = call.body.get("metadata")
     value = metadata.get("task_type") if isinstance(metadata, dict) else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import HttpVersion10, StreamReader
 from aiohttp.http import RawRequestMessage
@@ -18,9 +19,10 @@ from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, Ga
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Handler
 from proxy.core.reply import Reply
-from proxy.http import errors, parse, routes
+from proxy.http import errors, parse
+from proxy.http.known_head import WholeBody
 from proxy.http.readiness import HEALTH, Readiness, Told
-from proxy.http.routes import Route
+from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Connection
 from proxy.http.write import PING, Writer, compose_head
 from proxy.stream import EventStream
@@ -36,11 +38,13 @@ WHOLE = frozenset({"chat", "completion", "embedding"})
 #: Operations whose streams are kept alive by comments; a client that asked for a stream of these expects events and nothing else.
 PINGED = frozenset({"chat", "completion", "responses"})
 
-_KEYS = frozenset({"api_key", "api-key", "apikey", "key", "token", "access_token"})
-
 _NEVER = float("inf")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+#: What is remembered of a head: where it goes, and that its body is plain JSON.
+_LINE = "request line"
+_PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +151,8 @@ class DataPlane:
         return compose_head(error.status, headers) + content
 
 
-async def _received(_call: Call) -> None:
+def _received(_call: Call) -> None:
     """The body of a call that is over has been read."""
-
-
-def target_of(message: RawRequestMessage) -> str:
-    """Path and query as they came; of an absolute target (a client that takes us for a proxy) only these."""
-    return message.path if message.path.startswith("/") else message.url.raw_path_qs
-
-
-def _onward(query: str) -> str:
-    """A query without what may be a key: some clients put theirs there, and it is not for the provider."""
-    return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in _KEYS)
 
 
 class _Exchange:
@@ -167,11 +161,12 @@ class _Exchange:
     __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer", "serving")
 
     def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: StreamReader, writer: Writer) -> None:
-        path, _, query = target_of(message).partition("?")
-        method = "GET" if message.method == "HEAD" else message.method
-        found = routes.find(method, path)
-        route = found if isinstance(found, Route) else Route("unknown", path)
-        self._allowed = found if isinstance(found, tuple) else None
+        body: StreamReader | WholeBody = payload
+        memo: dict[Any, Any] = body.memo if isinstance(body, WholeBody) else {}
+        line: RequestLine | None = memo.get(_LINE)
+        if line is None:
+            line = memo[_LINE] = read(message)
+        self._allowed = line.allowed
         self._plane = plane
         self.serving = plane.serving
         self._connection = connection
@@ -182,13 +177,14 @@ class _Exchange:
         self._pinged = 0.0
         self._call = Call(
             id=next(plane._ids),
-            operation=route.operation,
-            method=method,
-            path=route.path,
-            query=_onward(query) if query else "",
+            operation=line.operation,
+            method=line.method,
+            path=line.path,
+            query=line.query,
             headers=message.headers,
             started=plane._clock.monotonic(),
             receive=self._receive,
+            memo=memo,
             peer=connection.peer,
         )
 
@@ -206,7 +202,12 @@ class _Exchange:
                 self._stop_pings()
                 self._refuse(error)
             else:
-                await self._answer(reply)
+                if reply.stream is not None:
+                    await self._answer(reply, reply.stream)
+                else:
+                    self._writer.whole(reply.status, self._headers(reply), reply.body)
+                    if self._writer.is_full:
+                        await self._writer.drain()
         except asyncio.CancelledError:
             ended = call.interrupted or ClientDisconnected("The client has closed the connection.")
             if call.interrupted is None:
@@ -222,15 +223,19 @@ class _Exchange:
             with suppress(ClientDisconnected):
                 self._tell(self._shown(error))
         finally:
-            self._plane._running.discard(self)
-            if self._ping is not None:
-                self._stop_pings()
-            if reply is not None:
-                call.bytes_out = self._writer.bytes_out
-                reply.close(ended)
-            # The call knows this exchange by `receive`: a circle, which would keep both until the collector comes by.
-            call.receive = _received
+            self._finish(reply, ended)
         return self._writer.keep_alive
+
+    def _finish(self, reply: Reply | None, ended: BaseException | None) -> None:
+        call = self._call
+        self._plane._running.discard(self)
+        if self._ping is not None:
+            self._stop_pings()
+        if reply is not None:
+            call.bytes_out = self._writer.bytes_out
+            reply.close(ended)
+        # The call knows this exchange by `receive`: a circle, which would keep both until the collector comes by.
+        call.receive = _received
 
     def close_after(self) -> None:
         self._writer.close_after()
@@ -242,12 +247,21 @@ class _Exchange:
 
     # -- the request --
 
-    async def _receive(self, call: Call) -> None:
+    def _receive(self, call: Call) -> Awaitable[None] | None:
         if self._allowed is not None:
             raise errors.unknown_route(call.path, self._allowed)
-        plane, limits, headers = self._plane, self.serving.limits, self._headers_in
+        plane, limits = self._plane, self.serving.limits
         if plane._shedding is not None or len(plane._running) > limits.max_in_flight:
             raise CapacityError(plane._shedding or "The gateway has as many requests in flight as it may have.", retry_after=1.0)
+        if _PLAIN in call.memo:
+            raw = parse.body_in_hand(self._payload, limit=limits.max_body)
+            if raw is not None:
+                self._take_json(call, raw)
+                return None
+        return self._receive_arriving(call, limits)
+
+    async def _receive_arriving(self, call: Call, limits: EdgeLimits) -> None:
+        headers = self._headers_in
         if self._payload is EMPTY_PAYLOAD:
             if call.operation in WHOLE:
                 raise parse.invalid_json("The request has no body.")
@@ -265,10 +279,8 @@ class _Exchange:
         if waits and not self._payload.is_eof() and self._connection.transport is not None:
             self._connection.transport.write(_CONTINUE)
         if is_json:
-            raw = parse.body_in_hand(self._payload, limit=limits.max_body)
-            if raw is None:
-                raw = await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout)
-            self._take_json(call, raw)
+            call.memo[_PLAIN] = True
+            self._take_json(call, await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout))
         else:
             await self._receive_content(call, content_type, length)
 
@@ -293,23 +305,18 @@ class _Exchange:
 
     # -- the answer --
 
-    async def _answer(self, reply: Reply) -> None:
+    async def _answer(self, reply: Reply, stream: AsyncIterator[bytes]) -> None:
         writer = self._writer
         headers = self._headers(reply)
-        if reply.stream is None:
-            writer.whole(reply.status, headers, reply.body)
-            if writer.is_full:
-                await writer.drain()
-            return
-        first = await anext(reply.stream, b"")
+        first = await anext(stream, b"")
         if writer.begun:
             writer.piece(first)
         else:
             writer.start(reply.status, headers, first)
-        if isinstance(reply.stream, EventStream):
-            await reply.stream.pipe(writer)
+        if isinstance(stream, EventStream):
+            await stream.pipe(writer)
         else:
-            async for piece in reply.stream:
+            async for piece in stream:
                 writer.piece(piece)
                 if writer.is_full:
                     await writer.drain()

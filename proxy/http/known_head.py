@@ -7,6 +7,7 @@ equals one that was parsed before in all but the digits of its Content-Length. E
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, hdrs
 from aiohttp.http import RawRequestMessage
@@ -18,17 +19,22 @@ _MOST_DIGITS = 9
 #: A head larger than this is not kept, in bytes: each connection keeps one.
 _MOST_KEPT = 4096
 
+#: So many facts are remembered of a head: those that hold them change when the configuration does.
+_MOST_FACTS = 32
+
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]{0,%d})\r\n" % (_MOST_DIGITS - 1), re.IGNORECASE)
 
 
 class WholeBody:
     """A request's body that came whole with its head: as much of aiohttp's StreamReader as is used of one."""
 
-    __slots__ = ("_buffer", "_buffer_offset")
+    __slots__ = ("_buffer", "_buffer_offset", "memo")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, memo: dict[Any, Any]) -> None:
+        """`memo`: of the head that it came with; see `proxy.core.call.Call`."""
         self._buffer = [data]
         self._buffer_offset = 0
+        self.memo = memo
 
     def is_eof(self) -> bool:
         return True
@@ -49,7 +55,7 @@ class WholeBody:
 class KnownHead:
     """One head, around its length, and the message that it is."""
 
-    __slots__ = ("_digits", "_message", "_prefix", "_start", "_suffix")
+    __slots__ = ("_digits", "_memo", "_message", "_prefix", "_start", "_suffix")
 
     def __init__(self, message: RawRequestMessage, head: bytes, digits: tuple[int, int]) -> None:
         """`digits`: where the length stands in `head`."""
@@ -58,6 +64,7 @@ class KnownHead:
         self._prefix = head[: self._start]
         self._digits = head[self._start : end]
         self._suffix = head[end:]
+        self._memo: dict[Any, Any] = {}
 
     def match(self, data: bytes) -> tuple[RawRequestMessage, WholeBody] | None:
         """The request that `data` is, if it has this head and its whole body and nothing more."""
@@ -73,7 +80,9 @@ class KnownHead:
         body = data[end + len(suffix) :]
         if len(body) != int(digits):
             return None
-        return (self._message if digits == self._digits else self._resized(digits)), WholeBody(body)
+        if len(self._memo) > _MOST_FACTS:
+            self._memo.clear()
+        return (self._message if digits == self._digits else self._resized(digits)), WholeBody(body, self._memo)
 
     def _resized(self, digits: bytes) -> RawRequestMessage:
         """The same message with another length."""

@@ -19,8 +19,8 @@ _REASONS[499] = "Client Closed Request"
 
 def compose_head(status: int, headers: dict[str, str], *, http10: bool = False) -> bytes:
     """A response's head. Header names and values must hold no CR, LF or NUL: they come from parsed heads, constants and checked names."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"HTTP/1.{0 if http10 else 1} {status} {_REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1", "replace")
+    first = f"HTTP/1.{0 if http10 else 1} {status} {_REASONS.get(status, 'Unknown')}"
+    return "\r\n".join((first, *map(": ".join, headers.items()), "\r\n")).encode("latin-1", "replace")
 
 
 class Writer:

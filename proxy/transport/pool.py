@@ -72,7 +72,7 @@ class PooledTransport:
     # -- sending --
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Connection:
-        data = self._head(request)
+        data = self._message(request)
         due = time.monotonic() + least(timeouts.first_token, timeouts.total)
         idle = self._take_idle()
         connection = idle or await self._connect(timeouts, due)
@@ -98,19 +98,25 @@ class PooledTransport:
             self.stale()
             connection = await self._connect(timeouts, due)
 
+    def _message(self, request: UpstreamRequest) -> bytes:
+        """The request's head, and its body if that is bytes."""
+        kept, body = request.kept, request.body
+        head = kept.get(self) if kept is not None else None
+        if head is None:
+            head = self._head(request)
+            if kept is not None:
+                kept[self] = head
+        if not isinstance(body, bytes):
+            return head + (b"transfer-encoding: chunked\r\n\r\n" if body.length is None else b"content-length: %d\r\n\r\n" % body.length)
+        if body or request.method in ("POST", "PUT", "PATCH"):
+            return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+        return head + b"\r\n"
+
     def _head(self, request: UpstreamRequest) -> bytes:
+        """All of a head that does not speak of the body."""
         target = request.url[len(self._origin) :]
         lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
-        lines.insert(0, f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}")
-        body = request.body
-        if not isinstance(body, bytes):
-            lines.append("transfer-encoding: chunked\r\n\r\n" if body.length is None else f"content-length: {body.length}\r\n\r\n")
-            return "".join(lines).encode("utf-8", "surrogateescape")
-        if body or request.method in ("POST", "PUT", "PATCH"):
-            lines.append(f"content-length: {len(body)}\r\n\r\n")
-        else:
-            lines.append("\r\n")
-        return "".join(lines).encode("utf-8", "surrogateescape") + body
+        return f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}{''.join(lines)}".encode("utf-8", "surrogateescape")
 
     @staticmethod
     async def _send_content(connection: Connection, content: Content, head: asyncio.Future[None]) -> None:

@@ -172,7 +172,9 @@ def statuses(written: bytes, *, heads: bool) -> list[int]:
 
 
 async def _served(call: Call) -> Reply:
-    await call.receive(call)
+    arriving = call.receive(call)
+    if arriving is not None:
+        await arriving
     if call.content is not None:
         async for _ in call.content:
             pass
