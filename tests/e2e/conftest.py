@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import Gateway, provider
+from tests.support.gateway import SHORT, Gateway, provider
 from tests.support.script import Script, sliced
 from tests.support.upstream import LINGER_ZERO, Upstream
 
@@ -27,6 +27,7 @@ def closed_port() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "row(*numbers, cut): rows of the fault matrix, and how bytes are delivered: whole, sliced or both")
+    config.addinivalue_line("markers", "several_targets: of rows of the fault matrix, where another target may be asked")
 
 
 class Deaf:
@@ -118,6 +119,7 @@ def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
             "greeting": provider(f"http://127.0.0.1:{greeter.port}", timeouts=PATIENT),
             "nowhere": provider("http://no-such-host.invalid"),
             "patient": provider(raw_upstream.url, timeouts=PATIENT),
+            "lasting": provider(raw_upstream.url, timeouts={**SHORT, "total": "20s"}),
             "brief": provider(raw_upstream.url, timeouts=BRIEF),
         },
         "models": {"test-model": "up", "other-model": "up", "alias-model": {"provider": "up", "model": "vendor/real-model"}},

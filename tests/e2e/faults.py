@@ -6,6 +6,7 @@ There is nobody to fall back to, and one retry at most: a fault that may be trie
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from tests.support.script import (
     sliced,
     stream_head,
 )
-from tests.support.upstream import Upstream
+from tests.support.upstream import Connection, Upstream
 
 Cut = Callable[[Script], Script]
 FAILURES = "llm_upstream_failures_total"
@@ -38,6 +39,17 @@ REFUSED = "client_error"  # the provider found fault with the request: the recor
 #: A stream that has begun. What follows `COMMITTED` finds content forwarded already.
 BEGUN = stream_head() + b"".join(chunk(event(value)) for value in (role_chunk(), delta("Hello"), delta(" there")))
 COMMITTED: tuple[Step | bytes, ...] = (BEGUN, Wait(0.05))
+
+
+def settled(connection: Connection) -> int:
+    """How many bytes the provider got rid of, once that number stands still."""
+    until = time.monotonic() + 5
+    seen = -1
+    while seen != connection.poured or not seen:
+        assert time.monotonic() < until, "the provider is read from for ever"
+        seen = connection.poured
+        time.sleep(0.3)
+    return seen
 
 
 def check_ended_well(gateway: Gateway, upstream: Upstream, model: str = "test-model") -> None:

@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Door, closed_port
-from tests.e2e.faults import BEGUN, HTML
+from tests.e2e.faults import BEGUN, HTML, settled
 from tests.support.gateway import Gateway, error_of, provider, stream_error_of
-from tests.support.raw_client import Answer, RawClient, chat
+from tests.support.raw_client import Answer, RawClient, chat, chat_body
 from tests.support.script import (
     CHAT,
     CHAT_STREAM,
+    DONE,
+    LAST_CHUNK,
+    Pour,
     Reset,
     Script,
     Stall,
+    Step,
     Wait,
+    chat_chunks,
     chunk,
     completion,
+    delta,
     error_response,
     event,
     head,
     json_response,
     response,
     script,
+    sse,
     stream_head,
+    usage_chunk,
 )
 from tests.support.upstream import Upstream
 
+pytestmark = pytest.mark.several_targets
+
 Cut = Callable[[Script], Script]
-HASTY = {"connect": "1s", "first_token": "300ms", "idle": "1s", "total": "3s"}
+HASTY = {"connect": "1s", "first_token": "300ms", "idle": "300ms", "total": "3s"}
+SMALL = {"body": "64KiB", "header": "4KiB", "event": "4KiB"}
 LOGGED = "Primary model failed, trying fallback"
 
 
@@ -57,7 +70,7 @@ class Trio:
         }
         models |= {name: {"provider": name, "model": "m", "fallback": ["last"]} for name in broken}
         config = {
-            "providers": {name: provider(url, timeouts=HASTY) for name, url in urls.items()},
+            "providers": {name: provider(url, timeouts=HASTY, limits=SMALL) for name, url in urls.items()},
             "models": models,
             "policies": {"retry": {"max_retries": 0}, "circuit_breaker": False},
         }
@@ -69,9 +82,17 @@ class Trio:
         for upstream in (self.a, self.b, self.c):
             upstream.stop()
 
-    def ask(self, model: str, stream: bool = False) -> Answer:
+    def forget(self) -> None:
         for upstream in (self.a, self.b, self.c):
             upstream.forget()
+
+    @property
+    def asked(self) -> tuple[int, int, int]:
+        """How often each was."""
+        return len(self.a.requests), len(self.b.requests), len(self.c.requests)
+
+    def ask(self, model: str, stream: bool = False) -> Answer:
+        self.forget()
         return chat(self.gateway.url, model, stream=stream)
 
     def served(self, stream: bool) -> Script:
@@ -104,13 +125,29 @@ def _chunks(whole: bytes) -> Iterator[bytes]:
             yield data
 
 
+def rows(cases: dict[str, tuple[Any, ...]]) -> list[Any]:
+    """Parameters by name, each marked with the rows that its name begins with."""
+    return [pytest.param(*values, id=name.replace(" ", "-"), marks=pytest.mark.row(*_rows_of(name))) for name, values in cases.items()]
+
+
+def _rows_of(name: str) -> list[int]:
+    return [int(number) for number in name.partition(" ")[0].split(",")]
+
+
+def _limited(hint: str) -> Script:
+    return script(error_response(429, headers=[("retry-after", hint)]))
+
+
+FAILED = event({"error": {"message": "it broke", "type": "server_error", "code": None, "param": None}})
+NO_CHOICES = json_response(200, {**completion(), "choices": []})
 FAULTS: dict[str, tuple[Script, str]] = {
     "6 half a head": (script(head(200)[:12], Wait(0.02), Reset()), "bad_upstream"),
     "6 no HTTP": (script(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "bad_upstream"),
     "7 reset inside JSON": (script(CHAT[:-20], Wait(0.02), Reset()), "reset"),
     "9 a stall": (script(Stall()), "upstream_timeout"),
-    "11 a limit with seconds": (script(error_response(429, headers=[("retry-after", "120")])), "rate_limit_exceeded"),
-    "13 a limit with nonsense": (script(error_response(429, headers=[("retry-after", "NaN")])), "rate_limit_exceeded"),
+    "11 a limit with seconds": (_limited("120"), "rate_limit_exceeded"),
+    "12 a limit with a date": (_limited(formatdate(time.time() + 300, usegmt=True)), "rate_limit_exceeded"),
+    "13 a limit with nonsense": (_limited("NaN"), "rate_limit_exceeded"),
     "14 no money": (script(error_response(429, code="insufficient_quota")), "insufficient_quota"),
     "15 500": (script(error_response(500)), "server_error"),
     "15 503": (script(error_response(503)), "server_error"),
@@ -119,25 +156,30 @@ FAULTS: dict[str, tuple[Script, str]] = {
     "19 no JSON": (script(response(200, b'{"choices": [')), "invalid_response"),
     "21 a page": (script(response(200, HTML, "text/html")), "bad_upstream"),
     "26 an error with 200": (script(json_response(200, {"error": {"message": "x", "type": "overloaded_error"}})), "overloaded"),
+    "27 no choices": (script(NO_CHOICES), "invalid_response"),
+    "28 an unknown coding": (script(response(200, b"?", headers=[("Content-Encoding", "br")])), "bad_upstream"),
 }
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole-answer", "stream"])
-@pytest.mark.parametrize(("fault", "kind"), FAULTS.values(), ids=[name.replace(" ", "-") for name in FAULTS])
+@pytest.mark.parametrize(("fault", "kind"), rows(FAULTS))
 def test_a_target_that_fails_before_content_is_replaced(trio: Trio, cut: Cut, fault: Script, kind: str, stream: bool):
     trio.a.otherwise, trio.b.otherwise = cut(fault), cut(trio.served(stream))
     before = trio.gateway.metric("llm_fallbacks_total")
     answer = trio.ask("pair", stream)
     check_served(answer, stream, "b", "pair")
     assert answer.header("x-comporta-fallback") == kind
-    assert (len(trio.a.requests), len(trio.b.requests), len(trio.c.requests)) == (1, 1, 0)
+    assert trio.asked == (1, 1, 0)
     assert answer.header("x-comporta-attempts") == "2"
     record = trio.gateway.record_of(answer)
     assert (record["status"], record["outcome"], record["attempts"], record["provider"]) == (200, "ok", 2, "b")
     assert trio.gateway.metric("llm_fallbacks_total") == before + 1
 
 
-@pytest.mark.parametrize(("model", "kind"), [("refusing", "connect_failed"), ("nowhere", "dns"), ("babbling", "tls")])
+UNREACHED = {"1 refused": ("refusing", "connect_failed"), "2 no such name": ("nowhere", "dns"), "3 no TLS": ("babbling", "tls")}
+
+
+@pytest.mark.parametrize(("model", "kind"), rows(UNREACHED))
 def test_a_provider_that_is_not_reached_is_replaced_by_the_chain(trio: Trio, model: str, kind: str):
     trio.c.otherwise = script(CHAT)
     answer = trio.ask(model)
@@ -148,30 +190,110 @@ def test_a_provider_that_is_not_reached_is_replaced_by_the_chain(trio: Trio, mod
     assert trio.gateway.metric("llm_fallbacks_total", **{"from": model, "to": "last", "cause": kind}) == 1
 
 
+@pytest.mark.row(4)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole-answer", "stream"])
+def test_a_connection_that_was_closed_while_idle_is_no_reason_to_switch(trio: Trio, cut: Cut, stream: bool):
+    trio.forget()
+    trio.a.play(CHAT, script(Reset()), cut(trio.served(stream)))
+    assert chat(trio.gateway.url, "pair").status == 200
+    answer = chat(trio.gateway.url, "pair", stream=stream)
+    check_served(answer, stream, "a", "pair")
+    assert trio.asked == (3, 0, 0)
+
+
+@pytest.mark.row(5)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole-answer", "stream"])
+def test_a_reset_on_a_fresh_connection_is_one_that_is_replaced(trio: Trio, cut: Cut, stream: bool):
+    trio.a.hang_up()
+    trio.a.otherwise, trio.b.otherwise = script(Reset()), cut(trio.served(stream))
+    answer = trio.ask("pair", stream)
+    check_served(answer, stream, "b", "pair")
+    assert trio.asked == (1, 1, 0)
+
+
+@pytest.mark.row(24)
 def test_an_error_event_before_content_is_one_before_the_commit(trio: Trio, cut: Cut):
-    failed = event({"error": {"message": "no", "type": "server_error", "code": None, "param": None}})
-    trio.a.otherwise = cut(script(stream_head() + chunk(failed) + b"0\r\n\r\n"))
+    trio.a.otherwise = cut(script(stream_head() + chunk(FAILED) + b"0\r\n\r\n"))
     trio.b.otherwise = cut(script(CHAT_STREAM))
     check_served(trio.ask("pair", True), True, "b", "pair")
 
 
-def test_after_content_nobody_else_is_asked(trio: Trio, cut: Cut):
-    trio.a.otherwise = Script((*cut(script(BEGUN)).steps, Wait(0.05), Reset()))
+ENDINGS: dict[str, tuple[Step | bytes, str]] = {
+    "8 a reset": (Reset(), "stream_interrupted"),
+    "10 silence": (Stall(), "upstream_timeout"),
+    "20 an event that is too large": (chunk(event(delta("a" * 5000))), "response_too_large"),
+    "23 an end without a reason": (LAST_CHUNK, "stream_truncated"),
+    "25 an error event": (chunk(FAILED) + LAST_CHUNK, "server_error"),
+}
+
+
+@pytest.mark.parametrize(("ending", "code"), rows(ENDINGS))
+def test_after_content_nobody_else_is_asked(trio: Trio, cut: Cut, ending: Step | bytes, code: str):
+    trio.a.otherwise = Script((*cut(script(BEGUN)).steps, Wait(0.05), *script(ending).steps))
     trio.b.otherwise = script(CHAT_STREAM)
+    assert stream_error_of(trio.ask("pair", True))["code"] == code
+    assert trio.asked == (1, 0, 0)
+
+
+@pytest.mark.row(20)
+def test_an_answer_that_is_too_large_is_not_asked_for_again(trio: Trio, cut: Cut):
+    trio.a.otherwise = script(response(200, b'"%b"' % (b"a" * 70_000)))
+    answer = trio.ask("pair")
+    assert (answer.status, error_of(answer)["code"]) == (502, "response_too_large")
+    assert trio.asked == (1, 0, 0)
+
+
+@pytest.mark.row(22)
+def test_a_stream_that_only_lacks_its_done_is_whole(trio: Trio, cut: Cut):
+    trio.a.otherwise = cut(script(sse(chat_chunks(), done=False)))
+    check_served(trio.ask("pair", True), True, "a", "pair")
+    assert trio.asked == (1, 0, 0)
+
+
+@pytest.mark.row(29, 30, 31)
+def test_what_another_target_says_in_its_own_way_is_read_and_only_its_usage_counts(trio: Trio, cut: Cut):
+    """A target that has failed leaves nothing in the stream, or in the count, of the one that serves."""
+    trio.a.otherwise = cut(script(stream_head() + chunk(event({**usage_chunk(900, 90), "choices": []})) + chunk(FAILED) + LAST_CHUNK))
+    told = [b": hello\n\n", *chat_chunks(used=None), event(usage_chunk(3, 1)), event(usage_chunk(7, 3)), DONE]
+    odd = b"\xef\xbb\xbf" + b"".join(told).replace(b"\n", b"\r\n")
+    trio.b.otherwise = cut(script(stream_head() + chunk(odd) + LAST_CHUNK))
     answer = trio.ask("pair", True)
-    assert stream_error_of(answer)["code"] == "stream_interrupted"
-    assert not trio.b.requests and not trio.c.requests
+    assert [answer.header("x-comporta-provider"), *answer.events] == ["b", *_events_of(chat_chunks(used=None)), "[DONE]"]
+    record = trio.gateway.record_of(answer)
+    assert (record["usage"], record["prompt_tokens"], record["completion_tokens"]) == ("reported", 7, 3), record
 
 
+def _events_of(frames: list[bytes]) -> list[str]:
+    return [frame.decode().removeprefix("data: ").rstrip("\n") for frame in frames]
+
+
+@pytest.mark.row(33)
+def test_a_slow_reader_stops_the_target_that_replaced_another(trio: Trio):
+    piece = chunk(event(delta("a" * 1000)) * 3)
+    trio.a.otherwise = script(error_response(500))
+    trio.b.otherwise = script(stream_head(), Pour(piece, 32 * 2**20 // len(piece)))
+    trio.forget()
+    mark = trio.gateway.mark()
+    with RawClient(trio.gateway.url) as client:
+        client.send(client.request_bytes("POST", "/v1/chat/completions", chat_body("pair", stream=True)))
+        connection = trio.b.wait_request().connection
+        assert settled(connection) < 24 * 2**20, "a client that does not read is read for"
+        client.close()
+        assert connection.closed.wait(2)
+    assert trio.gateway.record_since(mark)["status"] == 499
+
+
+@pytest.mark.row(17)
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_what_the_client_got_wrong_is_not_asked_of_another(trio: Trio, status: int):
     trio.a.otherwise = script(error_response(status))
     answer = trio.ask("smart")
     assert answer.status == status
     error_of(answer)
-    assert (len(trio.a.requests), len(trio.b.requests), len(trio.c.requests)) == (1, 0, 0)
+    assert trio.asked == (1, 0, 0)
 
 
+@pytest.mark.row(17)
 @pytest.mark.parametrize(
     ("model", "code", "serving", "upstream_model"),
     [("smart", "context_length_exceeded", "b", "m-long"), ("safe", "content_policy_violation", "c", "m-c")],
@@ -184,18 +306,20 @@ def test_a_configured_cause_leads_to_its_model(trio: Trio, model: str, code: str
     assert getattr(trio, serving).requests[0].json()["model"] == upstream_model
 
 
+@pytest.mark.row(17)
 def test_a_cause_that_nobody_configured_is_the_clients(trio: Trio):
     trio.a.otherwise = script(error_response(400, code="context_length_exceeded"))
     assert trio.ask("safe").status == 400
     assert not trio.c.requests
 
 
+@pytest.mark.row(58)
 def test_the_last_failure_is_passed_on_when_all_have_failed(trio: Trio):
     for upstream, status in ((trio.a, 500), (trio.b, 503), (trio.c, 529)):
         upstream.otherwise = script(error_response(status))
     answer = trio.ask("smart")
     assert (answer.status, error_of(answer)["code"]) == (503, "overloaded")
-    assert [len(each.requests) for each in (trio.a, trio.b, trio.c)] == [1, 1, 1], "a is in two models and is asked once"
+    assert trio.asked == (1, 1, 1), "a is in two models and is asked once"
     record = trio.gateway.record_of(answer)
     assert (record["status"], record["attempts"]) == (503, 3)
 
@@ -210,8 +334,7 @@ ASKING = b', "stream": true, "stream_options": {"include_usage": true}'
 def test_each_target_gets_the_clients_own_bytes_with_its_own_model(trio: Trio, members: bytes, added: bytes):
     trio.a.otherwise = trio.b.otherwise = script(error_response(500))
     trio.c.otherwise = trio.served(bool(members))
-    for upstream in (trio.a, trio.b, trio.c):
-        upstream.forget()
+    trio.forget()
     body = BODY % members
     with RawClient(trio.gateway.url) as client:
         assert client.ask("POST", "/v1/chat/completions", body).status == 200
@@ -221,8 +344,7 @@ def test_each_target_gets_the_clients_own_bytes_with_its_own_model(trio: Trio, m
 
 def test_a_body_that_was_passed_on_as_it_came_goes_to_one_provider_only(trio: Trio):
     trio.a.otherwise = script(error_response(500))
-    for upstream in (trio.a, trio.b, trio.c):
-        upstream.forget()
+    trio.forget()
     form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmart\r\n--x\r\n'
     form += b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--x--\r\n'
     with RawClient(trio.gateway.url) as client:
@@ -231,11 +353,11 @@ def test_a_body_that_was_passed_on_as_it_came_goes_to_one_provider_only(trio: Tr
     assert (len(trio.a.requests), len(trio.b.requests)) == (1, 0)
 
 
+@pytest.mark.row(32)
 def test_a_client_that_leaves_while_a_fallback_runs_frees_it_and_has_one_record(trio: Trio):
     trio.a.otherwise, trio.b.otherwise = script(error_response(500)), script(Stall())
     mark = trio.gateway.mark()
-    for upstream in (trio.a, trio.b, trio.c):
-        upstream.forget()
+    trio.forget()
     client = RawClient(trio.gateway.url)
     body = json.dumps({"model": "pair", "messages": []}).encode()
     client.send(client.request_bytes("POST", "/v1/chat/completions", body))
@@ -246,7 +368,8 @@ def test_a_client_that_leaves_while_a_fallback_runs_frees_it_and_has_one_record(
     assert not trio.c.requests
 
 
-def test_row_58_all_targets_out_says_when_to_come_back(tmp_path: Any):
+@pytest.mark.row(58)
+def test_all_targets_out_says_when_to_come_back(tmp_path: Any):
     with Upstream() as one, Upstream() as two:
         config = {
             "providers": {"one": provider(one.url), "two": provider(two.url)},

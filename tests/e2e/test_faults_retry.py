@@ -37,7 +37,6 @@ SECOND_KEY = "sk-upstream-second-0123456789abcdef"
 def patient(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Two retries and short waits; its breaker is off, so that no test tells of the next."""
     config: dict[str, Any] = {
-        "server": {"ping": "200ms"},
         "providers": {"up": provider(raw_upstream.url)},
         "models": {"test-model": "up"},
         "policies": {"retry": {"base": "5ms", "cap": "3s", "budget": 1}, "circuit_breaker": False},
@@ -46,9 +45,15 @@ def patient(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
-def private(upstream: Upstream, **policies: Any) -> dict[str, Any]:
-    """A configuration with a provider and policies of its own."""
-    return {"providers": {"up": provider(upstream.url)}, "models": {"test-model": "up"}, "policies": policies}
+@pytest.fixture(scope="module")
+def strict(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One retry, a breaker, and one attempt at a time at each of its two providers."""
+    config = {
+        "providers": {"up": provider(raw_upstream.url), "other": provider(raw_upstream.url)},
+        "policies": {"retry": {"max_retries": 1, "base": "1ms"}, "adaptive_limit": {"start": 1, "least": 1}},
+    }
+    with Gateway(config, tmp_path_factory.mktemp("strict")) as running:
+        yield running
 
 
 # ------------------------------------------------------------------------------------------------------------------- tried again, served
@@ -125,15 +130,15 @@ def test_an_answer_that_would_come_again_as_it_is_costs_no_second_request(patien
 @pytest.mark.row(11)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize(("name", "value", "seconds"), [("Retry-After-Ms", "700", 0.7), ("Retry-After", "1", 1.0)])
-def test_a_hint_that_fits_is_waited_for(patient: Gateway, upstream: Upstream, name: str, value: str, seconds: float, stream: bool) -> None:
+def test_a_hint_that_fits_is_waited_for(tight: Gateway, upstream: Upstream, name: str, value: str, seconds: float, stream: bool) -> None:
     """Meanwhile a stream is pinged, and the wait is the provider's, not the gateway's."""
     upstream.play(error_response(429, headers=[(name, value)]), CHAT_STREAM if stream else CHAT)
     started = time.monotonic()
-    answer = chat(patient.url, stream=stream)
+    answer = chat(tight.url, stream=stream)
     assert seconds <= time.monotonic() - started < seconds + 0.6
     assert answer.status == 200
     assert (b": ping" in answer.body) is stream
-    assert patient.record_of(answer)["overhead_ms"] < 200
+    assert tight.record_of(answer)["overhead_ms"] < 200
 
 
 @pytest.mark.row(11)
@@ -208,23 +213,34 @@ def test_what_leaves_something_behind_is_asked_for_once(
 
 
 # ------------------------------------------------------------------------------------------------------------------------- credentials
+REFUSALS: dict[str, tuple[int, bytes]] = {
+    "401": (18, error_response(401, code="invalid_api_key")),
+    "403": (18, error_response(403)),
+    "quota": (14, error_response(429, code="insufficient_quota")),
+}
+
+
+@pytest.fixture(scope="module")
+def with_keys(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A provider of two keys for each case, since one that was refused is left out for a minute."""
+    names = [f"{name}-{how}" for name in REFUSALS for how in ("whole", "sliced")]
+    keys = {"api_key": None, "api_keys": ["env:TEST_UPSTREAM_KEY", "env:SECOND_KEY"]}
+    config = {"providers": {name: provider(raw_upstream.url, **keys) for name in names}}
+    with Gateway(config, tmp_path_factory.mktemp("keys"), {"SECOND_KEY": SECOND_KEY}) as running:
+        yield running
+
+
 @pytest.mark.parametrize(
-    "refusal",
-    [
-        pytest.param(error_response(401, code="invalid_api_key"), marks=pytest.mark.row(18), id="401"),
-        pytest.param(error_response(403), marks=pytest.mark.row(18), id="403"),
-        pytest.param(error_response(429, code="insufficient_quota"), marks=pytest.mark.row(14), id="quota"),
-    ],
+    ("name", "refusal"), [pytest.param(name, refusal, id=name, marks=pytest.mark.row(row)) for name, (row, refusal) in REFUSALS.items()]
 )
-def test_a_credential_that_is_refused_gives_way_to_another(upstream: Upstream, cut: Cut, tmp_path: Any, refusal: bytes) -> None:
-    config = private(upstream)
-    up = config["providers"]["up"]
-    up["api_keys"] = [up.pop("api_key"), "env:SECOND_KEY"]
+def test_a_credential_that_is_refused_gives_way_to_another(
+    with_keys: Gateway, upstream: Upstream, cut: Cut, request: pytest.FixtureRequest, name: str, refusal: bytes
+) -> None:
+    used = f"{name}-{request.node.callspec.params['cut']}"
     upstream.play(cut(script(refusal)), *[cut(script(CHAT))] * 4)
-    with Gateway(config, tmp_path, {"SECOND_KEY": SECOND_KEY}) as gateway:
-        answers = [chat(gateway.url) for _ in range(4)]
-        assert [(answer.status, answer.header("x-comporta-attempts")) for answer in answers] == [(200, "2"), *[(200, "1")] * 3]
-        assert gateway.metric("llm_credential_out_total", provider="up") == 1
+    answers = [chat(with_keys.url, f"{used}/any") for _ in range(4)]
+    assert [(answer.status, answer.header("x-comporta-attempts")) for answer in answers] == [(200, "2"), *[(200, "1")] * 3]
+    assert with_keys.metric("llm_credential_out_total", provider=used) == 1
     refused, *served = [request.header("authorization") for request in upstream.requests]
     assert len(set(served)) == 1 and refused not in served
 
@@ -234,7 +250,11 @@ def test_a_credential_that_is_refused_gives_way_to_another(upstream: Upstream, c
 def test_a_provider_that_fails_sees_little_more_than_what_was_asked(upstream: Upstream, tmp_path: Any) -> None:
     offered, otherwise = 150, upstream.otherwise
     upstream.otherwise = script(error_response(500))
-    config = private(upstream, retry={"max_retries": 5, "base": "1ms"}, circuit_breaker=False)
+    config = {
+        "providers": {"up": provider(upstream.url)},
+        "models": {"test-model": "up"},
+        "policies": {"retry": {"max_retries": 5, "base": "1ms"}, "circuit_breaker": False},
+    }
     try:
         with Gateway(config, tmp_path) as gateway:
             started = time.monotonic()
@@ -248,27 +268,25 @@ def test_a_provider_that_fails_sees_little_more_than_what_was_asked(upstream: Up
 
 
 @pytest.mark.row(58)
-def test_an_only_target_that_is_out_gets_one_attempt_of_each_request_until_it_answers(upstream: Upstream, tmp_path: Any) -> None:
-    with Gateway(private(upstream, retry={"max_retries": 1, "base": "1ms"}), tmp_path) as gateway:
-        upstream.play(*[error_response(500)] * 5)
-        assert [chat(gateway.url).status for _ in range(3)] == [500] * 3
-        assert len(upstream.requests) == 5, "the fifth failure took it out"
-        gateway.wait_metric(1, "llm_target_state", provider="up", model="test-model", state="open")
-        upstream.play(error_response(500), CHAT, error_response(500), CHAT)
-        answers = [chat(gateway.url) for _ in range(3)]
-        assert [(each.status, each.header("x-comporta-attempts")) for each in answers] == [(500, "1"), (200, "1"), (200, "2")]
-        gateway.wait_metric(1, "llm_target_state", provider="up", model="test-model", state="closed")
+def test_an_only_target_that_is_out_gets_one_attempt_of_each_request_until_it_answers(strict: Gateway, upstream: Upstream) -> None:
+    upstream.play(*[error_response(500)] * 5)
+    assert [chat(strict.url, "up/test").status for _ in range(3)] == [500] * 3
+    assert len(upstream.requests) == 5, "the fifth failure took it out"
+    strict.wait_metric(2, "llm_circuit_state", provider="up")
+    upstream.play(error_response(500), CHAT, error_response(500), CHAT)
+    answers = [chat(strict.url, "up/test") for _ in range(3)]
+    assert [(each.status, each.header("x-comporta-attempts")) for each in answers] == [(500, "1"), (200, "1"), (200, "2")]
+    strict.wait_metric(0, "llm_circuit_state", provider="up")
 
 
-def test_the_limit_of_a_provider_sheds_what_is_over_it(upstream: Upstream, tmp_path: Any) -> None:
-    with Gateway(private(upstream, adaptive_limit={"start": 1, "least": 1}), tmp_path) as gateway:
-        upstream.play(script(Stall()))
-        with RawClient(gateway.url) as client:
-            client.send(client.request_bytes("POST", "/v1/chat/completions", chat_body()))
-            upstream.wait_request()
-            answer = chat(gateway.url)
-            assert (answer.status, error_of(answer)["code"], answer.header("retry-after")) == (503, "overloaded", "1")
-            assert answer.header("x-should-retry") is None
-        gateway.wait_metric(0, "llm_active_requests")
-        upstream.play(CHAT)
-        assert chat(gateway.url).status == 200
+def test_the_limit_of_a_provider_sheds_what_is_over_it(strict: Gateway, upstream: Upstream) -> None:
+    upstream.play(script(Stall()))
+    with RawClient(strict.url) as client:
+        client.send(client.request_bytes("POST", "/v1/chat/completions", chat_body("other/test")))
+        upstream.wait_request()
+        answer = chat(strict.url, "other/test")
+        assert (answer.status, error_of(answer)["code"], answer.header("retry-after")) == (503, "overloaded", "1")
+        assert answer.header("x-should-retry") is None
+    strict.wait_metric(0, "llm_active_requests")
+    upstream.play(CHAT)
+    assert chat(strict.url, "other/test").status == 200

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
+from tests.e2e.faults import settled
 from tests.support.gateway import Gateway
 from tests.support.raw_client import RawClient, chat_body
 from tests.support.script import DONE, LAST_CHUNK, Pour, Script, chunk, delta, event, head, script, stream_head
-from tests.support.upstream import Connection, Upstream
+from tests.support.upstream import Upstream
 
 MiB = 2**20
 FLAT = 16 * MiB  # what a process may grow by while 200 MB stand waiting
@@ -34,17 +35,6 @@ def asked(gateway: Gateway, what: str, model: str = "patient/any") -> RawClient:
     return client
 
 
-def settled(connection: Connection) -> int:
-    """How many bytes the provider got rid of, once that number stands still."""
-    until = time.monotonic() + 5
-    seen = -1
-    while seen != connection.poured or not seen:
-        assert time.monotonic() < until, "the provider is read from for ever"
-        seen = connection.poured
-        time.sleep(0.3)
-    return seen
-
-
 @pytest.mark.row(33)
 @pytest.mark.parametrize("what", ["stream", "file"])
 def test_a_client_that_does_not_read_costs_no_memory(gateway: Gateway, upstream: Upstream, what: str) -> None:
@@ -64,8 +54,8 @@ def test_a_client_that_does_not_read_costs_no_memory(gateway: Gateway, upstream:
 def test_a_client_that_reads_after_a_while_gets_it_all(gateway: Gateway, upstream: Upstream) -> None:
     """The pause is longer than the provider's `idle`: it is the client's silence, not the provider's."""
     upstream.play(streamed(16))
-    with asked(gateway, "stream", "test-model") as client:
-        settled(upstream.wait_request().connection)
+    with asked(gateway, "stream", "lasting/any") as client:
+        assert settled(upstream.wait_request().connection) < 16 * MiB, "it did not have to wait"
         time.sleep(1.0)
         answer = client.read()
     assert answer.ended and answer.body.endswith(DONE)

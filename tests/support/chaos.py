@@ -77,11 +77,12 @@ BEHAVIOURS: dict[str, tuple[int, Behaviour]] = {
 
 
 class ChaoticUpstream:
-    """`sent` has, by question, what whole good answers held; `calls` counts requests. Runs in a thread of its own."""
+    """`sent` has, by question, what whole good answers held; `calls` counts requests, `open` connections. Runs in a thread of its own."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.name = name
         self.calls = 0
+        self.open = 0
         self.sent: dict[str, list[bytes]] = defaultdict(list)
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -106,12 +107,14 @@ class ChaoticUpstream:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
         try:
             while await self._answer(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
+            self.open -= 1
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -82,7 +82,7 @@ class RawClient:
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
-        self.received = b""
+        self.received = bytearray()
 
     def __enter__(self) -> RawClient:
         return self
@@ -226,9 +226,9 @@ class RawClient:
         try:
             data = self.socket.recv(65536)
         except ConnectionResetError as error:
-            raise Closed(self.received) from error
+            raise Closed(bytes(self.received)) from error
         if not data:
-            raise Closed(self.received)
+            raise Closed(bytes(self.received))
         self._buffer += data
         self.received += data
 
