@@ -11,14 +11,11 @@ from functools import partial
 from pydantic import Field
 
 from proxy.core.board import Ejection, TargetState, note_failure, note_success, peak_average
-from proxy.core.call import Call, Target
+from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
-from proxy.core.metrics import Value
 from proxy.core.protocols import Handler, Services
 from proxy.core.reply import Reply
 from proxy.fields import Duration, Section
-
-IN, ON_TRIAL, OUT = 0.0, 1.0, 2.0
 
 
 class CircuitBreakerSettings(Section):
@@ -38,9 +35,6 @@ class CircuitBreaker:
         self._ejection = Ejection(settings.failures, settings.ejection, settings.longest)
         self._board = services.board
         self._clock = services.clock
-        self._state = services.metrics.gauge(
-            "llm_circuit_state", "Whether a target is in (0), on trial (1) or out (2).", "provider", "model"
-        )
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
         target = call.target
@@ -51,7 +45,6 @@ class CircuitBreaker:
         probes = while_out and state.closed_until <= started and not state.probing
         if probes:
             state.probing = True
-            self._gauge(target).value = ON_TRIAL
         state.in_flight += 1
         try:
             reply = await call_next(call)
@@ -60,34 +53,28 @@ class CircuitBreaker:
             if probes:
                 state.probing = False
             if isinstance(error, UpstreamError):
-                self._failed(target, state, error)
+                self._failed(state, error)
             raise
         now = self._clock.monotonic()
         state.first_token = peak_average(state.first_token, now - started, now - state.measured)
         state.measured = now
         if while_out:
             note_success(state, now, while_out=True)
-            self._gauge(target).value = IN
         if reply.stream is None:
             state.in_flight -= 1
             if state.failures or state.ejections:
                 note_success(state, now)
         else:
-            reply.on_close(partial(self._ended, target, state))
+            reply.on_close(partial(self._ended, state))
         return reply
 
-    def _ended(self, target: Target, state: TargetState, error: BaseException | None) -> None:
+    def _ended(self, state: TargetState, error: BaseException | None) -> None:
         """A stream is over. That it began brings a target back; only that it ended well is a success."""
         state.in_flight -= 1
         if isinstance(error, UpstreamError):
-            self._failed(target, state, error)
+            self._failed(state, error)
         elif error is None and (state.failures or state.ejections):
             note_success(state, self._clock.monotonic())
 
-    def _failed(self, target: Target, state: TargetState, error: UpstreamError) -> None:
+    def _failed(self, state: TargetState, error: UpstreamError) -> None:
         note_failure(state, error, self._clock.monotonic(), self._ejection)
-        if state.closed_until:
-            self._gauge(target).value = OUT
-
-    def _gauge(self, target: Target) -> Value:
-        return self._state.labels(target.provider, target.public or "other")

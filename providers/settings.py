@@ -70,6 +70,7 @@ class NetworkSettings(Section):
     limits: LimitSettings = Field(default_factory=LimitSettings, description="sizes of answers")
     proxy: str | None = Field(None, description="an HTTP proxy to go through, such as http://10.0.0.1:3128", pattern="^http://")
     ca: str | None = Field(None, description="a PEM file of certificate authorities to trust instead of the system's")
+    health: bool = Field(True, description="whether it is checked as the section health says; false for one that has no list of models")
     allow_private: bool = Field(False, description="let a host name resolve to a private or loopback address")
 
     @property

@@ -19,16 +19,19 @@ from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Emit, Services
 from proxy.gateway import Gateway
+from proxy.health import require_listed
 from proxy.http.admin import AdminPlane, Numbers, State
 from proxy.http.administration import Administration, Records
 from proxy.http.api import Endpoint
 from proxy.http.configuration import Configuration, Previewed
 from proxy.http.credentials import Credentials
+from proxy.http.providers import Providers, Standings, told
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
 from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
 from proxy.settings.access import stored_credentials
+from proxy.snapshot import Snapshot
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
 from proxy.supervisor import Supervisor
 
@@ -100,24 +103,42 @@ async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Load, em
     gateway = Gateway(opened.settings, environ=os.environ, emit=emit, exposed=is_exposed(opened.data[0]))
 
     async def numbers() -> Registry:
-        return gateway.metrics
+        return gateway.numbers()
 
-    await gateway.start(opened.data[0])
-    served = _Served(gateway, gateway.keeper, numbers, lambda: {"status": gateway.state})
+    async def standings() -> list[dict[str, Any]]:
+        return [{"worker": 0, **await gateway.standing.now()}]
+
+    await gateway.start(opened.data[0], validates=True)
+    served = _Served(gateway, gateway.keeper, numbers, lambda: {"status": gateway.state}, standings)
     return await _run(served, signals, opened, ready, load)
 
 
 async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Load, emit: Emit) -> int:
     signals = Signals()
     services = Services(SystemClock(), Registry(), emit)
+    await _validated(opened.settings, services)
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
     cabinet = _Cabinet(opened.settings, supervisor.metrics)
-    served = _Served(supervisor, cabinet.keeper, supervisor.numbers, lambda: {"status": supervisor.state, "workers": supervisor.workers})
+
+    def state() -> dict[str, Any]:
+        return {"status": supervisor.state, "workers": supervisor.workers}
+
+    served = _Served(supervisor, cabinet.keeper, supervisor.numbers, state, supervisor.standings)
     try:
         return await _run(served, signals, opened, ready, load)
     finally:
         await cabinet.close()
+
+
+async def _validated(settings: Settings, services: Services) -> None:
+    """What the one process of a gateway without workers asks the providers before it starts. Raises RuntimeError."""
+    if settings.health.unlisted_models == "refuse":
+        tried = Snapshot(settings, os.environ, Services(services.clock, Registry(), services.emit))
+        try:
+            await require_listed(settings, tried.table, tried.upstreams, services.clock)
+        finally:
+            await tried.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +149,7 @@ class _Served:
     keeper: Callable[[], Awaitable[Keeper]]
     numbers: Numbers
     state: State
+    standings: Standings
 
 
 class _Cabinet:
@@ -158,8 +180,12 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
     serving = served.serving
     signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
     signals.hurry = serving.hurry
-    endpoints = _endpoints(served, opened.file, load, reload)
-    admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints)
+    endpoints = [*_endpoints(served, opened.file, load, reload), *Providers(served.standings).endpoints()]
+
+    async def verbose() -> dict[str, Any]:
+        return {"configuration": reload.described, **await told(served.standings)}
+
+    admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints, told=verbose)
     watch = FileWatch(opened.file, reload) if opened.file is not None and opened.settings.server.watch else None
     try:
         await admin.start(opened.admin)

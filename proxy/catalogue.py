@@ -106,17 +106,18 @@ class Catalogue:
             return self._listed
 
 
-async def listed_by(upstream: Upstream, clock: Clock) -> dict[str, dict[str, Any]]:
+async def listed_by(upstream: Upstream, clock: Clock, patience: Timeouts = _PATIENCE) -> dict[str, dict[str, Any]]:
     """A provider's own list of models, by id. Raises UpstreamError."""
     call = Call("list", "models", "GET", "/models", "", {}, clock.monotonic(), _no_body)
     request: UpstreamRequest = upstream.provider.encode(call, Target(upstream.name, None, credential=upstream.credential()))
-    response = await upstream.transport.send(request, _PATIENCE)
-    watch = Watch(clock, response, _PATIENCE, clock.monotonic(), Sweeper(clock.monotonic))
+    response = await upstream.transport.send(request, patience)
+    watch = Watch(clock, response, patience, clock.monotonic(), Sweeper(clock.monotonic))
     try:
         body = await read_whole(response, _LIST_LIMIT, watch)
         if response.status != 200:
             raise upstream.provider.decode_error(response, body)
         found = orjson.loads(body)
+        response.close(reuse=True)
         return {model["id"]: model for model in found["data"] if isinstance(model, dict) and isinstance(model.get("id"), str)}
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise UpstreamError("invalid_response", "The provider's list of models is no list.") from None

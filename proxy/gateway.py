@@ -20,6 +20,7 @@ from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Emit, Services
 from proxy.door import Door
+from proxy.health import require_listed
 from proxy.http.backstop import report
 from proxy.http.data_plane import DataPlane
 from proxy.http.server import Listener
@@ -30,6 +31,7 @@ from proxy.settings import ServerSettings, Settings
 from proxy.settings.access import is_said_open, needs_storage, stored_credentials
 from proxy.snapshot import Snapshot, follow
 from proxy.sockets import bind
+from proxy.standing import Standing
 
 if TYPE_CHECKING:
     from proxy.keeping import Keeper
@@ -87,12 +89,14 @@ class Gateway:
         self._ready = False
         self._hurry = asyncio.Event()
         self._tls = context_for(settings.server)
+        self.standing = Standing(self._services, exposed=exposed)
         self._plane = DataPlane(
             self._current.serving,
             clock=self._services.clock,
             metrics=self.metrics,
             is_ready=lambda: self._ready,
             report=report,
+            told=self.standing.told,
         )
         self._listener: Listener | None = None
         self._door: Door | None = None
@@ -114,12 +118,18 @@ class Gateway:
         """The names of its providers, and of the models in its table."""
         return list(self._current.upstreams), list(self._current.table.targets)
 
+    def numbers(self) -> Registry:
+        """What was counted, with what is only looked at when somebody asks."""
+        self.standing.count()
+        return self.metrics
+
     # -- start --
 
-    async def start(self, listening: socket.socket | None = None) -> None:
+    async def start(self, listening: socket.socket | None = None, *, validates: bool = False) -> None:
         """Serve the data plane on `listening`, or where the configuration says.
 
-        Raises OSError where that address cannot be had, RuntimeError where the storage cannot.
+        `validates`: providers are asked before that, where the configuration wants it, whether they have its models. Raises OSError where
+        that address cannot be had, RuntimeError where the storage cannot, or where they do not.
         """
         require_extensions()
         if self._keeper is not None:
@@ -133,12 +143,27 @@ class Gateway:
             await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
         else:
             self._say()
+            self._watch()
+        if validates:
+            await self._require_listed(self._current)
         await self._door.open()
         self._lag.start()
         self._watchdog.start()
         self._pressure.start()
         self._ready = True
         settle_garbage()
+
+    def _watch(self) -> None:
+        """Have the providers of the configuration in force checked."""
+        answers = None if self._keeper is None else self._keeper.database.answers
+        self.standing.use(self.settings, self._current.table, self._current.upstreams, answers)
+
+    async def _require_listed(self, made: Snapshot) -> None:
+        try:
+            await require_listed(made.settings, made.table, made.upstreams, self._services.clock)
+        except BaseException:
+            await made.close(but=[self._current, *self._retired])
+            raise
 
     def _bound(self, server: ServerSettings) -> None:
         """Put the limits of connections into force, for those that are made from now on."""
@@ -171,6 +196,8 @@ class Gateway:
             followed = await self._followed(settings, keeper)
             lent = self._lent(keeper)
             made = Snapshot(settings, self._environ, lent, before=self._current, exposed=self._exposed, followed=followed)
+            if self.standing.checker.asks and settings is not self.settings:
+                await self._require_listed(made)
         except BaseException:
             await self._drop_keeper(keeper)
             raise
@@ -209,6 +236,7 @@ class Gateway:
         self._say()
         self._plane.serving = self._current.serving
         self._bound(settings.server)
+        self._watch()
         self._retired.append(before)
         if self._retiring is None or self._retiring.done():
             self._retiring = asyncio.create_task(self._retire())
@@ -283,6 +311,7 @@ class Gateway:
     async def stop(self) -> None:
         """Take no new requests, let running ones finish within the grace time, give up the rest: each gets its answer and its record."""
         self._ready = False
+        self.standing.checker.stop()
         server, log = self.settings.server, structlog.get_logger()
         log.info("stopping", requests=self._plane.in_flight, grace=server.grace)
         await self._pause(server.drain_delay)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -38,6 +39,7 @@ class Reload:
         self._load = load
         self._put = put
         self._lock = asyncio.Lock()
+        self._generation = 0
         self._reloads = metrics.counter("comporta_config_reloads_total", "Configurations read again.", "outcome")
         self._info = metrics.gauge("comporta_config_info", "The configuration in force, by a digest of its values.", "digest")
         self._applied = metrics.gauge(
@@ -72,7 +74,13 @@ class Reload:
             log.info("configuration_applied", digest=digest(loaded.settings))
             return True
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """Which configuration is in force: the digest of its values, and the how many-th it is since the start."""
+        return {"digest": digest(self.loaded.settings), "generation": self._generation}
+
     def _note(self, settings: Settings) -> None:
+        self._generation += 1
         self._info.children.clear()
         self._info.labels(digest(settings)).set(1)
         self._applied.set(time.time())

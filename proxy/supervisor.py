@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -24,6 +24,7 @@ from proxy.sockets import bind
 #: How long a worker may take: to start, to tell its numbers, to take a new configuration, and to end beyond the grace time; in seconds.
 _TO_START = 30.0
 _TO_TELL = 1.0
+_TO_STAND = 3.0
 _TO_RELOAD = 10.0
 _TO_END = 5.0
 
@@ -74,11 +75,16 @@ class Silence:
         self._has_spoken = False
 
 
+#: Told of each message of a worker: whose, its name and its value.
+Heard: TypeAlias = Callable[["Slot", str, Any], None]
+
+
 class Slot:
     """The place of one worker: who is in it may change, its number and its address do not."""
 
-    def __init__(self, number: int, listening: socket.socket, *, given: bool) -> None:
+    def __init__(self, number: int, listening: socket.socket, *, given: bool, heard: Heard) -> None:
         self.number = number
+        self._told = heard
         self.state = "starting"
         self.pid: int | None = None
         self.has_served = False
@@ -136,6 +142,7 @@ class Slot:
             self.ready.set()
         elif name == "numbers":
             self.numbers = value
+        self._told(self, name, value)
         waiting = self._answers.pop(name, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(value)
@@ -194,7 +201,8 @@ class Supervisor:
         self._services = services
         self._settings = settings
         self._buried = Registry()
-        self._slots = [Slot(number, each, given=given) for number, each in enumerate(listening)]
+        self._slots = [Slot(number, each, given=given, heard=self._pass_on) for number, each in enumerate(listening)]
+        self._health: dict[str, Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._restarts = self.metrics.counter("comporta_worker_restarts_total", "Workers that were started again.").labels()
@@ -237,6 +245,22 @@ class Supervisor:
             if slot.numbers is not None:
                 found.absorb(slot.numbers)
         return found
+
+    async def standings(self) -> list[dict[str, Any]]:
+        """How each worker stands that says so in time; see `proxy.http.providers`."""
+        slots = [slot for slot in self._slots if slot.state == "ready"]
+        found = await asyncio.gather(*(slot.ask("standing", None, "standing", _TO_STAND) for slot in slots), return_exceptions=True)
+        return [{"worker": slot.number, **each} for slot, each in zip(slots, found, strict=True) if isinstance(each, dict)]
+
+    def _pass_on(self, origin: Slot, name: str, value: Any) -> None:
+        """Have every worker know what the one that checks the providers has found."""
+        if name == "health":
+            self._health.update(value)
+            for slot in self._slots:
+                if slot is not origin:
+                    slot.tell("health", value)
+        elif name == "ready" and self._health:
+            origin.tell("health", self._health)
 
     async def _collect(self) -> None:
         await asyncio.gather(*(self._ask_numbers(slot) for slot in self._slots if slot.state == "ready"))

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,7 +25,8 @@ from proxy.sockets import is_exposed
 class Worker:
     """Serves on `listening` until it is told to stop, gets SIGTERM, or its supervisor has gone."""
 
-    def __init__(self, channel: Channel, listening: socket.socket, emit: Emit) -> None:
+    def __init__(self, number: int, channel: Channel, listening: socket.socket, emit: Emit) -> None:
+        self._number = number
         self._channel = channel
         self._listening = listening
         self._emit = emit
@@ -45,6 +47,9 @@ class Worker:
         if first is None:
             return 0
         self._gateway = Gateway(restore(first[1]), environ=os.environ, emit=self._emit, exposed=is_exposed(self._listening))
+        # However many workers there are, one of them asks the providers how they are.
+        self._gateway.standing.checker.asks = self._number == 0
+        self._gateway.standing.checker.tell = partial(self._channel.send, "health")
         await self._gateway.start(self._listening)
         self._channel.send("ready", self._gateway.described)
         listening = asyncio.create_task(self._obey())
@@ -61,10 +66,12 @@ class Worker:
             name, value = message
             if name == "numbers":
                 self._tell_numbers()
+            elif name == "health":
+                self._gateway.standing.checker.take(value)
+            elif name == "standing":
+                self._begin(self._tell_standing())
             elif name in self._reloading:
-                task = asyncio.create_task(self._reload(name, *value))
-                self._turns.add(task)
-                task.add_done_callback(self._turns.discard)
+                self._begin(self._reload(name, *value))
             elif name == "stop":
                 self._stop()
             elif name == "end":
@@ -73,11 +80,19 @@ class Worker:
         structlog.get_logger().error("supervisor_gone")
         self._stop()
 
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._turns.add(task)
+        task.add_done_callback(self._turns.discard)
+
     def _stop(self) -> None:
         self._stopped.set()
 
     def _tell_numbers(self) -> None:
-        self._channel.send("numbers", self._gateway.metrics.dump())
+        self._channel.send("numbers", self._gateway.numbers().dump())
+
+    async def _tell_standing(self) -> None:
+        self._channel.send("standing", await self._gateway.standing.now())
 
     async def _reload(self, name: str, answer: str, document: Any) -> None:
         """One step of a reload, after those that came before it; `answer` is sent with the reason why not, or None."""
@@ -108,11 +123,11 @@ class Worker:
             await self._gateway.drop(prepared)
 
 
-async def _run(control: int, listening: int, emit: Emit) -> int:
+async def _run(number: int, control: int, listening: int, emit: Emit) -> int:
     channel = await Channel.over(socket.socket(fileno=control))
     data = socket.socket(fileno=listening)
     data.setblocking(False)
-    return await Worker(channel, data, emit).run()
+    return await Worker(number, channel, data, emit).run()
 
 
 def main() -> int:
@@ -125,7 +140,7 @@ def main() -> int:
     log.configure(writer)
     writer.start()
     try:
-        return uvloop.run(_run(control, listening, writer))
+        return uvloop.run(_run(number, control, listening, writer))
     finally:
         writer.stop()
 

@@ -250,7 +250,20 @@ def one_room_knows_the_server(source: Source) -> Iterator[Finding]:
 
 
 COMPOSING = tuple(
-    f"proxy/{name}.py" for name in ("app", "catalogue", "configuration", "gateway", "keeping", "reload", "snapshot", "supervisor", "worker")
+    f"proxy/{name}.py"
+    for name in (
+        "app",
+        "catalogue",
+        "configuration",
+        "gateway",
+        "health",
+        "keeping",
+        "reload",
+        "snapshot",
+        "standing",
+        "supervisor",
+        "worker",
+    )
 )
 
 

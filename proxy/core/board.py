@@ -135,6 +135,13 @@ def is_available(state: TargetState, now: float) -> bool:
     return state.closed_until <= now and not state.probing
 
 
+def circuit(state: TargetState, now: float) -> str:
+    """How the target stands, in the words of circuit breakers: `closed` (in), `open` (out) or `half_open` (one attempt will tell)."""
+    if state.closed_until > now:
+        return "open"
+    return "half_open" if state.closed_until or state.probing else "closed"
+
+
 def seconds_out(state: TargetState, now: float) -> float:
     """How long until it may be tried again; 0.0 if it may be now."""
     return max(0.0, state.closed_until - now)

@@ -25,6 +25,9 @@ Numbers = Callable[[], Awaitable[Registry]]
 #: What `/readyz` tells; `status` is `ready` or `draining`.
 State = Callable[[], dict[str, Any]]
 
+#: What `/readyz?verbose` tells beside that.
+Told = Callable[[], Awaitable[dict[str, Any]]]
+
 
 class Exposition:
     """A prometheus_client collector over our own counting. `registry` may be replaced between two collections."""
@@ -68,8 +71,11 @@ def collectors(exposition: Exposition) -> CollectorRegistry:
 class AdminPlane:
     """The admin plane's server."""
 
-    def __init__(self, numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = ()) -> None:
-        self._runner = web.AppRunner(admin_app(numbers, state, key=key, endpoints=endpoints), access_log=None, shutdown_timeout=1.0)
+    def __init__(
+        self, numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = (), told: Told | None = None
+    ) -> None:
+        app = admin_app(numbers, state, key=key, endpoints=endpoints, told=told)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._door: Door | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -84,8 +90,10 @@ class AdminPlane:
         await self._runner.cleanup()
 
 
-def admin_app(numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = ()) -> web.Application:
-    """The admin plane's application. With a `key`, all but health asks for it."""
+def admin_app(
+    numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = (), told: Told | None = None
+) -> web.Application:
+    """The admin plane's application. With a `key`, all but short answers about health ask for it."""
     check = guarded(key)
     exposition = Exposition()
     found = collectors(exposition)
@@ -104,9 +112,12 @@ def admin_app(numbers: Numbers, state: State, *, key: str | None = None, endpoin
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def readiness(_request: web.Request) -> web.Response:
-        told = state()
-        return web.json_response(told, status=200 if told["status"] == "ready" else 503)
+    async def readiness(request: web.Request) -> web.Response:
+        found = state()
+        if "verbose" in request.query and told is not None:
+            check(request)
+            found |= await told()
+        return web.json_response(found, status=200 if found["status"] == "ready" else 503)
 
     app = web.Application(client_max_size=MOST, middlewares=[backstop])
     add(app, endpoints, check)

@@ -14,6 +14,7 @@ from proxy.safe import CredentialSettings
 from proxy.secrets import SecretError, resolve
 from proxy.settings import checks, kinds
 from proxy.settings.discovery import Probe, accepts_connection, discover
+from proxy.settings.health import HealthSettings
 from proxy.settings.kinds import Kinds
 from proxy.settings.llm import LlmSettings
 from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest, place
@@ -138,6 +139,7 @@ class _Assembly:
             providers=providers,
             models=models,
             credentials=credentials,
+            health=self._section(HealthSettings, ("health",)) or HealthSettings(),
             llm=self._section(LlmSettings, ("llm",)) if "llm" in top else None,
             policies=policies,
         )

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 
 from proxy.fields import Duration, SecretRef, Section, Size
 from proxy.safe import CredentialSettings
+from proxy.settings.health import HealthSettings
 from proxy.settings.llm import LlmSettings
 from proxy.settings.models import ModelEntry, ModelTargets
 from proxy.settings.storage import StateSettings, StorageSettings
@@ -116,6 +117,7 @@ class Settings(Section):
     credentials: CredentialSettings = Field(
         default_factory=CredentialSettings, description="where keys of providers that the gateway keeps itself are, encrypted"
     )
+    health: HealthSettings = Field(default_factory=HealthSettings, description="how often providers are checked, and what follows")
     llm: LlmSettings | None = Field(None, description="which model, time limit, retries and parameters hold, by task type and user")
     storage: StorageSettings | None = Field(
         None, description="where users, keys and preferences are; without the section there is storage only where clients need keys"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from proxy.fields import Section
+from proxy.settings.health import HealthSettings
 from proxy.settings.kinds import Kinds
 from proxy.settings.llm import LlmSettings
 from proxy.settings.model import ServerSettings, Settings
@@ -27,7 +28,7 @@ def schema(known: Kinds) -> dict[str, Any]:
         *known.providers.values(),
         *known.policies.values(),
     ]
-    sections += [StorageSettings, StateSettings]
+    sections += [StorageSettings, StateSettings, HealthSettings]
     references, document = models_json_schema([(section, "validation") for section in sections])
     definitions = document["$defs"]
     for kind, section in known.providers.items():
@@ -59,6 +60,7 @@ def _shapes(known: Kinds, refs: Mapping[type[Section], Any]) -> dict[str, dict[s
         "default_provider": {"type": "string"},
         "providers": {"type": "object", "propertyNames": {"pattern": "^[a-z0-9._-]+$"}, "additionalProperties": provider},
         "models": {"type": "object", "additionalProperties": entry},
+        "health": refs[HealthSettings],
         "llm": refs[LlmSettings],
         "storage": refs[StorageSettings],
         "state": refs[StateSettings],

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from proxy.core.errors import CapacityError
 from proxy.core.protocols import Clock
 from proxy.storage import audit, migrations, sqlite
 from proxy.storage.faults import missing, translated, unavailable
@@ -104,6 +105,15 @@ class Database:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.dispose()
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether it can be asked at all, and answers within so many `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.fetch(text("SELECT 1"))
+        except (CapacityError, TimeoutError):
+            return False
+        return True
 
     async def fetch(self, query: Executable) -> Sequence[Row[Any]]:
         """Every row. Raises CapacityError."""

@@ -53,7 +53,12 @@ class Gateway:
         command = [sys.executable, "-m", "comporta", "serve", "--json", "--config", str(path)]
         command += ["--listen", listen, "--admin-listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(env or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            cwd=ROOT,
+            env=_environment({**_UNCHECKED, **(env or {})}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self._reader = threading.Thread(target=self._read, name="gateway-stderr", daemon=True)
         self._reader.start()
@@ -237,6 +242,9 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(("COVERAGE_", "COV_"))}
     return {**kept, "TEST_UPSTREAM_KEY": UPSTREAM_KEY, "PYTHONWARNINGS": "default", **more}
 
+
+#: Upstreams play their scripts to requests: providers are checked only where a test is about that.
+_UNCHECKED = {"COMPORTA_HEALTH__INTERVAL": "0s"}
 
 _KEPT = {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONHASHSEED", "VIRTUAL_ENV", "SSL_CERT_FILE"}
 
