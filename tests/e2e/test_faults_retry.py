@@ -272,11 +272,11 @@ def test_an_only_target_that_is_out_gets_one_attempt_of_each_request_until_it_an
     upstream.play(*[error_response(500)] * 5)
     assert [chat(strict.url, "up/test").status for _ in range(3)] == [500] * 3
     assert len(upstream.requests) == 5, "the fifth failure took it out"
-    strict.wait_metric(2, "llm_circuit_state", provider="up")
+    strict.wait_metric(1, "llm_target_state", provider="up", state="open")
     upstream.play(error_response(500), CHAT, error_response(500), CHAT)
     answers = [chat(strict.url, "up/test") for _ in range(3)]
     assert [(each.status, each.header("x-comporta-attempts")) for each in answers] == [(500, "1"), (200, "1"), (200, "2")]
-    strict.wait_metric(0, "llm_circuit_state", provider="up")
+    strict.wait_metric(0, "llm_target_state", provider="up", state="open")
 
 
 def test_the_limit_of_a_provider_sheds_what_is_over_it(strict: Gateway, upstream: Upstream) -> None:
