@@ -26,6 +26,7 @@ from proxy.http.api import Endpoint
 from proxy.http.configuration import Configuration, Previewed
 from proxy.http.credentials import Credentials
 from proxy.http.providers import Providers, Standings, told
+from proxy.http.requests import Requests
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
 from proxy.secrets import resolve
@@ -181,6 +182,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
     signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
     signals.hurry = serving.hurry
     endpoints = [*_endpoints(served, opened.file, load, reload), *Providers(served.standings).endpoints()]
+    endpoints += Requests(serving.recollection).endpoints()
 
     async def verbose() -> dict[str, Any]:
         return {"configuration": reload.described, **await told(served.standings)}

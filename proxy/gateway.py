@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import re
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiohttp
 import structlog
-from aiohttp import http, http_parser
 
 from proxy.core.clock import SystemClock
 from proxy.core.errors import CapacityError
@@ -23,9 +19,12 @@ from proxy.door import Door
 from proxy.health import require_listed
 from proxy.http.backstop import report
 from proxy.http.data_plane import DataPlane
+from proxy.http.forwarded import Proxies
 from proxy.http.server import Listener
+from proxy.interpreter import require_extensions, settle_garbage
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors
+from proxy.recollection import Recollection
 from proxy.secrets import Followed
 from proxy.settings import ServerSettings, Settings
 from proxy.settings.access import is_said_open, needs_storage, stored_credentials
@@ -35,9 +34,6 @@ from proxy.standing import Standing
 
 if TYPE_CHECKING:
     from proxy.keeping import Keeper
-
-#: Older ones have faults that a server must not have.
-_OLDEST = (3, 14, 4)
 
 #: Seconds between two looks whether a configuration that was replaced is still in use.
 _RETIRING = 0.25
@@ -78,7 +74,8 @@ class Gateway:
         """
         self.metrics = Registry()
         self._environ = environ
-        self._services = Services(clock or SystemClock(), self.metrics, emit)
+        self._services = services = Services(clock or SystemClock(), self.metrics, emit)
+        self.recollection = Recollection(services.recent, services.clock)
         self._exposed = exposed
         self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
         self._opening = asyncio.Lock()
@@ -173,6 +170,8 @@ class Gateway:
         # Requests need a second descriptor, for their provider: a quarter of all is kept for that, unless the pools are smaller.
         self._listener.most = max(1, min(server.max_connections, free - min(free // 4, pools) - _SPARE))
         self._listener.most_per_address = server.max_connections_per_address
+        self._listener.proxies = Proxies(server.trusted_proxies) if server.trusted_proxies else None
+        self._services.recent.resize(server.recent_requests)
         self._listener.options = {
             "header_timeout": server.header_timeout,
             "keepalive_timeout": server.keep_alive,
@@ -363,24 +362,6 @@ class Gateway:
             await snapshot.close()
         if self._keeper is not None:
             await self._keeper.close()
-
-
-def settle_garbage() -> None:
-    """What the start made stays for good: the collector need not look at it again. It also looks less often: requests make few cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-
-
-def require_extensions() -> None:
-    """aiohttp without its C parser costs many times more, and is another parser than the one that was tested; so is an older one.
-
-    Raises RuntimeError.
-    """
-    if tuple(int(part) for part in re.findall(r"\d+", aiohttp.__version__)[:3]) < _OLDEST:
-        raise RuntimeError(f"aiohttp {aiohttp.__version__} is too old; {'.'.join(map(str, _OLDEST))} is the oldest that will do")
-    if http.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise RuntimeError("aiohttp was installed without its C extensions; install a binary wheel of it, or build one with a C compiler")
 
 
 def context_for(server: ServerSettings) -> ssl.SSLContext | None:

@@ -13,10 +13,12 @@ from typing import Any, TypeAlias
 
 import structlog
 
+from proxy.backoff import Backoff
 from proxy.channel import Channel
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.gateway import context_for
+from proxy.recollection import Recollections
 from proxy.settings import Settings
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind
@@ -36,24 +38,6 @@ _EVERY = 1.0
 
 #: A worker that stays away for longer gives its listening socket up, so that connections go to the others; in seconds.
 _AWAY = 1.0
-
-
-class Backoff:
-    """How long to wait before a worker is started again: 0.1 s, doubling to 10 s; from the beginning after a minute of life."""
-
-    def __init__(self, *, first: float = 0.1, most: float = 10.0, healthy: float = 60.0) -> None:
-        self._first = first
-        self._most = most
-        self._healthy = healthy
-        self._next = first
-
-    def after(self, lived: float) -> float:
-        """The wait in seconds, after a life of `lived` seconds."""
-        if lived >= self._healthy:
-            self._next = self._first
-        wait = self._next
-        self._next = min(self._most, wait * 2)
-        return wait
 
 
 class Silence:
@@ -171,6 +155,10 @@ class Slot:
             self._answers.pop(answer, None)
         return found
 
+    def forget(self, answer: str) -> None:
+        """An answer that comes now is nobody's."""
+        self._answers.pop(answer, None)
+
     def tell(self, name: str, value: Any = None, *, always: bool = False) -> None:
         """Tell the worker; `always`: also one that is only being started."""
         if always:
@@ -203,6 +191,7 @@ class Supervisor:
         self._buried = Registry()
         self._slots = [Slot(number, each, given=given, heard=self._pass_on) for number, each in enumerate(listening)]
         self._health: dict[str, Any] = {}
+        self.recollection = Recollections(self._slots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._restarts = self.metrics.counter("comporta_worker_restarts_total", "Workers that were started again.").labels()

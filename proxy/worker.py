@@ -68,6 +68,8 @@ class Worker:
                 self._tell_numbers()
             elif name == "health":
                 self._gateway.standing.checker.take(value)
+            elif name == "recent":
+                self._begin(self._tell_recent(*value))
             elif name == "standing":
                 self._begin(self._tell_standing())
             elif name in self._reloading:
@@ -93,6 +95,9 @@ class Worker:
 
     async def _tell_standing(self) -> None:
         self._channel.send("standing", await self._gateway.standing.now())
+
+    async def _tell_recent(self, answer: str, id: str | None, most: int) -> None:
+        self._channel.send(answer, await self._gateway.recollection.answer(id, most))
 
     async def _reload(self, name: str, answer: str, document: Any) -> None:
         """One step of a reload, after those that came before it; `answer` is sent with the reason why not, or None."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -123,7 +123,7 @@ def summary(request: Ended, epoch: float) -> dict[str, Any]:
 
 
 def explained(request: Ended, epoch: float) -> dict[str, Any]:
-    """All that is known of one request. `epoch` as above; times are milliseconds, those of attempts from the request's head on."""
+    """All that is known of one request. `epoch` as above; times of attempts count from the request's head."""
     attempts = list(_attempts(request))
     return {
         "id": request.id,
@@ -191,11 +191,18 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
 
 
 def _timeouts(request: Ended) -> dict[str, Any] | None:
-    """In milliseconds; None is no limit. `deadline` counts from the request's head, the others from their attempt's beginning."""
-    if request.timeouts is None:
+    """In seconds; None is no limit. `deadline` counts from the request's head, the others from their attempt's beginning."""
+    limits = request.timeouts
+    if limits is None:
         return None
-    limits = {name: None if value is None else _ms(value) for name, value in asdict(request.timeouts).items()}
-    return {**limits, "deadline": None if request.deadline is None else _ms(request.deadline - request.started)}
+    return {
+        "connect": limits.connect,
+        "first_token": limits.first_token,
+        "idle": limits.idle,
+        "total": limits.total,
+        "min_tokens_per_second": limits.min_tokens_per_second,
+        "deadline": None if request.deadline is None else round(request.deadline - request.started, 6),
+    }
 
 
 def _tokens(usage: Usage | None) -> dict[str, Any] | None:

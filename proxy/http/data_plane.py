@@ -185,7 +185,7 @@ class _Exchange:
             started=plane._clock.monotonic(),
             receive=self._receive,
             memo=memo,
-            peer=connection.peer,
+            peer=connection.peer if connection.behind is None else connection.behind(message.headers),
         )
 
     async def run(self) -> bool:

@@ -49,6 +49,8 @@ def headers(error: GatewayError) -> dict[str, str]:
         found["retry-after-ms"] = str(int(error.retry_after * 1000))
     if error.should_retry is not None:
         found["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.status == 401:
+        found["www-authenticate"] = 'Bearer realm="comporta"'  # RFC 9110, 11.6.1
     if isinstance(error, MethodNotAllowed):
         found["allow"] = ", ".join(error.allowed)
     return found

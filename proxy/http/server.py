@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import ClientError
+from proxy.http.forwarded import Behind, Proxies
 from proxy.http.known_head import KnownHead, end_of, learnt
 
 #: Answers one request; says whether the connection may carry another.
@@ -45,7 +46,7 @@ _MOST_LEARNT = 16
 class Connection(RequestHandler):
     """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
-    __slots__ = ("_body", "_header_handle", "_header_timeout", "_known", "_learnt", "_listener", "_missing", "_trusted", "peer")
+    __slots__ = ("_body", "_header_handle", "_header_timeout", "_known", "_learnt", "_listener", "_missing", "_trusted", "behind", "peer")
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
         super().__init__(listener, **options)
@@ -59,6 +60,8 @@ class Connection(RequestHandler):
         #: Bytes until the message ends that is being read: 0 between two, negative once that is not known.
         self._missing = 0
         self.peer = ""
+        #: Says who asks, where the peer is a proxy that is trusted.
+        self.behind: Behind | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         address = transport.get_extra_info("peername")
@@ -67,6 +70,8 @@ class Connection(RequestHandler):
             self._listener.turn_away(cast(asyncio.Transport, transport), peer)
             return
         self.peer = peer
+        if self._listener.proxies is not None:
+            self.behind = self._listener.proxies.behind(peer)
         super().connection_made(transport)
         self._await_head()
 
@@ -264,8 +269,8 @@ def status_of(message: RawRequestMessage | _ErrInfo) -> int:
 class Listener(web.Server):
     """Accepts connections, as many as are allowed in all and from one address. Called by the event loop for each.
 
-    `too_many` makes what those get that are too many in all: a whole response. The bounds and `options` may be changed; open connections
-    keep the options that they began with.
+    `too_many` makes what those get that are too many in all: a whole response. The bounds, `options` and `proxies` (None: nobody is
+    trusted) may be changed; open connections keep what they began with.
     """
 
     def __init__(
@@ -284,6 +289,7 @@ class Listener(web.Server):
         self.most = most
         self.most_per_address = most_per_address
         self.options = options
+        self.proxies: Proxies | None = None
         self.turned_away = 0
         self._too_many = too_many
         self._told: set[asyncio.Transport] = set()
@@ -292,11 +298,15 @@ class Listener(web.Server):
         self._empty: asyncio.Event | None = None
 
     def admit(self, address: str) -> bool:
-        if self._open >= self.most or self._addresses[address] >= self.most_per_address:
+        if self._open >= self.most or (self._addresses[address] >= self.most_per_address and not self._is_proxy(address)):
             return False
         self._open += 1
         self._addresses[address] += 1
         return True
+
+    def _is_proxy(self, address: str) -> bool:
+        """Whether many clients come from that address."""
+        return self.proxies is not None and self.proxies.trust(address)
 
     def leave(self, address: str) -> None:
         self._open -= 1

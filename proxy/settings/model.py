@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -17,6 +18,9 @@ from proxy.settings.storage import StateSettings, StorageSettings
 
 #: The name of the provider that is there without being configured, and the kind that it has.
 SIMULATED = "sim"
+
+#: Whoever asks over a Unix socket, among networks.
+LOCAL = "local"
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 
@@ -41,7 +45,14 @@ def _address(text: str) -> str:
     return text
 
 
+def _proxy(text: str) -> str:
+    if text != LOCAL and not ipaddress.ip_network(text, strict=False).prefixlen:
+        raise ValueError("would believe everybody: name the networks that your proxies are in")
+    return text
+
+
 AddressText = Annotated[str, AfterValidator(_address), Field(examples=["127.0.0.1:8080", "[::1]:8080"])]
+ProxyText = Annotated[str, AfterValidator(_proxy), Field(examples=["10.0.0.0/8", "2001:db8::/32", "local"])]
 Positive = Annotated[Duration, Field(gt=0)]
 NotNegative = Annotated[Duration, Field(ge=0)]
 
@@ -87,8 +98,20 @@ class ServerSettings(Section):
     write_timeout: Positive = Field(30.0, description="how long a client may take none of an answer that waits for it")
     keep_alive: NotNegative = Field(75.0, description="how long an idle connection of a client stays open")
     max_connections: int = Field(65536, description="connections of all clients together", ge=1)
-    max_connections_per_address: int = Field(16384, description="connections from one client address", ge=1)
+    max_connections_per_address: int = Field(
+        16384, description="connections from one client address; trusted proxies may have any number of them", ge=1
+    )
+    trusted_proxies: tuple[ProxyText, ...] = Field(
+        (),
+        description="networks of proxies whose X-Forwarded-For or Forwarded is believed; local: whoever asks over a Unix socket",
+    )
     max_in_flight: int = Field(20_000, description="requests that are being answered at once; more are answered with 503", ge=1)
+    recent_requests: int = Field(
+        1000,
+        description="requests that each process keeps the facts of, so that /admin/requests can explain them; 0 is none",
+        ge=0,
+        le=100_000,
+    )
     max_memory: Size | None = Field(
         None, description="resident memory of a process above which new requests are answered with 503; absent: no limit", gt=0
     )

@@ -79,7 +79,14 @@ def test_a_request_is_explained_from_what_was_asked_to_what_it_took():
     }
     assert told["configuration"]["values"] == {"model": {"value": "fast", "source": "user"}, "timeout": {"value": 30.0, "source": "system"}}
     assert told["served"] == {"provider": "west", "model": "llama", "public": "slow"}
-    assert told["timeouts"] == {"connect": 5000.0, "first_token": 30000.0, "idle": None, "total": 600000.0, "deadline": 30000.0}
+    assert told["timeouts"] == {
+        "connect": 5.0,
+        "first_token": 30.0,
+        "idle": None,
+        "total": 600.0,
+        "min_tokens_per_second": None,
+        "deadline": 30.0,
+    }
     assert told["tokens"] == {"prompt": 9, "completion": 5, "cached": 2, "reasoning": 0, "usage": "reported"}
     assert told["timing"] == {"total_ms": 2000.0, "first_token_ms": 900.0, "overhead_ms": 200.0, "upstream_ms": 700.0}
     assert (told["status"], told["outcome"], told["error"], told["bytes_in"], told["bytes_out"]) == (200, "ok", None, 7, 8)

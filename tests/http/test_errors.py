@@ -88,3 +88,9 @@ def test_a_path_that_is_not_there_is_told_from_a_method_that_it_does_not_take():
     assert errors.headers(wrong)["allow"] == "GET, POST"
     assert "allow" not in errors.headers(missing)
     assert len(errors.unknown_route("/" + "x" * 5000, ()).message) < 300
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
+def test_only_who_must_show_a_key_is_told_how(status: int):
+    found = errors.headers(ClientError("No.", status=status)).get("www-authenticate")
+    assert found == ('Bearer realm="comporta"' if status == 401 else None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.http.forwarded import Proxies
 from proxy.http.server import Listener
 from proxy.sockets import bind
 
@@ -36,6 +37,13 @@ async def test_connections_are_bounded_by_address():
     assert [found.admit(address) for address in ("a", "a", "a", "b")] == [True, True, False, True]
     found.leave("a")
     assert found.admit("a")
+
+
+async def test_a_trusted_proxy_is_bounded_only_with_all_others():
+    found = listener(4, 1)
+    found.proxies = Proxies(["10.0.0.0/8"])
+    assert [found.admit(address) for address in ("10.0.0.1", "10.0.0.1", "192.0.2.1", "192.0.2.1")] == [True, True, True, False]
+    assert [found.admit("10.0.0.1") for _ in range(2)] == [True, False]
 
 
 async def test_a_refused_connection_counts_for_nothing():

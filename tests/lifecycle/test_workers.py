@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from proxy.supervisor import Backoff, Silence
+from proxy.backoff import Backoff
+from proxy.supervisor import Silence
 from tests.lifecycle.conftest import Start
 from tests.support.gateway import Gateway, stream_error_of
 from tests.support.raw_client import Closed, RawClient, chat, chat_body

@@ -88,6 +88,12 @@ def test_what_is_no_address_is_refused(text: str):
         parse_address(text)
 
 
+def test_proxies_are_networks_addresses_or_the_unix_socket(loaded: Load):
+    written = '["10.0.0.0/8", "10.1.2.3/8", "2001:db8::1", local]'
+    found = loaded(f"server: {{trusted_proxies: {written}}}").settings.server.trusted_proxies
+    assert found == ("10.0.0.0/8", "10.1.2.3/8", "2001:db8::1", "local")
+
+
 # ------------------------------------------------------------------------------------------------------------------------------ refusal
 CASES = {
     "an unknown section": ("polices: {}", 1, "polices", "did you mean 'policies'?"),
@@ -105,6 +111,13 @@ CASES = {
     "a wrong type": ("server: {max_connections: many}", 1, "server.max_connections", "wants a whole number; it is: connections"),
     "a section that is no mapping": ("server: 3", 1, "server", "wants a mapping"),
     "an address that is none": ("server: {listen: 8080}", 1, "server.listen", "wants text"),
+    "a proxy that is no network": (
+        "server: {trusted_proxies: [lb1]}",
+        1,
+        "server.trusted_proxies[0]",
+        "does not appear to be an IPv4 or IPv6",
+    ),
+    "a proxy that is everybody": ('server: {trusted_proxies: ["::/0"]}', 1, "server.trusted_proxies[0]", "would believe everybody"),
     "no worker": ("server: {workers: 0}", 1, "server.workers", "greater than or equal to 1"),
     "a certificate by environment": ('server: {tls: {certificate: "env:A", key: "file:b"}}', 1, "server.tls.certificate", "match"),
     "a certificate alone": ('server:\n  tls: {certificate: "file:a"}', 2, "server.tls.key", "is missing; it is: PEM file"),
