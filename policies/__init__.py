@@ -12,6 +12,7 @@ from policies.adaptive_limit import AdaptiveLimit
 from policies.authenticate import Authenticate
 from policies.circuit_breaker import CircuitBreaker
 from policies.fallback import Fallback
+from policies.hedge import Hedge
 from policies.record import Record
 from policies.retry import Retry
 from policies.timeout import Timeout
@@ -24,6 +25,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "retry": Retry,
     "timeout": Timeout,
     "fallback": Fallback,
+    "hedge": Hedge,
 }
 
 

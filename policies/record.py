@@ -181,4 +181,6 @@ def line(call: Call, status: int, outcome: str, code: str | None, now: float) ->
         fields["error"] = code
     if call.fallback is not None:
         fields["fallback"] = call.fallback
+    if "hedge" in call.notes:
+        fields |= call.notes["hedge"]
     return fields

@@ -19,6 +19,7 @@ from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import Handler, Services
 from proxy.core.recent import STOPPED
+from proxy.core.repeatable import is_repeatable
 from proxy.core.reply import Reply
 from proxy.fields import Duration, Section
 
@@ -33,12 +34,6 @@ AMBIGUOUS = frozenset({"reset", "bad_upstream"})
 
 #: A credential was refused: worth one try with another, if there is one.
 CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
-
-#: Operations that leave nothing behind at the provider, so that doing them twice does no harm.
-REPEATABLE = frozenset({"chat", "completion", "embedding", "responses", "moderations"})
-
-#: Members of a request with which it leaves something behind all the same.
-_STORING = ("background", "store", "conversation")
 
 _IDEMPOTENT = frozenset({"GET", "HEAD"})
 
@@ -139,11 +134,6 @@ def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
     if seen.retries >= rules.most or (once and seen.once):
         return "spent"
     return "ejected" if seen.ejected else None
-
-
-def is_repeatable(call: Call) -> bool:
-    """Whether doing it twice leaves nothing at the provider that was not there before."""
-    return call.operation in REPEATABLE and not any(call.body.get(member) for member in _STORING)
 
 
 def helps_to_return(error: UpstreamError, stop: Stop) -> bool:

@@ -28,6 +28,7 @@ PER_REQUEST = (
 #: Once for each attempt at a target.
 PER_ATTEMPT = (
     "retry",  # the same target again; outside of the breaker, which sees each attempt on its own
+    "hedge",  # a second target beside a slow one; inside of retry, which sees one outcome of the two
     "adaptive_limit",  # what a provider can bear: refused here, an attempt costs nothing and says nothing of the target
     "circuit_breaker",  # what becomes of each attempt at each target; whoever chooses among targets asks it
     "timeout",  # how long this attempt may take, of what the client's own deadline leaves

@@ -14,6 +14,7 @@ import policies
 import providers
 from policies.authenticate import Authenticate
 from policies.fallback import Fallback
+from policies.hedge import Hedge
 from policies.resolve import Resolve
 from policies.route import Route
 from providers.settings import NetworkSettings
@@ -114,6 +115,10 @@ class Snapshot:
         section = self.settings.policies.get("fallback", Fallback.Settings())
         return [Fallback(section, self._services, self._router)] if isinstance(section, Fallback.Settings) else []
 
+    def _hedge(self) -> list[Policy]:
+        section = self.settings.policies.get("hedge")
+        return [Hedge(section, self._services, self._router)] if isinstance(section, Hedge.Settings) else []
+
     def _authenticate(self) -> list[Policy]:
         section = self.settings.policies.get("authenticate", Authenticate.Settings())
         if not isinstance(section, Authenticate.Settings):
@@ -133,6 +138,7 @@ class Snapshot:
             "resolve": [self._resolve],
             "route": [Route(self._router)],
             "fallback": self._fallback(),
+            "hedge": self._hedge(),
             INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),
         }
         return compose([policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))], innermost)

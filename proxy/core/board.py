@@ -12,6 +12,7 @@ from math import exp
 
 from proxy.core.call import Target
 from proxy.core.errors import UpstreamError
+from proxy.core.quantile import Quantile
 from proxy.core.retry_after import LONGEST
 from proxy.core.retry_budget import RetryBudget
 
@@ -65,9 +66,10 @@ class TargetState:
     closed_until     until when it is out; 0.0: it is in
     probing          whether the one attempt that may bring it back is under way
     returned         when it last came back
+    tails            seconds to the content of all but the slowest answers, where somebody wants to know, by what that one measures
     """
 
-    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing", "returned")
+    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing", "returned", "tails")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -78,6 +80,7 @@ class TargetState:
         self.closed_until = 0.0
         self.probing = False
         self.returned = 0.0
+        self.tails: dict[tuple[bool, float, int], Quantile] = {}
 
 
 class ProviderState:

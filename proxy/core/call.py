@@ -94,14 +94,23 @@ class Usage:
         return "reported" if self.reported else "estimated"
 
 
+#: The `error` of an attempt whose answer nobody waited for any more: the other one of the two was there first.
+HEDGE_LOST = "hedge_lost"
+
+
 @dataclass(slots=True)
 class Attempt:
-    """One try at one target. Times are `Clock.monotonic()` seconds."""
+    """One try at one target. Times are `Clock.monotonic()` seconds.
+
+    `is_hedge`: it was made beside another one that took long. `usage` is what it may have cost, where that is not the call's own.
+    """
 
     target: Target
     started: float
     ended: float | None = None
     error: str | None = None
+    is_hedge: bool = False
+    usage: Usage | None = None
 
 
 class Content(Protocol):

@@ -158,6 +158,14 @@ class Sink(Protocol):
         """Wait until there is room. Raises ClientDisconnected."""
 
 
+@runtime_checkable
+class Told(Protocol):
+    """A reply's stream that tells its call how it goes: contents, their times, and the usage at the end."""
+
+    def serve(self, call: Call) -> None:
+        """Tell `call` from now on."""
+
+
 class Transport(Protocol):
     """Bytes to and from one provider.
 

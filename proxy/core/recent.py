@@ -173,7 +173,9 @@ def _configuration(resolved: Resolved | None) -> dict[str, Any] | None:
 
 
 def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
-    """Each attempt: why it was made (the `first`, a `retry` at the same target, a `fallback` to another one), and why none followed it."""
+    """Each attempt: why it was made (the `first`, a `retry` at the same target, a `fallback` to another one, a `hedge` beside one that
+    took long), and why none followed it.
+    """
     before: Target | None = None
     stopped = request.stopped or {}
     for number, attempt in enumerate(request.attempts, 1):
@@ -181,7 +183,7 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
         yield {
             **_named(target),
             "credential": target.credential.id if target.credential is not None else None,
-            "why": "first" if before is None else "retry" if _is_same(before, target) else "fallback",
+            "why": "hedge" if attempt.is_hedge else "first" if before is None else "retry" if _is_same(before, target) else "fallback",
             "error": attempt.error,
             "not_repeated": stopped.get(number),
             "started_ms": _ms(attempt.started - request.started),

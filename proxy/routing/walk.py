@@ -48,12 +48,19 @@ class Walk:
 
     def after(self, error: GatewayError) -> Step | None:
         """The next target after `error`, or None: that was all, or no other one would help."""
+        self._count_hedges()
         if self._left <= 0:
             return None
         step = self._onward(error) or self._elsewhere(error) or self._last_resort(error)
         if step is not None:
             self._left -= 1
         return step
+
+    def _count_hedges(self) -> None:
+        """Targets that were asked beside those that are chosen here have had their turn."""
+        asked = {(each.target.provider, each.target.model) for each in self._call.attempts if each.is_hedge} - self._tried
+        self._tried |= asked
+        self._left -= len(asked)
 
     def outcome(self, error: GatewayError) -> GatewayError:
         """What the client is told at the end: the last failure; or, if every target was out, when to come back."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from policies.retry import Again, Retry, RetrySettings, Rules, Situation, Stop, decide, is_repeatable
+from policies.retry import Again, Retry, RetrySettings, Rules, Situation, Stop, decide
 from proxy.core.board import Ejection, note_failure
 from proxy.core.call import Attempt, Call, Target
 from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.recent import STOPPED
+from proxy.core.repeatable import is_repeatable
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 from tests.core.doubles import HandClock, in_virtual_time, make_call
