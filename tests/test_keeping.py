@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from proxy.core import keys
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
-from proxy.keeping import Keeper, database_url, kept_pepper, pepper
+from proxy.keeping import CredentialWatch, Keeper, database_url, kept_pepper, pepper
 from proxy.settings import Settings
 from proxy.settings.storage import StorageSettings
 from tests.core.doubles import HandClock
@@ -116,3 +117,31 @@ async def test_a_place_that_cannot_be_written_is_told_in_words(tmp_path: Path):
     elsewhere = Settings(storage=StorageSettings(url=f"sqlite:///{tmp_path}/data/comporta.db", pepper="env:PEPPER"))
     with pytest.raises(RuntimeError, match="storage"):
         await Keeper(elsewhere, {"PEPPER": LONG}, HandClock(), Registry()).open()
+
+
+async def test_credentials_are_looked_at_when_somebody_tells_and_an_error_ends_nothing():
+    looks: asyncio.Queue[int] = asyncio.Queue()
+
+    async def look() -> None:
+        looks.put_nowait(1)
+        raise RuntimeError("a provider that cannot be built")
+
+    watch = CredentialWatch(every=3600.0)
+    watch.start(look)
+    for _ in range(3):
+        watch.look()
+        await asyncio.wait_for(looks.get(), 5.0)
+    assert looks.empty()
+    await watch.stop()
+
+
+async def test_credentials_are_looked_at_now_and_then_though_nobody_tells():
+    looked = asyncio.Event()
+
+    async def look() -> None:
+        looked.set()
+
+    watch = CredentialWatch(every=0.01)
+    watch.start(look)
+    await asyncio.wait_for(looked.wait(), 5.0)
+    await watch.stop()

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from policies.authenticate import AuthenticateSettings
+from providers.settings import NetworkSettings
 from proxy.settings import ServerSettings, Settings
-from proxy.settings.access import is_exposed, is_open, is_said_open, needs_storage
+from proxy.settings.access import is_exposed, is_open, is_said_open, needs_storage, stored_credentials
 from proxy.settings.storage import StateSettings, StorageSettings
 from tests.settings.conftest import Refused
 
@@ -48,6 +49,15 @@ def test_storage_is_needed_where_keys_are_or_where_it_is_configured():
     assert needs_storage(settings(BEYOND[0]))
     assert not needs_storage(settings(BEYOND[0], AuthenticateSettings(open=True)))
     assert needs_storage(settings(LOCAL[0], storage=StorageSettings()))
+
+
+def test_storage_is_needed_where_a_providers_key_is_stored():
+    network = NetworkSettings(base_url="https://a.example/v1", api_key="store:spare", api_keys=("env:KEY", "store:spare", "store:other"))
+    plain = NetworkSettings(base_url="https://a.example/v1", api_key="env:KEY")
+    found = settings(LOCAL[0]).model_copy(update={"providers": {"a": network, "b": plain}})
+    assert needs_storage(found)
+    assert stored_credentials(found) == {"spare": ["a"], "other": ["a"]}
+    assert not needs_storage(found.model_copy(update={"providers": {"b": plain}}))
 
 
 @pytest.mark.parametrize(

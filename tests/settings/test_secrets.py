@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from proxy.secrets import SecretError, from_keyring, into_keyring, resolve
+from proxy.secrets import Followed, SecretError, from_keyring, into_keyring, resolve
 
 CANARY = "canary-7c1d"
 
@@ -79,6 +80,31 @@ def test_a_store_is_asked_where_there_is_one():
     assert resolve("store:spare", {}, {"spare": CANARY + "\n"}.__getitem__) == CANARY
     with pytest.raises(SecretError, match="means nothing here"):
         resolve("store:spare", {})
+
+
+def test_references_that_were_followed_are_not_followed_again():
+    found = {"spare": CANARY}
+    followed = Followed(["env:KEY", "store:spare", "env:GONE", "store:gone"], {"KEY": "a-key"}, partial(_stored, found))
+    assert (followed("env:KEY"), followed("store:spare")) == ("a-key", CANARY)
+    assert list(followed.missing) == ["env:GONE", "store:gone"]
+    with pytest.raises(SecretError, match="GONE is not set"):
+        followed("env:GONE")
+    found.clear()
+    assert followed("store:spare") == CANARY
+
+
+@pytest.mark.parametrize("now", [{"spare": "another"}, {}, {"spare": CANARY, "gone": "found"}])
+def test_what_was_followed_differs_from_a_store_that_has_changed(now: dict[str, str]):
+    references = ["env:KEY", "store:spare", "store:gone"]
+    followed = Followed(references, {"KEY": "a-key"}, partial(_stored, {"spare": CANARY}))
+    assert not followed.differs(partial(_stored, {"spare": CANARY, "other": "unused"}))
+    assert followed.differs(partial(_stored, now))
+
+
+def _stored(found: dict[str, str], name: str) -> str:
+    if name not in found:
+        raise SecretError("it is not there")
+    return found[name]
 
 
 class _Keyring:
