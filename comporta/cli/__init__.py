@@ -16,6 +16,7 @@ Examples:
   comporta check gateway.yaml                 say what a file means, and what is wrong with it
   comporta models                             list what can be asked for
   comporta config show                        every value, and where it comes from
+  comporta config diff                        what is in force, against the file
   comporta credentials test                   do the providers' keys work
   comporta keys create ana                    a key for the user ana
 
@@ -25,7 +26,7 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 
 
 #: In the order of the help, each in the file of its name.
-_COMMANDS = ("init", "serve", "check", "models", "config", "credentials", "users", "keys", "audit")
+_COMMANDS = ("init", "serve", "check", "models", "config", "credentials", "users", "keys", "audit", "completion")
 
 
 class _Commands(click.Group):

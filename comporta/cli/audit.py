@@ -11,15 +11,42 @@ from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import plain, with_records
 from comporta.cli.table import show
 
+EPILOG = """\b
+Examples:
+  comporta audit list --limit 20
+  comporta audit verify
+
+\b
+Exit status: 0 done, 1 the log is not whole, or cannot be read, 2 wrong usage or configuration.
+"""
+
+LIST_EPILOG = """\b
+Examples:
+  comporta audit list --limit 20
+  comporta audit list --json | jq '.[] | select(.actor == "admin")'
+
+\b
+Exit status: 0 listed, 1 the database cannot be read, 2 wrong usage or configuration.
+"""
+
+VERIFY_EPILOG = """\b
+Examples:
+  comporta audit verify
+  comporta audit verify --json | jq .first_broken
+
+\b
+Exit status: 0 it is whole, 1 it is not, or cannot be read, 2 wrong usage or configuration.
+"""
+
 _COLUMNS = ("seq", "at", "actor", "action", "object", "before", "after", "hash")
 
 
-@click.group()
+@click.group(epilog=EPILOG)
 def audit() -> None:
     """Read the log of all changes, and see whether it is whole."""
 
 
-@audit.command("list")
+@audit.command("list", epilog=LIST_EPILOG)
 @click.option("--limit", default=50, show_default=True, help="How many at most.")
 @click.option("--before", type=int, metavar="SEQ", help="Those before this row.")
 @config_option
@@ -34,7 +61,7 @@ def list_(limit: int, before: int | None, path: Path | None, as_json: bool) -> N
         show(_COLUMNS[:5], [[row[name] for name in _COLUMNS[:5]] for row in found])
 
 
-@audit.command(epilog="Exit status 1 if it is not whole.")
+@audit.command(epilog=VERIFY_EPILOG)
 @config_option
 @json_option('Print {"whole": true, "first_broken": null}.')
 def verify(path: Path | None, as_json: bool) -> None:

@@ -7,14 +7,14 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import providers
-from comporta.cli.configuration import BadConfiguration
+from comporta.cli.configuration import BadConfiguration, json_option, print_json
 from comporta.cli.connection import tried_with
 from comporta.cli.credentials import made_key
 from comporta.cli.records import actor, with_keeper
@@ -38,6 +38,7 @@ Examples:
 
 \b
 A key itself is never an argument: it is asked for, and kept in the encrypted store, or it is referred to (env:, file:, keyring:).
+Exit status: 0 the file is written, also where a key does not work yet, 1 it is not, 2 wrong usage.
 """
 
 _KEK = "~/.config/comporta/credentials.key"
@@ -56,12 +57,13 @@ providers:                           # the first one serves models that no table
 
 @dataclass(frozen=True)
 class Account:
-    """One provider as it was asked for; `reference` None is no key."""
+    """One provider as it was asked for; `reference` None is no key. `works`: whether it has listed its models."""
 
     name: str
     kind: str
     base_url: str | None
     reference: str | None
+    works: bool = False
 
 
 class _Pairs(click.ParamType[tuple[str, str]]):
@@ -83,28 +85,33 @@ class _Pairs(click.ParamType[tuple[str, str]]):
 @click.option("--provider", "names", multiple=True, metavar="NAME[=KIND]", help="With --yes: a provider; the kind is by default the name.")
 @click.option("--base-url", "urls", multiple=True, type=_Pairs(), metavar="NAME=URL", help="With --yes: where it is.")
 @click.option("--key", "keys", multiple=True, type=_Pairs(), metavar="NAME=REFERENCE", help="With --yes: where its key is, or none.")
-def init(file: Path, force: bool, yes: bool, names: tuple[str, ...], **given: tuple[tuple[str, str], ...]) -> None:
+@json_option("With --yes: print what was written, and which providers answered.")
+def init(file: Path, force: bool, yes: bool, as_json: bool, names: tuple[str, ...], **given: tuple[tuple[str, str], ...]) -> None:
     """Write a configuration: which providers, and where their keys are. Each key is tried."""
+    if as_json and not yes:
+        raise click.UsageError("--json wants --yes: questions are for people")
     if file.exists() and not force:
         raise click.ClickException(f"{file} is there already; --force overwrites it, --output writes another")
     kek: list[str] = []
     try:
-        accounts = _named(names, dict(given["urls"]), dict(given["keys"])) if yes else _asked(kek)
+        accounts = _named(names, dict(given["urls"]), dict(given["keys"]), quiet=as_json) if yes else _asked(kek)
     except (SecretError, VaultError) as error:
         raise click.ClickException(str(error)) from None
     write(file, written(accounts, kek[0] if kek else None))
-    click.echo(f"{file} is written. Next: comporta serve --config {file}")
+    if as_json:
+        print_json({"file": str(file), "providers": [asdict(account) for account in accounts]})
+    else:
+        click.echo(f"{file} is written. Next: comporta serve --config {file}")
 
 
-def _named(names: tuple[str, ...], urls: Mapping[str, str], keys: Mapping[str, str]) -> list[Account]:
+def _named(names: tuple[str, ...], urls: Mapping[str, str], keys: Mapping[str, str], *, quiet: bool) -> list[Account]:
     if not names:
         raise click.UsageError("--yes wants at least one --provider NAME=KIND")
     accounts = []
     for text in names:
         name, _, kind = text.partition("=")
         account = _account(name, kind or name, urls.get(name), keys.get(name))
-        accounts.append(account)
-        _try(account, None)
+        accounts.append(replace(account, works=_try(account, None, quiet=quiet)))
     if unknown := (set(urls) | set(keys)) - {account.name for account in accounts}:
         raise click.UsageError(f"there is no --provider {min(unknown)!r}; {nearest(min(unknown), [one.name for one in accounts])}")
     return accounts
@@ -171,8 +178,11 @@ def _store(kek: list[str], name: str, secret: str) -> None:
     with_keeper(settings, put)
 
 
-def _try(account: Account, secret: str | None) -> bool:
-    """Ask the provider, and say what came of it. A key that does not work is no reason to write nothing: it may come later."""
+def _try(account: Account, secret: str | None, *, quiet: bool = False) -> bool:
+    """Ask the provider, and say what came of it. A key that does not work is no reason to write nothing: it may come later.
+
+    `quiet`: nothing goes to standard output.
+    """
     section = _section(account)
     if not hasattr(section, "base_url"):
         return True
@@ -183,7 +193,7 @@ def _try(account: Account, secret: str | None) -> bool:
             click.echo(f"{account.name}: not tried: {error}", err=True)
             return False
     verdict = tried_with(section, secret)
-    click.echo(f"{account.name}: {verdict.said}", err=not verdict.is_ok)
+    click.echo(f"{account.name}: {verdict.said}", err=quiet or not verdict.is_ok)
     return verdict.is_ok
 
 

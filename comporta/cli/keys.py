@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from comporta.cli.completion import keys_of_gateway, users_of_gateway
 from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import actor, plain, with_records
 from comporta.cli.table import show
@@ -34,6 +35,43 @@ Examples:
 \b
 A key is shown once, by what makes it: the database has a digest of it only. Whoever runs these commands needs the
 gateway's configuration: its database and its pepper.
+Exit status: 0 done, 1 refused, 2 wrong usage or configuration.
+"""
+
+CREATE_EPILOG = """\b
+Examples:
+  comporta keys create ana --name laptop --expires 90d
+  comporta keys create build --models "fast,gpt-4.1-mini" --from 10.0.0.0/8
+  OPENAI_API_KEY=$(comporta keys create ana)         the key alone is on standard output
+
+\b
+Exit status: 0 made, 1 there is no such user, 2 wrong usage or configuration.
+"""
+
+LIST_EPILOG = """\b
+Examples:
+  comporta keys list --user ana
+  comporta keys list --json | jq -r '.[] | select(.revoked_at == null) | .id'
+
+\b
+Exit status: 0 listed, 1 the database cannot be read, 2 wrong usage or configuration.
+"""
+
+ROTATE_EPILOG = """\b
+Examples:
+  comporta keys rotate Ab12Cd34Ef56 --overlap 24h
+  comporta keys rotate Ab12Cd34Ef56 --overlap 0s --json
+
+\b
+Exit status: 0 made, 1 there is no such key, or it has ended, 2 wrong usage or configuration.
+"""
+
+REVOKE_EPILOG = """\b
+Examples:
+  comporta keys revoke Ab12Cd34Ef56
+
+\b
+Exit status: 0 revoked, 1 there is no such key, 2 wrong usage or configuration.
 """
 
 _COLUMNS = ("id", "user_id", "last4", "name", "expires_at", "revoked_at", "replaced_by", "created_at")
@@ -56,8 +94,8 @@ def keys() -> None:
     """Make the keys that clients show, replace and revoke them."""
 
 
-@keys.command()
-@click.argument("user")
+@keys.command(epilog=CREATE_EPILOG)
+@click.argument("user", shell_complete=users_of_gateway)
 @click.option("--name", help="For people.")
 @click.option("--models", metavar="A,B", help="What it may ask for.  [default: everything]")
 @click.option("--from", "addresses", metavar="NETWORK,...", help="Where it may come from.  [default: everywhere]")
@@ -78,8 +116,8 @@ def create(user: str, path: Path | None, as_json: bool, expires: float | None, *
     _print_once(*with_records(path, work), as_json)
 
 
-@keys.command("list")
-@click.option("--user", metavar="ID", help="Of this user only.")
+@keys.command("list", epilog=LIST_EPILOG)
+@click.option("--user", metavar="ID", help="Of this user only.", shell_complete=users_of_gateway)
 @click.option("--after", default="", metavar="ID", help="Those after this one.")
 @click.option("--limit", default=1000, show_default=True, help="How many at most.")
 @config_option
@@ -93,8 +131,8 @@ def list_(user: str | None, after: str, limit: int, path: Path | None, as_json: 
         show(_COLUMNS, [[_shown(key)[name] for name in _COLUMNS] for key in found])
 
 
-@keys.command()
-@click.argument("id")
+@keys.command(epilog=ROTATE_EPILOG)
+@click.argument("id", shell_complete=keys_of_gateway)
 @click.option("--overlap", default="24h", show_default=True, callback=_seconds, help="How long the old one goes on; 0s ends it now.")
 @config_option
 @json_option("Print the new key as an object; the key itself is its member `key`.")
@@ -111,8 +149,8 @@ def rotate(id: str, overlap: float, path: Path | None, as_json: bool) -> None:
     _print_once(*with_records(path, work), as_json)
 
 
-@keys.command()
-@click.argument("id")
+@keys.command(epilog=REVOKE_EPILOG)
+@click.argument("id", shell_complete=keys_of_gateway)
 @config_option
 @json_option("Print the key as an object.")
 def revoke(id: str, path: Path | None, as_json: bool) -> None:

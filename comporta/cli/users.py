@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from comporta.cli.completion import users_of_gateway
 from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import actor, plain, with_records
 from comporta.cli.table import show
@@ -26,6 +27,43 @@ Examples:
 
 \b
 The database is the one that the configuration names under storage; every change is in comporta audit list.
+Exit status: 0 done, 1 refused, 2 wrong usage or configuration.
+"""
+
+ADD_EPILOG = """\b
+Examples:
+  comporta users add ana
+  comporta users add build --name 'build server' --tier standard --json
+
+\b
+Exit status: 0 made, 1 refused, for instance because there is one, 2 wrong usage or configuration.
+"""
+
+LIST_EPILOG = """\b
+Examples:
+  comporta users list
+  comporta users list --json | jq -r '.[] | select(.active | not) | .id'
+
+\b
+Exit status: 0 listed, 1 the database cannot be read, 2 wrong usage or configuration.
+"""
+
+SET_EPILOG = """\b
+Examples:
+  comporta users set ana --tier premium
+  comporta users set ana --inactive
+
+\b
+Exit status: 0 changed, 1 there is no such user, 2 wrong usage or configuration.
+"""
+
+REMOVE_EPILOG = """\b
+Examples:
+  comporta users remove ana
+  comporta users remove ana --yes --json
+
+\b
+Exit status: 0 deleted, 1 there is no such user, or not confirmed, 2 wrong usage or configuration.
 """
 
 _COLUMNS = ("id", "name", "tier", "active", "created_at", "updated_at")
@@ -36,7 +74,7 @@ def users() -> None:
     """Make users, change and remove them."""
 
 
-@users.command()
+@users.command(epilog=ADD_EPILOG)
 @click.argument("id")
 @click.option("--name", help="For people.")
 @click.option("--tier", help="What the hierarchy of configurations knows the user's models by.")
@@ -48,7 +86,7 @@ def add(id: str, name: str | None, tier: str | None, path: Path | None, as_json:
     _print(user, as_json, f"{id} is made; a key: comporta keys create {id}")
 
 
-@users.command("list")
+@users.command("list", epilog=LIST_EPILOG)
 @config_option
 @json_option("Print a list of objects.")
 @click.option("--after", default="", metavar="ID", help="Those after this one.")
@@ -62,8 +100,8 @@ def list_(path: Path | None, as_json: bool, after: str, limit: int) -> None:
         show(_COLUMNS, [list(_shown(user).values()) for user in found])
 
 
-@users.command("set")
-@click.argument("id")
+@users.command("set", epilog=SET_EPILOG)
+@click.argument("id", shell_complete=users_of_gateway)
 @click.option("--name", help="For people.")
 @click.option("--tier", help="What the hierarchy of configurations knows the user's models by.")
 @click.option("--active/--inactive", default=None, help="Whether the user's keys are let in.")
@@ -84,14 +122,15 @@ def set_(id: str, path: Path | None, as_json: bool, **fields: Any) -> None:
     _print(with_records(path, work), as_json, f"{id} is changed")
 
 
-@users.command()
-@click.argument("id")
+@users.command(epilog=REMOVE_EPILOG)
+@click.argument("id", shell_complete=users_of_gateway)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @config_option
-def remove(id: str, yes: bool, path: Path | None) -> None:
+@json_option('Print {"deleted": ID}.')
+def remove(id: str, yes: bool, path: Path | None, as_json: bool) -> None:
     """Delete the user ID, with all keys and preferences."""
     if not yes:
-        click.confirm(f"Delete {id} with all keys and preferences?", abort=True)
+        click.confirm(f"Delete {id} with all keys and preferences?", abort=True, err=True)
 
     async def work(records: Records) -> None:
         await known_user(records, id)
@@ -99,7 +138,7 @@ def remove(id: str, yes: bool, path: Path | None) -> None:
         await records.tell("user", id)
 
     with_records(path, work)
-    click.echo(f"{id} is deleted")
+    print_json({"deleted": id}) if as_json else click.echo(f"{id} is deleted")
 
 
 async def known_user(records: Records, id: str) -> User:

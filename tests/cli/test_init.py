@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,3 +105,16 @@ def test_what_cannot_be_meant_is_refused_and_nothing_written(run, tmp_path: Path
     result = run("--yes", *arguments)
     assert (result.exit_code, said in result.stderr) == (2, True), result.output
     assert not (tmp_path / "g.yaml").exists()
+
+
+def test_a_script_is_told_what_was_written_and_who_answered(run, tmp_path: Path, upstream: Upstream):
+    upstream.play(script(json_response(200, LIST)))
+    words = ("--yes", "--json", "--provider", "spare=openai", "--base-url", f"spare={upstream.url}/v1", "--key", "spare=env:SPARE")
+    result = run(*words, "--provider", "play=sim", "--key", "play=none", SPARE=CANARY)
+    told = json.loads(result.stdout)
+    assert told["file"] == f"{tmp_path}/g.yaml"
+    assert [(one["name"], one["reference"], one["works"]) for one in told["providers"]] == [
+        ("spare", "env:SPARE", True),
+        ("play", None, True),
+    ]
+    assert run("--json").exit_code == 2
