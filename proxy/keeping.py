@@ -46,6 +46,9 @@ _MADE = 32
 
 _MOST = 4096
 
+#: Seconds between two looks for other credentials, if nobody tells of any, whatever the staleness.
+_SOONEST = 0.1
+
 
 class Keeper:
     """One database, and what is known from it. Raises RuntimeError, in words for who starts the gateway, for what cannot be used."""
@@ -156,7 +159,7 @@ class CredentialWatch:
     """Looks every so many seconds, and when it is told to. What goes wrong is logged, and ends nothing."""
 
     def __init__(self, every: float) -> None:
-        self._every = every
+        self._every = max(every, _SOONEST)
         self._told = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from policies.authenticate import AuthenticateSettings
+from providers.settings import NetworkSettings
 from proxy.core import keys
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.keeping import CredentialWatch, Keeper, database_url, kept_pepper, pepper
+from proxy.safe import CredentialSettings
 from proxy.settings import Settings
-from proxy.settings.storage import StorageSettings
+from proxy.settings.storage import StateSettings, StorageSettings
+from proxy.vault import new_key
 from tests.core.doubles import HandClock
+from tests.state.test_news import RedisServer
 
 LONG = "0123456789abcdef" * 2
 
@@ -145,3 +150,36 @@ async def test_credentials_are_looked_at_now_and_then_though_nobody_tells():
     watch.start(look)
     await asyncio.wait_for(looked.wait(), 5.0)
     await watch.stop()
+
+
+async def test_a_key_that_one_instance_replaces_the_other_has_long_before_it_would_look(tmp_path: Path):
+    redis = RedisServer(tmp_path)
+    settings = Settings(
+        storage=at(tmp_path),
+        state=StateSettings(url=redis.url),
+        credentials=CredentialSettings(key="env:KEK"),
+        providers={"up": NetworkSettings(base_url="https://a.example/v1", api_key="store:spare")},
+        policies={"authenticate": AuthenticateSettings.model_validate({"staleness": "1h"})},
+    )
+    environ = {"KEK": new_key()}
+    one, other = (Keeper(settings, environ, HandClock(), Registry()) for _ in range(2))
+    renewed = asyncio.Event()
+
+    async def renew() -> None:
+        if one.secrets("spare") == "the-second-key":
+            renewed.set()
+
+    redis.start()
+    try:
+        for keeper in (one, other):
+            await keeper.open()
+        await other.credentials(settings).add("root", "spare", "the-first-key")
+        await one.read_credentials(settings)
+        assert one.secrets("spare") == "the-first-key"
+        one.watch_credentials(lambda: settings, renew)
+        await other.credentials(settings).rotate("root", "spare", "the-second-key")
+        await asyncio.wait_for(renewed.wait(), 10.0)
+    finally:
+        for keeper in (one, other):
+            await keeper.close()
+        redis.stop()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +76,31 @@ def test_a_change_that_cannot_be_audited_does_not_happen(run: Run, tmp_path: Pat
 def test_of_a_short_key_nothing_is_shown(run: Run):
     run("add", "spare", said="short-key")
     assert json.loads(run("list", "--json").stdout)[0]["last4"] is None
+
+
+def test_at_a_terminal_the_key_is_asked_for_and_not_shown(environment: dict[str, str | None], run: Run, tmp_path: Path):
+    ours, theirs = pty.openpty()
+    given = {"COMPORTA_STORAGE__URL": f"sqlite:///{tmp_path}/data/comporta.db", "COMPORTA_CREDENTIALS__KEY": f"file:{tmp_path}/kek"}
+    kept = {name: value for name, value in os.environ.items() if name not in environment}
+    with subprocess.Popen(
+        [sys.executable, "-m", "comporta", "credentials", "add", "spare"],
+        env={**kept, **given},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Key of spare" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, CANARY.encode() + b"\n")
+        while b"is stored" not in shown:
+            shown += os.read(ours, 4096)
+        assert process.wait(10) == 0
+    os.close(ours)
+    assert CANARY.encode() not in shown
+    assert json.loads(run("list", "--json").stdout)[0]["last4"] == "-key"
 
 
 def test_a_name_that_is_taken_keeps_its_key(run: Run):
