@@ -7,7 +7,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +79,6 @@ def test_a_provider_is_seen_to_go_down_and_to_come_back_and_is_asked_all_the_whi
     gateway.wait_line("provider_up", provider="up")
 
 
-def test_the_workers_views_of_a_target_are_shown_beside_what_they_come_to(start: Start, upstream: Upstream):
-    gateway = start({"workers": 2})
-    upstream.otherwise = BAD
-    until(lambda: chat(gateway.url).status == 500 and _target(gateway)["state"] == "open")
-    target = _target(gateway)
-    assert (target["model"], target["serves"], len(target["workers"])) == ("test-model", ["test-model"], 2)
-    assert [each["worker"] for each in target["workers"]] == [0, 1]
-    assert target["until"] is not None
-    open_in = sum(each["state"] == "open" for each in target["workers"])
-    gateway.wait_metric(open_in, "llm_target_state", provider="up", model="test-model", state="open")
-    assert told(gateway, "/admin/providers/up")["health"]["state"] == "unchecked"
-
-
-def _target(gateway: Gateway) -> dict[str, Any]:
-    [target] = told(gateway, "/admin/providers/up")["targets"]
-    found: dict[str, Any] = target
-    return found
-
-
 def test_strangers_are_told_numbers_and_administrators_names(upstream: Upstream, tmp_path: Path):
     upstream.otherwise = BAD
     config = {
@@ -123,16 +104,48 @@ def test_strangers_are_told_numbers_and_administrators_names(upstream: Upstream,
         assert told(gateway, "/readyz") == {"status": "ready"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_models_that_a_provider_does_not_list_are_refused_where_that_is_asked_for(upstream: Upstream, tmp_path: Path, workers: int):
+def refusing(upstream: Upstream, model: str = "test-model", **server: Any) -> dict[str, Any]:
+    models = {"test-model": {"provider": "up", "model": model}}
+    return {**configured(upstream, server), "models": models, "health": {"unlisted_models": "refuse"}}
+
+
+def test_a_start_with_models_that_a_provider_does_not_list_is_refused_where_that_is_asked_for(upstream: Upstream, tmp_path: Path):
     upstream.otherwise = GOOD
-    config = {**configured(upstream, {"workers": workers}), "health": {"unlisted_models": "refuse"}}
-    with Gateway(config, tmp_path) as gateway:
-        generation = told(gateway, "/readyz?verbose")["configuration"]
-        changed = {**config, "models": {"test-model": "up", "typo": {"provider": "up", "model": "anohter"}}}
-        gateway.config.write_text(yaml.safe_dump(changed))
-        gateway.process.send_signal(signal.SIGHUP)
-        assert "up/anohter" in gateway.wait_line("configuration_refused")["reason"]
-        assert told(gateway, "/readyz?verbose")["configuration"] == generation
     with pytest.raises(AssertionError, match=r"did not start.*up/anohter"):
-        Gateway(changed, tmp_path)
+        Gateway(refusing(upstream, "anohter"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Upstream]]:
+    """Two workers whose provider is not checked but for its models, and that provider."""
+    with Upstream(GOOD) as upstream, Gateway(refusing(upstream, workers=2), tmp_path_factory.mktemp("pair")) as gateway:
+        yield gateway, upstream
+
+
+def test_so_is_a_reload_and_the_workers_serve_on(pair: tuple[Gateway, Upstream]):
+    gateway, upstream = pair
+    before = told(gateway, "/readyz?verbose")["configuration"]
+    gateway.config.write_text(yaml.safe_dump(refusing(upstream, "anohter", workers=2)))
+    gateway.process.send_signal(signal.SIGHUP)
+    assert "up/anohter" in gateway.wait_line("configuration_refused")["reason"]
+    assert told(gateway, "/readyz?verbose")["configuration"] == before
+    assert chat(gateway.url).status == 200
+
+
+def test_the_workers_views_of_a_target_are_shown_beside_what_they_come_to(pair: tuple[Gateway, Upstream]):
+    gateway, upstream = pair
+    upstream.otherwise = BAD
+    until(lambda: chat(gateway.url).status == 500 and _target(gateway)["state"] == "open")
+    target = _target(gateway)
+    assert (target["model"], target["serves"], len(target["workers"])) == ("test-model", ["test-model"], 2)
+    assert [each["worker"] for each in target["workers"]] == [0, 1]
+    assert target["until"] is not None
+    open_in = sum(each["state"] == "open" for each in target["workers"])
+    gateway.wait_metric(open_in, "llm_target_state", provider="up", model="test-model", state="open")
+    assert told(gateway, "/admin/providers/up")["health"]["state"] == "unchecked"
+
+
+def _target(gateway: Gateway) -> dict[str, Any]:
+    [target] = told(gateway, "/admin/providers/up")["targets"]
+    found: dict[str, Any] = target
+    return found
