@@ -13,6 +13,7 @@ from tests.support.gateway import SHORT, Gateway, provider
 from tests.support.script import Script, sliced
 from tests.support.upstream import LINGER_ZERO, Upstream
 
+#: For all that is not about time: an answer that comes byte by byte takes as long as a busy machine makes it.
 PATIENT = {"connect": "1s", "first_token": "6s", "idle": "6s", "total": "10s"}
 #: One retry at most and almost at once; each request brings its own into the budget, and no failure tells of the next test.
 ONE_RETRY: dict[str, Any] = {"retry": {"max_retries": 1, "base": "1ms", "budget": 1}, "circuit_breaker": False}
@@ -105,13 +106,13 @@ def upstream(raw_upstream: Upstream) -> Iterator[Upstream]:
 
 @pytest.fixture(scope="session")
 def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The gateway of most tests: provider `up` is the scripted upstream, the others fail or wait in their own ways."""
+    """The gateway of most tests: provider `up` is the scripted upstream, `hasty` is too; the others fail or wait in their own ways."""
     deaf, babbler = Deaf(), Door(b"\x15\x03\x09not TLS at all\r\n", at_once=False)
     slammer, greeter = Door(b"", at_once=True), Door(b"SSH-2.0-OpenSSH_9.2\r\n", at_once=True)
     config: dict[str, Any] = {
         "server": {"max_body": "1MiB", "ping": "10s"},
         "providers": {
-            "up": provider(raw_upstream.url),
+            "up": provider(raw_upstream.url, timeouts=PATIENT),
             "refusing": provider(f"http://127.0.0.1:{closed_port()}"),
             "deaf": provider(f"http://127.0.0.1:{deaf.port}", timeouts={**PATIENT, "connect": "400ms"}),
             "babbling": provider(f"https://127.0.0.1:{babbler.port}"),
@@ -119,6 +120,7 @@ def gateway(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
             "greeting": provider(f"http://127.0.0.1:{greeter.port}", timeouts=PATIENT),
             "nowhere": provider("http://no-such-host.invalid"),
             "patient": provider(raw_upstream.url, timeouts=PATIENT),
+            "hasty": provider(raw_upstream.url),
             "lasting": provider(raw_upstream.url, timeouts={**SHORT, "total": "20s"}),
             "brief": provider(raw_upstream.url, timeouts=BRIEF),
         },
@@ -153,7 +155,7 @@ def tight(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> I
 def single(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway that tries everything once: for what one attempt ends in."""
     config: dict[str, Any] = {
-        "providers": {"up": provider(raw_upstream.url)},
+        "providers": {"up": provider(raw_upstream.url, timeouts=PATIENT)},
         "models": {"test-model": "up"},
         "policies": {"retry": False},
     }

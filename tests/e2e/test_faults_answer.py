@@ -103,7 +103,10 @@ WRONG_CONTENT = [
     fault("21 plain text", response(200, b"fine, thanks", "text/plain"), codes=["bad_upstream", "invalid_response"]),
     fault("27 no choices", json_response(200, {**completion(), "choices": []}), codes=["invalid_response"]),
     fault(
-        "28 unknown coding", response(200, PLAIN, headers=[("Content-Encoding", "x-squeeze")]), codes=["bad_upstream", "invalid_response"]
+        "28 unknown coding",
+        response(200, PLAIN, headers=[("Content-Encoding", "x-squeeze")]),
+        codes=["bad_upstream", "invalid_response"],
+        attempts=1,
     ),
     fault("28 gzip that is none", response(200, PLAIN, headers=[("Content-Encoding", "gzip")]), codes=["bad_upstream", "invalid_response"]),
     fault(
@@ -224,14 +227,14 @@ def test_a_refusal_in_any_form_is_normalised(
 # ------------------------------------------------------------------------------------------------------------------ row 9: silence at first
 JSON_HEAD = head(200, [("Content-Type", "application/json"), ("Content-Length", "700")])
 SILENCES = {
-    "streamed-nothing": (True, "test-model", (Stall(),)),
-    "streamed-headers-only": (True, "test-model", (stream_head(), Stall())),
+    "streamed-nothing": (True, "hasty/any", (Stall(),)),
+    "streamed-headers-only": (True, "hasty/any", (stream_head(), Stall())),
     "streamed-comments-only": (
         True,
-        "test-model",
+        "hasty/any",
         (stream_head(), *(step for _ in range(12) for step in (Wait(0.25), Send(chunk(b": still here\n\n")))), Stall()),
     ),
-    "half-a-body": (False, "test-model", (CHAT[:-40], Stall())),
+    "half-a-body": (False, "hasty/any", (CHAT[:-40], Stall())),
     # A whole answer takes as long as its last token: nothing but the total time bounds the wait for it.
     "nothing": (False, "brief/any", (Stall(),)),
     "headers-only": (False, "brief/any", (JSON_HEAD, Stall())),

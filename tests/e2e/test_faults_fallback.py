@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Door, closed_port
+from tests.e2e.conftest import PATIENT, Door, closed_port
 from tests.e2e.faults import BEGUN, HTML, settled
 from tests.support.gateway import Gateway, error_of, provider, stream_error_of
 from tests.support.raw_client import Answer, RawClient, chat, chat_body
@@ -60,17 +60,19 @@ class Trio:
             "nowhere": "http://no-such-host.invalid",
             "babbling": f"https://127.0.0.1:{self._door.port}",
         }
-        urls = {"a": self.a.url, "b": self.b.url, "c": self.c.url, **broken}
+        urls: dict[str, str] = {"a": self.a.url, "b": self.b.url, "c": self.c.url, **broken}
         models: dict[str, Any] = {
             "pair": {"targets": [{"provider": "a", "model": "m-a"}, {"provider": "b", "model": "m-b", "weight": 0}]},
+            "hasty-pair": {"targets": [{"provider": "hasty", "model": "m-a"}, {"provider": "b", "model": "m-b", "weight": 0}]},
             "smart": {"provider": "a", "model": "m-a", "fallback": [{"on": "context_window", "to": "long"}, "pair", "last"]},
             "safe": {"provider": "a", "model": "m-a", "fallback": [{"on": "content_policy", "to": "last"}]},
             "long": {"provider": "b", "model": "m-long"},
             "last": {"provider": "c", "model": "m-c"},
         }
         models |= {name: {"provider": name, "model": "m", "fallback": ["last"]} for name in broken}
+        providers = {name: provider(url, timeouts=PATIENT, limits=SMALL) for name, url in urls.items()}
         config = {
-            "providers": {name: provider(url, timeouts=HASTY, limits=SMALL) for name, url in urls.items()},
+            "providers": {**providers, "hasty": provider(self.a.url, timeouts=HASTY)},
             "models": models,
             "policies": {"retry": {"max_retries": 0}, "circuit_breaker": False},
         }
@@ -166,8 +168,9 @@ FAULTS: dict[str, tuple[Script, str]] = {
 def test_a_target_that_fails_before_content_is_replaced(trio: Trio, cut: Cut, fault: Script, kind: str, stream: bool):
     trio.a.otherwise, trio.b.otherwise = cut(fault), cut(trio.served(stream))
     before = trio.gateway.metric("llm_fallbacks_total")
-    answer = trio.ask("pair", stream)
-    check_served(answer, stream, "b", "pair")
+    model = "hasty-pair" if kind == "upstream_timeout" else "pair"
+    answer = trio.ask(model, stream)
+    check_served(answer, stream, "b", model)
     assert answer.header("x-comporta-fallback") == kind
     assert trio.asked == (1, 1, 0)
     assert answer.header("x-comporta-attempts") == "2"
@@ -231,7 +234,7 @@ ENDINGS: dict[str, tuple[Step | bytes, str]] = {
 def test_after_content_nobody_else_is_asked(trio: Trio, cut: Cut, ending: Step | bytes, code: str):
     trio.a.otherwise = Script((*cut(script(BEGUN)).steps, Wait(0.05), *script(ending).steps))
     trio.b.otherwise = script(CHAT_STREAM)
-    assert stream_error_of(trio.ask("pair", True))["code"] == code
+    assert stream_error_of(trio.ask("hasty-pair" if code == "upstream_timeout" else "pair", True))["code"] == code
     assert trio.asked == (1, 0, 0)
 
 

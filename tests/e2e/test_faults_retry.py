@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import PATIENT
 from tests.e2e.faults import COMMITTED, FAILURES, HTML, PLAIN, Cut
 from tests.support.gateway import Gateway, error_of, provider, stream_error_of
 from tests.support.raw_client import RawClient, ask, chat, chat_body
@@ -37,7 +38,7 @@ SECOND_KEY = "sk-upstream-second-0123456789abcdef"
 def patient(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Two retries and short waits; its breaker is off, so that no test tells of the next."""
     config: dict[str, Any] = {
-        "providers": {"up": provider(raw_upstream.url)},
+        "providers": {"up": provider(raw_upstream.url, timeouts=PATIENT), "hasty": provider(raw_upstream.url)},
         "models": {"test-model": "up"},
         "policies": {"retry": {"base": "5ms", "cap": "3s", "budget": 1}, "circuit_breaker": False},
     }
@@ -188,7 +189,7 @@ def test_a_provider_may_forbid_it(patient: Gateway, upstream: Upstream, cut: Cut
 @pytest.mark.parametrize("ending", [Reset(), Fin(), Stall()], ids=["reset", "closed", "silence"])
 def test_nothing_is_tried_again_after_content(patient: Gateway, upstream: Upstream, cut: Cut, ending: Step) -> None:
     upstream.play(cut(script(*COMMITTED, ending)))
-    stream_error_of(chat(patient.url, stream=True))
+    stream_error_of(chat(patient.url, "hasty/any" if ending == Stall() else "test-model", stream=True))
     assert len(upstream.requests) == 1
 
 
@@ -224,7 +225,7 @@ REFUSALS: dict[str, tuple[int, bytes]] = {
 def with_keys(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A provider of two keys for each case, since one that was refused is left out for a minute."""
     names = [f"{name}-{how}" for name in REFUSALS for how in ("whole", "sliced")]
-    keys = {"api_key": None, "api_keys": ["env:TEST_UPSTREAM_KEY", "env:SECOND_KEY"]}
+    keys = {"timeouts": PATIENT, "api_key": None, "api_keys": ["env:TEST_UPSTREAM_KEY", "env:SECOND_KEY"]}
     config = {"providers": {name: provider(raw_upstream.url, **keys) for name in names}}
     with Gateway(config, tmp_path_factory.mktemp("keys"), {"SECOND_KEY": SECOND_KEY}) as running:
         yield running
