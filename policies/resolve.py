@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from typing import Any
 
 from proxy.core.call import ANONYMOUS, Call, Principal
@@ -25,7 +26,7 @@ from proxy.core.hierarchy import (
 from proxy.core.protocols import Handler, Services, UserPreferences
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences, Resolved
-from proxy.core.splice import set_member
+from proxy.core.splice import remove_member, set_member
 from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, task_type_of, wishes_of
 
 #: Operations whose answer is a model's text: the hierarchy's models and parameters are for these.
@@ -175,7 +176,7 @@ class Resolve:
                 resolved = fitting(levels.hierarchy, resolved, call)
         if resolved.model is None and call.model is not None and not may_set(call, "model"):
             raise ClientError("This key may not choose its model, and none is configured for it.", status=403, code="permission_denied")
-        _put(call, resolved)
+        _put(call, resolved, levels.hierarchy)
         if wishes.explain:
             call.notes["explain"] = explained(resolved)
 
@@ -221,15 +222,17 @@ def _who(principal: Principal, end_user: str | None) -> tuple[str | None, str | 
 
 
 # ------------------------------------------------------------------------------------------------------------------------ into force
-def _put(call: Call, resolved: Resolved) -> None:
+def _put(call: Call, resolved: Resolved, hierarchy: Hierarchy) -> None:
     call.resolved = resolved
     if resolved.timeout is not None:
         ends = call.started + resolved.timeout
         call.deadline = ends if call.deadline is None else min(call.deadline, ends)
     if resolved.model is not None and resolved.model != call.model:
         _name(call, resolved.model)
-    if resolved.params and call.raw and _takes_params(call):
-        fill(call, resolved.params)
+    if (resolved.params or hierarchy.params) and call.raw and _takes_params(call):
+        filled = fill(call, resolved.params)
+        if hierarchy.params:
+            call.refill = partial(_refill, hierarchy, filled)
 
 
 def _name(call: Call, model: str) -> None:
@@ -250,9 +253,13 @@ def _takes_params(call: Call) -> bool:
     return call.operation in ("chat", "completion") or (call.operation == "responses" and call.path == "/responses")
 
 
-def fill(call: Call, params: Mapping[str, Any]) -> None:
-    """Set the members that the body leaves unset, in its bytes too. The longest answer has three names; one of them is enough."""
+def fill(call: Call, params: Mapping[str, Any]) -> dict[str, bool]:
+    """Set the members that the body leaves unset, in its bytes too. The longest answer has three names; one of them is enough.
+
+    What is returned are the members that were set, and whether each had been there, as null.
+    """
     body = call.body
+    filled = {}
     for name, value in params.items():
         member = name
         if name == "max_tokens":
@@ -261,8 +268,23 @@ def fill(call: Call, params: Mapping[str, Any]) -> None:
             member = "max_output_tokens" if call.operation == "responses" else name
         elif body.get(name) is not None:
             continue
+        filled[member] = member in body
         call.raw = set_member(call.raw, member, json.dumps(value).encode(), present=member in body)
         body[member] = value
+    return filled
+
+
+def _refill(hierarchy: Hierarchy, filled: dict[str, bool], call: Call, model: str) -> None:
+    """The parameters of the model that answers instead, where the request does not set them, for what the first one's had `filled`."""
+    resolved = call.resolved
+    if resolved is None:
+        return
+    for member, was_there in filled.items():
+        call.raw = set_member(call.raw, member, b"null", present=True) if was_there else remove_member(call.raw, member)
+    kept = {name: value for name, value in call.body.items() if name not in filled}
+    call.body = {**kept, **{member: None for member, was_there in filled.items() if was_there}}
+    params = with_model(hierarchy, resolved, model, REQUEST).params
+    call.refill = partial(_refill, hierarchy, fill(call, params))
 
 
 # -------------------------------------------------------------------------------------------------------------------- context window

@@ -146,6 +146,7 @@ class Call:
     resolved      the configuration that holds for it, each value with its source; None until `resolve`, or where that is off
     others        further targets of the model, in the order in which they are to be tried when `target` fails
     fallback      the kind of the failure that made another than the first target serve, or None
+    refill        gives the body another model's parameters, before that one is asked; None where no model has any
     started       `Clock.monotonic()` when the head had arrived
     deadline      `Clock.monotonic()` by which the answer must be complete, or None
     upstream_seconds  waited for providers until the answer was in hand
@@ -175,6 +176,7 @@ class Call:
     target: Target | None = None
     others: tuple[Target, ...] = ()
     fallback: str | None = None
+    refill: Callable[[Call, str], None] | None = None
     timeouts: Timeouts | None = None
     deadline: float | None = None
     interrupted: GatewayError | None = None

@@ -16,10 +16,11 @@ _SOON = 1.0
 
 
 class Step(NamedTuple):
-    """Where to go next. `cause` names the rule that led there; `any` within one model."""
+    """Where to go next. `cause` names the rule that led there; `any` within one model. `model` is None where it is the same as before."""
 
     target: Target
     cause: str
+    model: str | None = None
 
 
 class Walk:
@@ -44,7 +45,8 @@ class Walk:
         rest = router.rests(first)
         self._all_out = self._resorted = rest is not None
         self._rests: list[float] = [] if rest is None else [rest]
-        self._passed_over: list[Target] = []
+        self._passed_over: list[tuple[Target, str | None]] = []
+        self._model = call.model
 
     def after(self, error: GatewayError) -> Step | None:
         """The next target after `error`, or None: that was all, or no other one would help."""
@@ -72,7 +74,7 @@ class Walk:
 
     def _onward(self, error: GatewayError) -> Step | None:
         """To another target of the same model, which a request that is at fault itself would not please either."""
-        target = self._fresh() if may_move(error) else None
+        target = self._fresh(self._model) if may_move(error) else None
         return None if target is None else Step(target, "any")
 
     def _elsewhere(self, error: GatewayError) -> Step | None:
@@ -85,20 +87,22 @@ class Walk:
                 self._waiting = deque(self._router.targets(rule.to, self._call))
             except ClientError:
                 continue  # Not there any more, or not for this key, or not for such a request.
-            target = self._fresh()
+            target = self._fresh(rule.to)
             if target is not None:
                 self._add_rules(rule.to)
-                return Step(target, rule.cause)
+                self._model = rule.to
+                return Step(target, rule.cause, rule.to)
         return None
 
     def _last_resort(self, error: GatewayError) -> Step | None:
         if self._resorted or not self._passed_over or not may_move(error):
             return None
         self._resorted = True
-        return Step(self._passed_over[0], "any")
+        target, model = self._passed_over[0]
+        return Step(target, "any", model if model != self._model else None)
 
-    def _fresh(self) -> Target | None:
-        """The next of the waiting targets that was not tried and is not out."""
+    def _fresh(self, model: str | None) -> Target | None:
+        """The next of the waiting targets, which are of `model`, that was not tried and is not out."""
         while self._waiting:
             target = self._waiting.popleft()
             key = (target.provider, target.model)
@@ -110,7 +114,7 @@ class Walk:
                 self._all_out = False
                 return target
             self._rests.append(rest)
-            self._passed_over.append(target)
+            self._passed_over.append((target, model))
         return None
 
     def _add_rules(self, model: str | None) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from policies.fallback import HEADER, Fallback, FallbackSettings
+from policies.resolve import Resolve
 from policies.route import Route
 from proxy.core.board import Board
 from proxy.core.call import Call, Principal, Target, Timeouts
 from proxy.core.errors import CapacityError, ClientError, GatewayError, UpstreamError
+from proxy.core.hierarchy import Hierarchy
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.reply import Reply
@@ -59,7 +62,7 @@ class World:
         self.asked: list[str] = []
         self.outcomes: dict[str, BaseException] = {}
         self.takes = 0.0
-        services = Services(self.clock, self.registry, self.said.append, board=self.board)
+        self.services = services = Services(self.clock, self.registry, self.said.append, board=self.board)
         targets = {name: route.candidates[0].target for name, route in ROUTES.items()} | {"alone": Target("x", "m", "alone")}
         self.router = Router(Table(targets, PROVIDERS, None, routes=ROUTES), dict.fromkeys(PROVIDERS, Patient()), self.board, self.clock)
         self._handler = compose([Route(self.router), Fallback(FallbackSettings(attempts=attempts), services, self.router)], self._target)
@@ -231,3 +234,64 @@ async def test_a_reply_is_never_replaced(world: World):
     handler = compose([Route(world.router), Fallback(FallbackSettings(), services, world.router)], Answering())
     assert (await handler(make_call(model="smart"))).status == 500
     assert not world.said
+
+
+# ------------------------------------------------------------------------------------------------------------- the model's parameters
+PARAMS = {"smart": {"temperature": 0.1, "max_tokens": 100}, "fast": {"temperature": 0.9, "top_p": 0.5}}
+ALONE: dict[str, Any] = {"temperature": 0.9, "top_p": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "then"),
+    [
+        ({}, {"temperature": 0.1, "max_tokens": 100}, ALONE),
+        ({"temperature": 0}, {"temperature": 0, "max_tokens": 100}, {"temperature": 0, "top_p": 0.5}),
+        ({"max_completion_tokens": 7}, {"max_completion_tokens": 7, "temperature": 0.1}, {"max_completion_tokens": 7, **ALONE}),
+        ({"temperature": None, "top_p": None}, {"temperature": 0.1, "top_p": None, "max_tokens": 100}, ALONE),
+        (
+            {"comporta": {"params": {"max_tokens": 9}}},
+            {"max_tokens": 9, "temperature": 0.1},
+            {"max_tokens": 9, **ALONE},
+        ),
+    ],
+    ids=["nothing set", "one set", "another name of the length", "nulls", "set for the gateway"],
+)
+async def test_another_models_parameters_take_the_place_of_the_first_ones(
+    world: World, given: dict[str, Any], first: dict[str, Any], then: dict[str, Any]
+):
+    """`a` and `b` serve `smart`, `c` serves `fast`; each gets bytes that say what its body says."""
+    seen: list[tuple[str, dict[str, Any], bytes]] = []
+
+    async def target(call: Call) -> Reply:
+        assert call.target is not None
+        assert json.loads(call.raw) == call.body
+        seen.append((call.target.provider, {**call.body}, call.raw))
+        if call.target.provider in "ab":
+            raise FAILED
+        return Reply(200)
+
+    body = {"model": "smart", "messages": [], **given}
+    resolve = Resolve(Hierarchy(params=PARAMS), world.services)
+    handler = compose([resolve, Route(world.router), Fallback(FallbackSettings(), world.services, world.router)], target)
+    await handler(make_call(model="smart", raw=json.dumps(body).encode(), body=body))
+    assert [name for name, _, _ in seen] == ["a", "b", "c"]
+    rest = {"model": "smart", "messages": []}
+    assert [sent for _, sent, _ in seen] == [{**rest, **first}] * 2 + [{**rest, **then}]
+    assert seen[0][2] == seen[1][2]
+
+
+async def test_a_last_resort_of_the_first_model_has_that_models_parameters_again(world: World):
+    seen: list[tuple[str, Any]] = []
+
+    async def target(call: Call) -> Reply:
+        assert call.target is not None
+        seen.append((call.target.provider, call.body.get("temperature")))
+        raise FAILED
+
+    world.board.of(Target("b", "m", "smart")).closed_until = world.clock.now + 100
+    body = {"model": "smart"}
+    resolve = Resolve(Hierarchy(params=PARAMS), world.services)
+    handler = compose([resolve, Route(world.router), Fallback(FallbackSettings(), world.services, world.router)], target)
+    with pytest.raises(UpstreamError):
+        await handler(make_call(model="smart", raw=json.dumps(body).encode(), body=body))
+    assert seen == [("a", 0.1), ("c", 0.9), ("z", None), ("b", 0.1)]
