@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from proxy.core.call import Call, Target, Timeouts
-from proxy.core.errors import GatewayError, UpstreamError
+from proxy.core.errors import ClientError, GatewayError, UpstreamError
 from proxy.core.protocols import Clock, UpstreamRequest
 from proxy.dispatch import Upstream
 from proxy.routing.conditions import Condition, Range
@@ -88,6 +88,16 @@ class Catalogue:
     async def __call__(self) -> Mapping[str, dict[str, Any]]:
         own = {name: self._model(name, target) for name, target in self._table.targets.items()}
         return {**await self._provided(), **own} if self._table.open else own
+
+    def providers(self, model: str) -> tuple[str, ...]:
+        """Who serves a model of that name, the first choice first; nobody where it is unknown."""
+        route = self._table.routes.get(model)
+        if route is not None:
+            return tuple(dict.fromkeys(candidate.target.provider for candidate in route.candidates))
+        try:
+            return (self._table.find(model).provider,)
+        except ClientError:
+            return ()
 
     def _model(self, name: str, target: Target) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": target.provider}

@@ -88,7 +88,7 @@ class Snapshot:
         gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
         onward = self._chain(PER_REQUEST[len(_ALWAYS) :], self._chain(PER_ATTEMPT, dispatch))
         catalogue = Catalogue(self.table, self.upstreams, services.clock)
-        models = self._chain(_ALWAYS, Models(catalogue, onward))
+        models = self._chain(_ALWAYS, Models(catalogue, onward, (self._hierarchy or Hierarchy()).allows))
         limits = EdgeLimits(
             server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf"), max_in_flight=server.max_in_flight
         )

@@ -99,6 +99,32 @@ CLOSED = Table({"m": Target("a", "gpt", "m")}, frozenset({"a"}), "a")
 OPEN = Table({"sim": Target("sim", "sim", "sim")}, frozenset({"a", "sim"}), "a", open=True)
 
 
+SEVERAL = table_of(
+    settings(
+        providers={"a": OPENAI, "b": OPENAI, "sim": SIM},
+        models={
+            "m": ModelEntry(provider="a", fallback=["n"]),
+            "n": {"targets": [{"provider": "b", "model": "x"}, {"provider": "a"}, {"provider": "b", "model": "y"}]},
+        },
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "model", "providers"),
+    [
+        (SEVERAL, "n", ("b", "a")),
+        (SEVERAL, "m", ("a",)),  # whom it falls back to is another model's provider
+        (SEVERAL, "b/anything", ("b",)),
+        (SEVERAL, "sim", ("sim",)),
+        (SEVERAL, "unknown", ()),
+        (OPEN, "unknown", ("a",)),
+    ],
+)
+def test_who_serves_a_name_is_told_in_order(table: Table, model: str, providers: tuple[str, ...]):
+    assert Catalogue(table, {}, HandClock()).providers(model) == providers
+
+
 async def test_a_closed_table_asks_nobody():
     one, transport = upstream()
     catalogue = Catalogue(CLOSED, {"a": one}, HandClock())

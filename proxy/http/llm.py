@@ -11,10 +11,9 @@ import orjson
 from policies.resolve import Resolve
 from proxy.core.call import Call
 from proxy.core.hierarchy import Hierarchy, described
-from proxy.core.permissions import may_use
 from proxy.core.reply import Reply
 from proxy.core.wishes import MODEL_LENGTH, TASK_TYPE_LENGTH, invalid, is_name
-from proxy.http.models import Listing
+from proxy.http.models import Listing, seen, usable
 
 _PREVIEW = "/llm/config/preview"
 
@@ -41,19 +40,25 @@ class Llm:
         hierarchy = self._hierarchy
         uses = hierarchy.uses()
         names = sorted({*listed, *hierarchy.params, *hierarchy.context_windows, *uses})
-        return [
-            {
-                "id": name,
-                "object": "llm.model",
-                "owned_by": listed[name]["owned_by"] if name in listed else None,
-                "listed": name in listed,
-                "params": dict(hierarchy.params.get(name, {})),
-                "context_window": hierarchy.context_windows.get(name),
-                "used_as": uses.get(name, []),
-            }
-            for name in names
-            if hierarchy.allows(name) and may_use(call.principal, name, listed[name]["owned_by"] if name in listed else "")
-        ]
+        found = []
+        for name in filter(hierarchy.allows, names):
+            every = self._listing.providers(name)
+            # What nobody serves is still what the configuration names, to those who are not limited in their providers.
+            providers = usable(call.principal, name, every or ("",))
+            if providers:
+                found.append(
+                    {
+                        "id": name,
+                        "object": "llm.model",
+                        "owned_by": seen(listed[name], providers, every)["owned_by"] if name in listed else None,
+                        "providers": list(providers) if every else [],
+                        "listed": name in listed,
+                        "params": dict(hierarchy.params.get(name, {})),
+                        "context_window": hierarchy.context_windows.get(name),
+                        "used_as": uses.get(name, []),
+                    }
+                )
+        return found
 
     async def _preview(self, call: Call) -> dict[str, Any]:
         query = parse_qs(call.query)
