@@ -86,9 +86,17 @@ def _asked(path: str) -> Callable[[Where], list[str]]:
 
 _versions = _asked("/admin/config/versions")
 
+
+def _sides(where: Where) -> list[str]:
+    try:
+        return ["running", "file", *_versions(where)]
+    except click.ClickException:
+        return ["running", "file"]
+
+
 model_names = _completer(_models)
 task_types = _completer(_task_types)
 users_of_gateway = _completer(_asked("/admin/users"))
 keys_of_gateway = _completer(_asked("/admin/keys"))
 versions_of_gateway = _completer(_versions)
-sides_of_diff = _completer(lambda where: ["running", "file", *_versions(where)])
+sides_of_diff = _completer(_sides)

@@ -140,15 +140,15 @@ class Where:
             raise NoGateway(f"{error.message}; {hint}") from None
 
     def _answering(self) -> Running:
-        self.running.ask("GET", "/healthz")
+        try:
+            self.running.ask("GET", "/healthz")
+        except BadConfiguration:
+            click.echo("--admin http://HOST:PORT says where the gateway is without reading the configuration.", err=True)
+            raise
         return self.running
 
     def _listening(self) -> str:
-        try:
-            address = self.loaded.settings.server.admin_address
-        except BadConfiguration as error:
-            click.echo("--admin http://HOST:PORT says where the gateway is without reading the configuration.", err=True)
-            raise error from None
+        address = self.loaded.settings.server.admin_address
         if not address.port:
             raise NoGateway("the configuration has server.admin_listen on any free port: --admin http://HOST:PORT says on which")
         host = _ANY.get(address.host, address.host)

@@ -1,0 +1,64 @@
+"""`comporta completion`: the scripts, and what a shell is offered."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Command
+
+TEXT = """\
+server: {admin_listen: "127.0.0.1:1"}
+providers: {play: {kind: sim}}
+models: {small: {provider: play, model: sim}}
+llm: {default_model: small, alias: auto, task_types: {REPORT: {model: small}, REVIEW: {model: small}}}
+"""
+
+Offered = Callable[..., list[str]]
+
+
+@pytest.fixture
+def offered(command: Command) -> Offered:
+    """`offered("config", "d")`: what may stand in the place of the last word."""
+
+    def ask(*words: str) -> list[str]:
+        line = " ".join(["comporta", *words])
+        result = command(_COMPORTA_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words)))
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        return [item.removeprefix("plain,") for item in result.stdout.split("\n") if item]
+
+    return ask
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script(command: Command, shell: str):
+    text = command("completion", shell).stdout
+    assert f"_COMPORTA_COMPLETE={shell}_complete" in text
+    if found := shutil.which(shell):
+        subprocess.run([found, "-n"], input=text, text=True, check=True, timeout=30)
+
+
+def test_a_shell_that_is_not_known_is_wrong_usage(command: Command):
+    assert command("completion", "tcsh").exit_code == 2
+
+
+def test_commands_and_options_are_offered(offered: Offered):
+    assert offered("config", "d") == ["diff"]
+    assert "--task-type" in offered("config", "preview", "--")
+
+
+def test_models_and_task_types_are_those_of_the_configuration(offered: Offered, file):
+    fixed = ("config", "preview", "--config", file(TEXT))
+    assert offered(*fixed, "--model", "") == ["auto", "small"]
+    assert offered(*fixed, "--task-type", "REP") == ["REPORT"]
+
+
+@pytest.mark.parametrize("text", [TEXT, "nonsense: {", None], ids=["no gateway", "no configuration", "no file"])
+def test_what_cannot_be_known_is_not_offered_and_says_nothing(offered: Offered, file, text: str | None):
+    path = file(text) if text is not None else "nowhere.yaml"
+    assert offered("users", "set", "--config", path, "") == []
+    assert offered("config", "diff", "--config", path, "") == ["running", "file"]
