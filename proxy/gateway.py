@@ -27,7 +27,7 @@ from proxy.pressure import Pressure, descriptors
 from proxy.recollection import Recollection
 from proxy.secrets import Followed
 from proxy.settings import ServerSettings, Settings
-from proxy.settings.access import is_said_open, needs_storage, stored_credentials
+from proxy.settings.access import is_open, is_said_open, needs_storage, stored_credentials
 from proxy.snapshot import Snapshot, follow
 from proxy.sockets import bind
 from proxy.standing import Standing
@@ -91,7 +91,7 @@ class Gateway:
             self._current.serving,
             clock=self._services.clock,
             metrics=self.metrics,
-            is_ready=lambda: self._ready,
+            state=lambda: self.state,
             report=report,
             told=self.standing.told,
         )
@@ -107,8 +107,12 @@ class Gateway:
 
     @property
     def state(self) -> str:
-        """`ready`, or `draining` once it is being stopped."""
-        return "ready" if self._ready else "draining"
+        """`ready`; `draining` once it is being stopped; `keys_unavailable` while it asks for keys and has never seen the database."""
+        if not self._ready:
+            return "draining"
+        if self._keeper is None or self._keeper.is_open or is_open(self.settings, exposed=self._exposed):
+            return "ready"
+        return "keys_unavailable"
 
     @property
     def described(self) -> tuple[list[str], list[str]]:
@@ -130,7 +134,7 @@ class Gateway:
         """
         require_extensions()
         if self._keeper is not None:
-            await self._keeper.open()
+            await self._keeper.start()
         server = self.settings.server
         plane = self._plane
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)

@@ -19,6 +19,7 @@ from proxy.core.errors import CapacityError, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Services
 from proxy.core.resolved import Preferences
+from proxy.core.waits import waits
 from proxy.http.administration import Records
 from proxy.safe import key_of
 from proxy.secrets import SecretError, resolve
@@ -30,11 +31,14 @@ from proxy.storage.audit import Audit
 from proxy.storage.credential_store import CredentialStore, KnownSecrets
 from proxy.storage.credentials import Credentials
 from proxy.storage.database import Database
+from proxy.storage.faults import is_lasting
 from proxy.storage.identities import Identities, KeptPreferences
 from proxy.storage.kept import Keeping
 from proxy.storage.keys import Keys, NewKey
 from proxy.storage.limits import Limits
+from proxy.storage.migrations import UnknownSchemaError
 from proxy.storage.preferences import PreferenceTable
+from proxy.storage.reach import Reach
 from proxy.storage.sqlite import default_path
 from proxy.storage.users import Users
 from proxy.storage.versions import Versions
@@ -48,6 +52,13 @@ _MOST = 4096
 
 #: Seconds between two looks for other credentials, if nobody tells of any, whatever the staleness.
 _SOONEST = 0.1
+
+#: Seconds until a database that was not there at the start is tried again: at first and at most. See `proxy.core.waits`.
+_AGAIN = (0.2, 5.0)
+
+
+class StorageAwayError(RuntimeError):
+    """The database cannot be reached now, and may be later."""
 
 
 class Keeper:
@@ -64,27 +75,66 @@ class Keeper:
             raise RuntimeError(str(error)) from None
         keeping = Keeping(staleness=staleness, outlive=outlive)
         self._pepper = pepper(section, url, environ)
-        self.identities = Identities(Keys(self.database).find, self._pepper, clock, keeping)
+        self._reach = Reach(metrics)
+        self.identities = Identities(self._reach.noted(Keys(self.database).find), self._pepper, clock, keeping)
         self.preferences = OwnPreferences(PreferenceTable(self.database), clock, keeping, self._tell)
-        self.news = news(state_url(settings, environ), metrics)
+        try:
+            self.news = news(state_url(settings, environ), metrics)
+        except ValueError as error:
+            raise RuntimeError(f"state.url: {error}") from None
         self.secrets = KnownSecrets(Credentials(self.database))
         self._watch = CredentialWatch(staleness)
-        self._is_open = False
+        self.is_open = False
+        self._hears = False
+        self._arriving: asyncio.Task[None] | None = None
 
     def lend(self, services: Services) -> Services:
         """`services` with what is kept here."""
         return replace(services, identities=self.identities, preferences=self.preferences)
 
+    async def start(self) -> None:
+        """`open`; where the database is away and not required, go on trying, and return: until then no key can be checked.
+
+        Raises RuntimeError for what waiting does not mend.
+        """
+        try:
+            await self.open()
+        except StorageAwayError as error:
+            if self._asked[0].required:
+                raise
+            self._reach.lost(str(error))
+            self._arriving = asyncio.create_task(self._arrive())
+
     async def open(self) -> None:
-        """Connect, and bring the tables up to date; once. Raises RuntimeError."""
-        if self._is_open:
+        """Connect, and bring the tables up to date; once. Raises RuntimeError: StorageAwayError for what may be there later."""
+        if not self._hears:
+            self._hears = True
+            await self.news.start(self._hear)
+        if self.is_open:
             return
         try:
             await self.database.open()
         except GatewayError as error:
-            raise RuntimeError(f"storage: {error.message} {error.detail or ''}".rstrip()) from error
-        await self.news.start(self._hear)
-        self._is_open = True
+            text = f"storage: {error.message} {error.detail or ''}".rstrip()
+            raise (RuntimeError(text) if is_lasting(error) else StorageAwayError(text)) from error
+        except (ValueError, UnknownSchemaError) as error:
+            raise RuntimeError(f"storage: {error}") from error
+        self.is_open = True
+
+    async def _arrive(self) -> None:
+        """Wait for the database."""
+        for wait in waits(*_AGAIN):
+            await asyncio.sleep(wait)
+            try:
+                await self.open()
+            except RuntimeError as error:
+                self._reach.lost(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do; its text may hold what is in the database
+                self._reach.lost(type(error).__name__)
+            else:
+                self._reach.found()
+                self._hear("everything", "")
+                return
 
     async def _tell(self, subject: str, name: str) -> bool:
         return await self.news.tell(subject, name)
@@ -140,6 +190,9 @@ class Keeper:
         return partial(key_of, settings.credentials.key, self._environ)
 
     async def close(self) -> None:
+        if self._arriving is not None:
+            self._arriving.cancel()
+            await asyncio.gather(self._arriving, return_exceptions=True)
         await self._watch.stop()
         await self.news.stop()
         await self.identities.close()

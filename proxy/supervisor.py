@@ -70,6 +70,8 @@ class Slot:
         self.number = number
         self._told = heard
         self.state = "starting"
+        #: What a worker that is ready says of itself: `ready`, or why no client should come.
+        self.says = "ready"
         self.pid: int | None = None
         self.has_served = False
         self.numbers: dict[str, Any] | None = None
@@ -124,6 +126,8 @@ class Slot:
             self.state = "ready"
             self.has_served = True
             self.ready.set()
+        elif name == "state":
+            self.says = value
         elif name == "numbers":
             self.numbers = value
         self._told(self, name, value)
@@ -213,11 +217,14 @@ class Supervisor:
     def state(self) -> str:
         if self._stopping.is_set():
             return "draining"
-        return "ready" if any(slot.state == "ready" for slot in self._slots) else "starting"
+        said = [slot.says for slot in self._slots if slot.state == "ready"]
+        return "ready" if "ready" in said else said[0] if said else "starting"
 
     @property
     def workers(self) -> list[dict[str, Any]]:
-        return [{"worker": slot.number, "pid": slot.pid, "state": slot.state} for slot in self._slots]
+        return [
+            {"worker": slot.number, "pid": slot.pid, "state": slot.says if slot.state == "ready" else slot.state} for slot in self._slots
+        ]
 
     @property
     def described(self) -> tuple[list[str], list[str]]:

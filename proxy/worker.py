@@ -51,6 +51,7 @@ class Worker:
         self._gateway.standing.checker.asks = self._number == 0
         self._gateway.standing.checker.tell = partial(self._channel.send, "health")
         await self._gateway.start(self._listening)
+        self._channel.send("state", self._gateway.state)
         self._channel.send("ready", self._gateway.described)
         listening = asyncio.create_task(self._obey())
         await self._stopped.wait()
@@ -91,6 +92,7 @@ class Worker:
         self._stopped.set()
 
     def _tell_numbers(self) -> None:
+        self._channel.send("state", self._gateway.state)
         self._channel.send("numbers", self._gateway.numbers().dump())
 
     async def _tell_standing(self) -> None:

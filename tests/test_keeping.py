@@ -7,13 +7,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from policies.authenticate import AuthenticateSettings
 from providers.settings import NetworkSettings
 from proxy.core import keys
+from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
-from proxy.keeping import CredentialWatch, Keeper, database_url, kept_pepper, pepper
+from proxy.keeping import CredentialWatch, Keeper, StorageAwayError, database_url, kept_pepper, pepper
 from proxy.safe import CredentialSettings
 from proxy.settings import Settings
 from proxy.settings.storage import StateSettings, StorageSettings
@@ -183,3 +185,38 @@ async def test_a_key_that_one_instance_replaces_the_other_has_long_before_it_wou
         for keeper in (one, other):
             await keeper.close()
         redis.stop()
+
+
+# --------------------------------------------------------------------------------------------------------------- a database that is away
+AWAY = "postgresql://nobody@127.0.0.1:1/none"
+
+
+def keeper_at(url: str, *, required: bool = False) -> Keeper:
+    return Keeper(
+        Settings(storage=StorageSettings(url=url, pepper="env:PEPPER", required=required)), {"PEPPER": LONG}, HandClock(), Registry()
+    )
+
+
+async def test_a_start_goes_on_without_a_database_that_is_away_unless_it_is_required():
+    keeper = keeper_at(AWAY)
+    with capture_logs() as lines:
+        await keeper.start()
+    assert not keeper.is_open
+    assert [(line["event"], line["log_level"]) for line in lines] == [("storage_unreachable", "error")]
+    with pytest.raises(CapacityError) as refused:
+        await keeper.identities.find(keys.generate()[1])
+    assert refused.value.code == "keys_unavailable"
+    await keeper.close()
+
+    with pytest.raises(StorageAwayError):
+        await keeper_at(AWAY, required=True).start()
+
+
+async def test_a_start_is_refused_for_what_waiting_does_not_mend(tmp_path: Path):
+    (tmp_path / "folder.db").mkdir()
+    for url in (f"sqlite:///{tmp_path}/folder.db", "sqlite:///:memory:"):
+        keeper = keeper_at(url)
+        with pytest.raises(RuntimeError) as refused:
+            await keeper.start()
+        assert not isinstance(refused.value, StorageAwayError)
+        await keeper.close()

@@ -79,7 +79,7 @@ class DataPlane:
         *,
         clock: Clock,
         metrics: Registry,
-        is_ready: Callable[[], bool],
+        state: Callable[[], str],
         report: Callable[[BaseException, str], None],
         told: Told | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class DataPlane:
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._report = report
         self._ids = map("req_{}{:08x}".format, itertools.repeat(secrets.token_hex(8)), itertools.count())
-        self._health = Readiness(is_ready, told, self._ids)
+        self._health = Readiness(state, told, self._ids)
 
     def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> Awaitable[bool]:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""

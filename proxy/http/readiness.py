@@ -21,10 +21,10 @@ Told: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class Readiness:
-    """Neither answer waits for anything, but for `told`."""
+    """Neither answer waits for anything, but for `told`. `state` is `ready`, or why it takes no requests."""
 
-    def __init__(self, is_ready: Callable[[], bool], told: Told | None, ids: Iterator[str]) -> None:
-        self._is_ready = is_ready
+    def __init__(self, state: Callable[[], str], told: Told | None, ids: Iterator[str]) -> None:
+        self._state = state
         self._told = told
         self._ids = ids
 
@@ -36,10 +36,13 @@ class Readiness:
             writer.whole(error.status, {**errors.headers(error), **headers}, errors.body(error))
         elif path in VERBOSE and self._told is not None:
             told = await self._told()
-            is_ready = self._is_ready()
-            writer.whole(200 if is_ready else 503, headers, orjson.dumps({"status": "ok" if is_ready else "draining", **told}))
-        elif path == "/healthz" or self._is_ready():
-            writer.whole(200, headers, b'{"status":"ok"}')
+            status, word = self._answer()
+            writer.whole(status, headers, orjson.dumps({"status": word, **told}))
         else:
-            writer.whole(503, headers, b'{"status":"draining"}')
+            status, word = (200, "ok") if path == "/healthz" else self._answer()
+            writer.whole(status, headers, orjson.dumps({"status": word}))
         return writer.keep_alive
+
+    def _answer(self) -> tuple[int, str]:
+        state = self._state()
+        return (200, "ok") if state == "ready" else (503, state)

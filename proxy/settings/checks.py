@@ -207,7 +207,7 @@ def references(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
     """The references to secrets of all providers and of the storage, each with its path."""
     found: list[tuple[tuple[str | int, ...], str]] = []
     for name, value in (settings.storage.model_dump() if settings.storage else {}).items():
-        if value and value.startswith(("env:", "file:", "keyring:")):
+        if isinstance(value, str) and value.startswith(("env:", "file:", "keyring:")):
             found.append((("storage", name), value))
     for name, section in settings.providers.items():
         wanted: tuple[Any, ...] = tuple(getattr(section, "references", ()))

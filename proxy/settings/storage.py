@@ -47,6 +47,11 @@ class StorageSettings(Section):
         "absent: a file beside the SQLite file, made when there is none",
         pattern="^(env|file|keyring):",
     )
+    required: bool = Field(
+        False,
+        description="whether the gateway refuses to start while the database cannot be reached; otherwise it starts, refuses keys with 503 "
+        "until the database is there, and says so",
+    )
 
 
 class StateSettings(Section):

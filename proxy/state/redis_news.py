@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from proxy.core.metrics import Registry
+from proxy.core.waits import waits
 from proxy.state.news import Hears, LocalNews
 
 _CHANNEL = "comporta:news"
 
-#: Seconds until a lost connection is tried again, doubled each time up to the second.
+#: Seconds until a lost connection is tried again: at first and at most. See `proxy.core.waits`.
 _AGAIN = (0.1, 5.0)
 
 #: Seconds: Redis is on no request's way here, but an administrator waits for the telling.
@@ -59,7 +60,7 @@ class RedisNews:
         await self._listener.aclose()
 
     async def _listen(self) -> None:
-        wait, most = _AGAIN
+        pauses, reachable = waits(*_AGAIN), True
         while True:
             subscription = self._listener.pubsub(ignore_subscribe_messages=True)
             try:
@@ -67,17 +68,21 @@ class RedisNews:
                 self._degraded.set(0)
                 # What was told while nobody listened is unknown: everything that is kept may be old.
                 await self._local.tell("everything", "")
-                wait = _AGAIN[0]
+                if not reachable:
+                    structlog.get_logger().warning("redis_reachable", use="news")
+                pauses, reachable = waits(*_AGAIN), True
                 async for message in subscription.listen():
                     await self._hear(message)
             except (RedisError, OSError) as error:
                 self._degraded.set(1)
-                structlog.get_logger().warning("redis_unreachable", use="news", error=type(error).__name__)
+                if reachable:
+                    hint = "instances learn of each other's changes only when their copies are old; it is tried again until it is there"
+                    structlog.get_logger().error("redis_unreachable", use="news", error=type(error).__name__, hint=hint)
+                reachable = False
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py gives this one no types
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, most)
+            await asyncio.sleep(next(pauses))
 
     async def _hear(self, message: dict[str, Any]) -> None:
         try:

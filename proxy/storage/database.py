@@ -76,29 +76,26 @@ class Database:
         return f"Database({self._url.render_as_string(hide_password=True)!r})"
 
     async def open(self) -> None:
-        """Connect, and bring the tables up to date. Raises CapacityError, migrations.UnknownSchemaError."""
+        """Connect, and bring the tables up to date; until that is done nobody else gets to it.
+
+        May be tried again. Raises CapacityError, migrations.UnknownSchemaError, ValueError for a database in memory.
+        """
         if self.is_sqlite:
-            self._engine = await sqlite.connect(self._url, self._busy)
+            engine = await sqlite.connect(self._url, self._busy)
         else:
             from proxy.storage import postgresql
 
-            self._engine = postgresql.connect(self._url)
+            engine = postgresql.connect(self._url)
             self._turn = asyncio.Semaphore(postgresql.POOL)
         try:
             with translated():
                 if self.is_sqlite:
-                    await sqlite.use_wal(self._engine)
-            if await self._revision() != migrations.HEAD:
-                async with self.writing() as connection:
-                    await connection.run_sync(migrations.upgrade)
+                    await sqlite.use_wal(engine)
+                await _bring_up_to_date(engine)
         except BaseException:
-            await self.close()
+            await engine.dispose()
             raise
-
-    async def _revision(self) -> str | None:
-        with translated():
-            async with self._opened().connect() as connection:
-                return await connection.run_sync(migrations.revision)
+        self._engine = engine
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""
@@ -202,6 +199,16 @@ class Database:
             yield
         finally:
             self._turn.release()
+
+
+async def _bring_up_to_date(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        if await connection.run_sync(migrations.revision) == migrations.HEAD:
+            return
+    async with engine.connect() as connection:
+        writer = await connection.execution_options(**{sqlite.WRITES: True})
+        async with writer.begin():
+            await writer.run_sync(migrations.upgrade)
 
 
 async def _shown(connection: AsyncConnection, shown: Shown) -> dict[str, Any] | None:

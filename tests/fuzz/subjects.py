@@ -195,7 +195,7 @@ def _listener(clock: HandClock) -> tuple[Listener, list[BaseException]]:
         Serving(_served, {}, EdgeLimits(max_body=5000, body_timeout=15, write_timeout=30, ping=10)),
         clock=clock,
         metrics=Registry(),
-        is_ready=lambda: True,
+        state=lambda: "ready",
         report=lambda error, _id: unforeseen.append(error),
     )
     options = {"header_timeout": 10.0, "keepalive_timeout": 75.0, "access_log": None, "auto_decompress": False}

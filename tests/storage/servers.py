@@ -43,6 +43,11 @@ class PostgreSQL:
         self._run("pg_ctl", "-D", self._data, "-w", "-t", "60", "-l", self._folder / "log", "-o", options, "start")
         return self
 
+    def restart(self) -> None:
+        """Have it run, whether it does or not."""
+        if not (self._data / "postmaster.pid").exists():
+            self.start()
+
     def stop(self) -> None:
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 

@@ -15,6 +15,7 @@ from sqlalchemy import insert, select, text
 from proxy.core.errors import CapacityError, ClientError
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
+from proxy.storage.faults import is_lasting
 from proxy.storage.sqlite import default_path
 from proxy.storage.tables import audit_log, users
 from proxy.storage.users import Users
@@ -130,6 +131,45 @@ async def test_a_full_disk_is_507_and_what_was_there_is_still_read(database: Dat
     assert (refused.value.status, refused.value.code) == (507, "insufficient_storage")
     assert [version.id for version in await versions.list()] == [1]
     assert await Audit(database).verify() is None
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_a_file_that_has_become_read_only_is_507_and_still_read(database: Database) -> None:
+    await Users(database).create("root", "ana")
+    async with database.writing() as connection:
+        await connection.execute(text("PRAGMA query_only = ON"))
+    with pytest.raises(CapacityError) as refused:
+        await Users(database).create("root", "bob")
+    assert (refused.value.status, refused.value.code) == (507, "storage_read_only")
+    assert await Users(database).get("ana") is not None
+    assert await Audit(database).verify() is None
+
+
+async def test_an_opening_that_failed_may_be_tried_again(tmp_path: Path, clock: HandClock) -> None:
+    (tmp_path / "data").write_text("in the way")
+    database = Database(f"sqlite:///{tmp_path}/data/comporta.db", clock)
+    with pytest.raises(CapacityError) as refused:
+        await database.open()
+    assert is_lasting(refused.value)
+    with pytest.raises(CapacityError):
+        await Users(database).get("ana")
+    (tmp_path / "data").unlink()
+    await database.open()
+    assert await Users(database).get("ana") is None
+    await database.close()
+
+
+async def test_nobody_gets_to_a_database_that_is_not_brought_up_to_date(url: str, clock: HandClock) -> None:
+    database = Database(url, clock)
+    opening = asyncio.create_task(database.open())
+    while not opening.done():
+        try:
+            await Users(database).get("ana")
+        except CapacityError as error:
+            assert error.detail == "it is not open"
+        await asyncio.sleep(0)
+    assert await Users(database).get("ana") is None
+    await database.close()
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
