@@ -33,6 +33,8 @@ class Sample:
     active: float
     requests: float
     tasks: float | None
+    retries: float = 0.0
+    switches: float = 0.0
 
     def document(self) -> dict[str, float | None]:
         """For JSON."""
@@ -54,6 +56,8 @@ def take(gateway: Server, upstream_port: int, began: float) -> Sample:
         active=metrics.get("llm_active_requests", 0.0),
         requests=metrics.get("llm_requests_total", 0.0),
         tasks=metrics.get(_TASKS),
+        retries=metrics.get("llm_retries_total", 0.0),
+        switches=metrics.get("llm_fallbacks_total", 0.0),
     )
 
 

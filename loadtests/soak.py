@@ -57,7 +57,11 @@ class Watched:
 
 
 def config(upstream_url: str) -> dict[str, Any]:
-    """A gateway with a simulated provider, a rough one, one behind sockets, and one that is not there."""
+    """A gateway with a simulated provider, a rough one, one behind sockets, and one that is not there; and models with several targets.
+
+    Of `helped` one target always fails and one is slow, and every request must end well all the same; of `torn` one loses its answers after
+    content, which nobody can repair.
+    """
     simulated = {"kind": "sim", "first_token": "10ms", "per_token": "2ms", "length": 20}
     patience = {"connect": "1s", "first_token": "1s", "idle": "1s", "total": "10s"}
     return {
@@ -67,8 +71,22 @@ def config(upstream_url: str) -> dict[str, Any]:
             "sockets": {"kind": "openai", "base_url": f"{upstream_url}/v1", "timeouts": patience, "pool": {"connections": POOL}},
             "gone": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "timeouts": patience},
         },
-        "models": {"steady": "steady", "rough": "rough", "far": "sockets", "wild": "sockets", "gone": "gone"},
+        "models": {
+            "steady": "steady",
+            "rough": "rough",
+            "far": "sockets",
+            "wild": "sockets",
+            "gone": "gone",
+            "helped": {"targets": _behind("down", "slow", "far"), "fallback": ["steady"]},
+            "torn": {"targets": _behind("breaks", "down", "wild", "far"), "strategy": "least_busy", "fallback": ["helped"]},
+        },
+        "policies": {"retry": {"base": "20ms", "cap": "200ms"}, "circuit_breaker": {"ejection": "2s", "longest": "4s"}},
     }
+
+
+def _behind(*models: str) -> list[dict[str, str]]:
+    """Targets, all of them behind the sockets."""
+    return [{"provider": "sockets", "model": model} for model in models]
 
 
 def plan(seconds: float, users: int, out: Path) -> Plan:
@@ -79,8 +97,8 @@ def plan(seconds: float, users: int, out: Path) -> Plan:
         shape="soak",
         patience=3.0,
         gaps=False,
-        models=("steady", "far"),
-        rough_models=("rough", "wild", "wild", "gone"),
+        models=("steady", "far", "helped"),
+        rough_models=("rough", "wild", "wild", "gone", "torn"),
         out=str(out),
     )
 
@@ -131,6 +149,11 @@ def check_end(watched: Watched) -> list[str]:
     if idle.tasks is not None and after.tasks is not None and after.tasks > idle.tasks + after.upstream + _SPARE_TASKS:
         found.append(f"{after.tasks:g} tasks have not ended; there were {idle.tasks:g} before")
     return found
+
+
+def check_help(after: Sample) -> list[str]:
+    """Retries and fallback had something to do, or the rest says nothing of them."""
+    return [f"there were no {name}" for name in ("retries", "switches") if not getattr(after, name)]
 
 
 def check_ledger(balance: ledger.Ledger, counted: float) -> list[str]:
@@ -203,6 +226,7 @@ def soak(seconds: float, users: int, out: Path) -> dict[str, Any]:
         "ledger": check_ledger(balance, watched.after.requests),
         "clients": check_clients(document["operations"][summary.ALL]),
         "end": check_end(watched),
+        "help": check_help(watched.after),
         "log": log_faults,
         **{line.name: line.faults for line in flat},
     }

@@ -1,5 +1,7 @@
 """An upstream behind sockets, for the soak: the model `far` answers well, `wild` in turn well and with all that an upstream can do wrong.
 
+`down` always fails, `slow` takes its time, and `breaks` loses each answer in the middle: targets beside which another one has to serve.
+
 `python -m loadtests.upstream` listens on a free port of loopback until SIGTERM, and says where in one line of JSON.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 _FIRST, _EACH, _TOKENS = 0.01, 0.002, 20  # seconds, seconds, how many
+_SLOW = 0.3  # seconds
 _MOST_SILENT = 60.0
 
 Behaviour = Callable[[StreamReader, StreamWriter, bool], Awaitable[bool]]
@@ -61,6 +64,12 @@ async def well(_: StreamReader, writer: StreamWriter, stream: bool) -> bool:
         writer.write(_head("application/json", len(body)) + body)
     await writer.drain()
     return True
+
+
+async def slow(reader: StreamReader, writer: StreamWriter, stream: bool) -> bool:
+    """As asked, after a while."""
+    await asyncio.sleep(_SLOW)
+    return await well(reader, writer, stream)
 
 
 async def failing(_: StreamReader, writer: StreamWriter, _stream: bool) -> bool:
@@ -118,6 +127,10 @@ def wild() -> Iterator[Behaviour]:
     return itertools.cycle([well, *itertools.chain.from_iterable((fault, well) for fault in faults), *faults, well, well, well, silent])
 
 
+#: What each model does; `wild` takes turns, every other one answers well.
+MODELS: dict[str, Behaviour] = {"down": failing, "slow": slow, "breaks": breaking}
+
+
 class Upstream:
     """Answers every connection until it is told to end."""
 
@@ -137,7 +150,7 @@ class Upstream:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0] or b"0")
         body = json.loads(await reader.readexactly(length))
-        behaviour = next(self._wild) if body["model"] == "wild" else well
+        behaviour = next(self._wild) if body["model"] == "wild" else MODELS.get(body["model"], well)
         return await behaviour(reader, writer, bool(body.get("stream")))
 
 

@@ -83,6 +83,11 @@ def test_what_is_not_given_back_is_told(after, message):
     assert message in soak.check_end(watched(**after))[0]
 
 
+def test_a_soak_in_which_nothing_was_tried_again_is_told():
+    assert soak.check_help(sample(301, retries=4, switches=2)) == []
+    assert soak.check_help(sample(301, retries=4)) == ["there were no switches"]
+
+
 def test_accounts():
     assert soak.check_ledger(Ledger(requests=2, records=2), 2) == []
     assert "llm_requests_total is 3" in soak.check_ledger(Ledger(requests=2, records=2), 3)[0]
