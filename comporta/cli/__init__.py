@@ -19,6 +19,7 @@ Examples:
   comporta config diff                        what is in force, against the file
   comporta credentials test                   do the providers' keys work
   comporta keys create ana                    a key for the user ana
+  comporta explain                            the last requests, and what became of one
 
 \b
 Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
@@ -26,7 +27,7 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 
 
 #: In the order of the help, each in the file of its name.
-_COMMANDS = ("init", "serve", "check", "models", "config", "credentials", "users", "keys", "audit", "completion")
+_COMMANDS = ("init", "serve", "check", "models", "config", "credentials", "users", "keys", "audit", "explain", "completion")
 
 
 class _Commands(click.Group):

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from comporta.cli import main
 from tests.e2e.conftest import closed_port
 from tests.e2e.test_administration import ADMIN_KEY, administer
 from tests.support.gateway import Gateway, error_of
@@ -91,6 +93,42 @@ def test_every_request_is_found_whichever_worker_served_it(tmp_path: Path):
                 break
         assert administer(pair, "GET", "/admin/requests/req_0/explain")[0] == 404
     assert served == {0, 1}
+
+
+def command(gateway: Gateway, *arguments: str) -> Result:
+    environment = {"ADMIN_KEY": ADMIN_KEY, "OLLAMA_HOST": "127.0.0.1:1"}
+    return CliRunner().invoke(main, ["explain", "--admin", gateway.admin, "--admin-key", "env:ADMIN_KEY", *arguments], env=environment)
+
+
+def test_the_command_lists_the_last_requests_and_puts_one_into_words(gateway: Gateway):
+    answer = ask(gateway.url, "POST", "/v1/chat/completions", chat_body("auto"))
+    gateway.record_of(answer)
+    id = answer.header("x-request-id") or ""
+    listed = json.loads(command(gateway, "--limit", "1", "--json").stdout)
+    assert [each["id"] for each in listed] == [id]
+    assert id in command(gateway).stdout
+    said = command(gateway, id)
+    assert said.exit_code == 0, said.output
+    for words in (
+        "200 ok",
+        "model auto",
+        "env:TEST_UPSTREAM_KEY",
+        "connect_failed",
+        "spent",
+        "served by sim",
+        "after connect_failed",
+        "ms in all",
+    ):
+        assert words in said.stdout, words
+    assert json.loads(command(gateway, id, "--json").stdout)["id"] == id
+
+
+def test_the_command_says_what_it_does_not_find(gateway: Gateway):
+    unknown = command(gateway, "req_0")
+    assert (unknown.exit_code, "no request 'req_0'" in unknown.stderr) == (1, True)
+    assert command(gateway, "../users").exit_code == 1
+    nobody = CliRunner().invoke(main, ["explain", "--admin", f"http://127.0.0.1:{closed_port()}"])
+    assert (nobody.exit_code, "no gateway answers" in nobody.stderr) == (1, True)
 
 
 def test_an_id_that_nobody_knows_is_not_found(gateway: Gateway):
