@@ -32,6 +32,7 @@ from proxy.reload import FileWatch, Reload
 from proxy.secrets import resolve
 from proxy.settings import Loaded, Settings
 from proxy.settings.access import stored_credentials
+from proxy.settings.storage import StorageSettings, is_there
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
 from proxy.supervisor import Supervisor
@@ -109,8 +110,8 @@ async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Load, em
     async def standings() -> list[dict[str, Any]]:
         return [{"worker": 0, **await gateway.standing.now()}]
 
-    await gateway.start(opened.data[0], validates=True)
-    served = _Served(gateway, gateway.keeper, numbers, lambda: {"status": gateway.state}, standings)
+    await gateway.start(opened.data[0], validates=True, stored=is_there(os.environ))
+    served = _Served(gateway, gateway.reload, gateway.keeper, numbers, lambda: {"status": gateway.state}, standings)
     return await _run(served, signals, opened, ready, load)
 
 
@@ -120,12 +121,12 @@ async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Loa
     await _validated(opened.settings, services)
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
-    cabinet = _Cabinet(opened.settings, supervisor.metrics)
+    cabinet = _Cabinet(supervisor)
 
     def state() -> dict[str, Any]:
         return {"status": supervisor.state, "workers": supervisor.workers}
 
-    served = _Served(supervisor, cabinet.keeper, supervisor.numbers, state, supervisor.standings)
+    served = _Served(supervisor, cabinet.reload, cabinet.keeper, supervisor.numbers, state, supervisor.standings)
     try:
         return await _run(served, signals, opened, ready, load)
     finally:
@@ -147,6 +148,7 @@ class _Served:
     """Who serves, and what the admin plane asks of it."""
 
     serving: Gateway | Supervisor
+    put: Callable[[Settings], Awaitable[None]]
     keeper: Callable[[], Awaitable[Keeper]]
     numbers: Numbers
     state: State
@@ -154,11 +156,10 @@ class _Served:
 
 
 class _Cabinet:
-    """The storage of a process that serves nobody itself: opened when it is first asked for."""
+    """The storage of a process that serves nobody itself: opened when it is first asked for, and then by every worker."""
 
-    def __init__(self, settings: Settings, metrics: Registry) -> None:
-        self._settings = settings
-        self._metrics = metrics
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
         self._lock = asyncio.Lock()
         self._keeper: Keeper | None = None
 
@@ -167,19 +168,36 @@ class _Cabinet:
 
         async with self._lock:
             if self._keeper is None:
-                made = Keeper(self._settings, os.environ, SystemClock(), self._metrics)
-                await made.open()
+                settings = _storing(self._supervisor.settings)
+                made = Keeper(settings, os.environ, SystemClock(), self._supervisor.metrics)
+                try:
+                    await made.open()
+                    if settings is not self._supervisor.settings:
+                        await self._supervisor.reload(settings)
+                except BaseException:
+                    await made.close()
+                    raise
                 self._keeper = made
         return self._keeper
+
+    async def reload(self, settings: Settings) -> None:
+        """As the supervisor does it. Workers that have the storage keep it, and so do those that are started in their place."""
+        async with self._lock:
+            await self._supervisor.reload(settings if self._keeper is None else _storing(settings))
 
     async def close(self) -> None:
         if self._keeper is not None:
             await self._keeper.close()
 
 
+def _storing(settings: Settings) -> Settings:
+    """The same with storage: where the configuration says nothing of it, at the default place."""
+    return settings if settings.storage is not None else settings.model_copy(update={"storage": StorageSettings()})
+
+
 async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callable[[Ready], None], load: Load) -> int:
     serving = served.serving
-    signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=serving.reload, metrics=serving.metrics)
+    signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=served.put, metrics=serving.metrics)
     signals.hurry = serving.hurry
     endpoints = [*_endpoints(served, opened.file, load, reload), *Providers(served.standings).endpoints()]
     endpoints += Requests(serving.recollection).endpoints()

@@ -126,11 +126,12 @@ class Gateway:
 
     # -- start --
 
-    async def start(self, listening: socket.socket | None = None, *, validates: bool = False) -> None:
+    async def start(self, listening: socket.socket | None = None, *, validates: bool = False, stored: bool = False) -> None:
         """Serve the data plane on `listening`, or where the configuration says.
 
-        `validates`: providers are asked before that, where the configuration wants it, whether they have its models. Raises OSError where
-        that address cannot be had, RuntimeError where the storage cannot, or where they do not.
+        `validates`: providers are asked before that, where the configuration wants it, whether they have its models. `stored`: something
+        was stored before, which is used also where no storage is needed. Raises OSError where that address cannot be had, RuntimeError
+        where the storage that is needed cannot, or where they do not.
         """
         require_extensions()
         if self._keeper is not None:
@@ -142,7 +143,7 @@ class Gateway:
         self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=self._tls)
         if stored_credentials(self.settings):
             await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
-        else:
+        elif self._keeper is not None or not (stored and await self._took_up()):
             self._say()
             self._watch()
         if validates:
@@ -153,6 +154,15 @@ class Gateway:
         self._pressure.start()
         self._ready = True
         settle_garbage()
+
+    async def _took_up(self) -> bool:
+        """Whether what was stored before is used. Whoever needs no storage starts without it as well."""
+        try:
+            await self.keeper()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, clients without a key are served
+            structlog.get_logger().error("storage_unusable", reason=str(error), hint="no client's key is known until it is mended")
+            return False
+        return True
 
     def _watch(self) -> None:
         """Have the providers of the configuration in force checked."""

@@ -25,7 +25,7 @@ from proxy.safe import key_of
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Settings
 from proxy.settings.access import stored_credentials
-from proxy.settings.storage import StorageSettings
+from proxy.settings.storage import StorageSettings, default_path
 from proxy.state.news import news
 from proxy.storage.audit import Audit
 from proxy.storage.credential_store import CredentialStore, KnownSecrets
@@ -39,7 +39,6 @@ from proxy.storage.limits import Limits
 from proxy.storage.migrations import UnknownSchemaError
 from proxy.storage.preferences import PreferenceTable
 from proxy.storage.reach import Reach
-from proxy.storage.sqlite import default_path
 from proxy.storage.users import Users
 from proxy.storage.versions import Versions
 from proxy.vault import KeyEncryptionKey

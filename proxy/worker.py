@@ -19,6 +19,7 @@ from proxy.channel import Channel
 from proxy.core.protocols import Emit
 from proxy.gateway import Gateway, Prepared
 from proxy.settings import restore
+from proxy.settings.storage import is_there
 from proxy.sockets import is_exposed
 
 
@@ -50,7 +51,7 @@ class Worker:
         # However many workers there are, one of them asks the providers how they are.
         self._gateway.standing.checker.asks = self._number == 0
         self._gateway.standing.checker.tell = partial(self._channel.send, "health")
-        await self._gateway.start(self._listening)
+        await self._gateway.start(self._listening, stored=is_there(os.environ))
         self._channel.send("state", self._gateway.state)
         self._channel.send("ready", self._gateway.described)
         listening = asyncio.create_task(self._obey())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -52,6 +55,21 @@ class StorageSettings(Section):
         description="whether the gateway refuses to start while the database cannot be reached; otherwise it starts, refuses keys with 503 "
         "until the database is there, and says so",
     )
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """`$XDG_DATA_HOME/comporta/comporta.db`, and `~/.local/share` where that is not set (XDG Base Directory Specification).
+
+    The database where no other is configured.
+    """
+    home = environ.get("XDG_DATA_HOME", "")
+    base = Path(home) if home.startswith("/") else Path(environ.get("HOME") or os.path.expanduser("~")) / ".local" / "share"
+    return base / "comporta" / "comporta.db"
+
+
+def is_there(environ: Mapping[str, str]) -> bool:
+    """Whether something was stored before where storage is when nothing is said of it."""
+    return default_path(environ).exists()
 
 
 class StateSettings(Section):

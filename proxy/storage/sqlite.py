@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from proxy.storage.faults import translated
 #: Execution option of a transaction that will write. Such a one takes the write lock when it begins: one that reads first and asks
 #: for the lock later can be refused at once, whatever the busy timeout.
 WRITES = "comporta_writes"
-
-
-def default_path(environ: Mapping[str, str]) -> Path:
-    """`$XDG_DATA_HOME/comporta/comporta.db`, and `~/.local/share` where that is not set (XDG Base Directory Specification)."""
-    home = environ.get("XDG_DATA_HOME", "")
-    base = Path(home) if home.startswith("/") else Path(environ.get("HOME") or os.path.expanduser("~")) / ".local" / "share"
-    return base / "comporta" / "comporta.db"
 
 
 def prepare(path: Path) -> None:

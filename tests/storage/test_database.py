@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from proxy.core.errors import CapacityError, ClientError
+from proxy.settings.storage import default_path
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
 from proxy.storage.faults import is_lasting
-from proxy.storage.sqlite import default_path
 from proxy.storage.tables import audit_log, users
 from proxy.storage.users import Users
 from proxy.storage.versions import Versions

@@ -55,7 +55,7 @@ class Gateway:
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=_environment({**_UNCHECKED, **(env or {})}),
+            env=_environment({**_UNCHECKED, "XDG_DATA_HOME": str(folder / "data"), **(env or {})}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
