@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,7 +49,7 @@ _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
 _EXPLAIN_BYTES = 2048
 _UNSET = Preferences()
 _NO_WISHES = Wishes(NOTHING_ASKED)
-_ONLY_A_MODEL: tuple[Any, ...] = (None, None, None, {})
+_ONLY_A_MODEL: tuple[Any, ...] = (None, None, None, {}, {})
 
 
 class Levels:
@@ -64,7 +65,7 @@ class Levels:
 
     def of(self, who: tuple[str | None, str | None], task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
         """The outcome for a (user, tier). Raises ClientError (403 `model_not_allowed`)."""
-        if asked is not NOTHING_ASKED and (asked.timeout, asked.max_retries, asked.fallback_model, asked.params) != _ONLY_A_MODEL:
+        if asked is not NOTHING_ASKED and _beside_the_model(asked) != _ONLY_A_MODEL:
             return self._made(who[1], task_type, preferences, asked)
         return self.named(who, task_type, preferences, asked.model)
 
@@ -201,8 +202,12 @@ def outcome_of(levels: Levels, call: Call, wishes: Wishes, who: tuple[str | None
     if asked is NOTHING_ASKED:
         return levels.named(who, wishes.task_type, preferences, model)
     if model is not None:
-        asked = Asked(model, asked.fallback_model, asked.timeout, asked.max_retries, asked.params)
+        asked = replace(asked, model=model)
     return levels.of(who, wishes.task_type, preferences, asked)
+
+
+def _beside_the_model(asked: Asked) -> tuple[Any, ...]:
+    return asked.timeout, asked.max_retries, asked.fallback_model, asked.params, asked.timeouts
 
 
 def missing_model() -> ClientError:

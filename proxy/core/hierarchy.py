@@ -15,6 +15,9 @@ from proxy.core.resolved import LEVELS, Preferences, Resolved
 #: What each level may set. Timeouts are seconds for the whole answer.
 FIELDS = ("model", "fallback_model", "timeout", "max_retries")
 
+#: What the source of one of a level's `timeouts` is called: `timeouts.idle`.
+TIMEOUTS = "timeouts."
+
 #: Members of a request's body that a level may fill in.
 PARAMS = ("temperature", "top_p", "max_tokens")
 
@@ -66,13 +69,14 @@ class Hierarchy:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the request itself sets. `params` as in `PARAMS`."""
+    """What the request itself sets. `params` as in `PARAMS`, `timeouts` as in `Preferences`."""
 
     model: str | None = None
     fallback_model: str | None = None
     timeout: float | None = None
     max_retries: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = field(default_factory=dict)
 
 
 NOTHING_ASKED = Asked()
@@ -84,7 +88,7 @@ def resolve(system: Hierarchy, task_type: str | None, preferences: Preferences, 
     `tier` is None for a user of whom nothing is known. A task type that the system does not list gets the system level, and is marked
     (unless the user has set something for it: then it is known). A tier's model that changes nothing counts as not set.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"timeouts": {}}
     sources: dict[str, str] = {}
     for source, level in _levels(system, task_type, preferences):
         if source == USER and level is preferences:
@@ -124,6 +128,9 @@ def _take(level: Preferences | Asked, source: str, values: dict[str, Any], sourc
         if value is not None:
             values[name] = value
             sources[name] = source
+    for name, seconds in level.timeouts.items():
+        values["timeouts"][name] = seconds
+        sources[TIMEOUTS + name] = source
 
 
 def _take_tier(system: Hierarchy, tier: str | None, values: dict[str, Any], sources: dict[str, str]) -> None:
@@ -144,7 +151,8 @@ def with_model(system: Hierarchy, resolved: Resolved, model: str, source: str) -
     """`resolved` with another model, that model's parameters, and what the request set of them."""
     own = {name: value for name, value in resolved.params.items() if resolved.sources[name] == REQUEST}
     params = {**system.params.get(model, {}), **own}
-    sources = {name: level for name, level in resolved.sources.items() if name in FIELDS} | {"model": source}
+    kept = {name: level for name, level in resolved.sources.items() if name in FIELDS or name.startswith(TIMEOUTS)}
+    sources = kept | {"model": source}
     sources |= {name: REQUEST if name in own else SYSTEM for name in params}
     window = system.context_windows.get(model)
     if window is not None:
@@ -164,7 +172,7 @@ def _most_specific(sources: Mapping[str, str]) -> str:
 def without_models(level: Preferences) -> Preferences:
     """What a level says of time and tries: its models are for text, and nothing for an embedding."""
     inner = {name: without_models(found) for name, found in level.task_types.items()}
-    return Preferences(timeout=level.timeout, max_retries=level.max_retries, task_types=inner)
+    return Preferences(timeout=level.timeout, max_retries=level.max_retries, task_types=inner, timeouts=level.timeouts)
 
 
 def for_embeddings(system: Hierarchy) -> Hierarchy:
@@ -176,4 +184,5 @@ def for_embeddings(system: Hierarchy) -> Hierarchy:
 def described(resolved: Resolved) -> dict[str, dict[str, Any]]:
     """Each value that is set, by name, with its `value` and its `source`."""
     values = {name: getattr(resolved, name) for name in (*FIELDS, "context_window")} | dict(resolved.params)
+    values |= {TIMEOUTS + name: value for name, value in resolved.timeouts.items()}
     return {name: {"value": value, "source": resolved.sources[name]} for name, value in values.items() if name in resolved.sources}

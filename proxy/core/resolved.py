@@ -21,7 +21,8 @@ def _nothing() -> Mapping[str, Any]:
 class Preferences:
     """What one user has set. None inherits.
 
-    `timeout` is in seconds, 0 < t <= 300; `max_retries` 0..10. `task_types` has for a task type the same fields again.
+    `timeout` is in seconds, 0 < t <= 300; `max_retries` 0..10. `task_types` has for a task type the same fields again. `timeouts` are
+    fields of `proxy.core.call.Timeouts`, in their units.
     """
 
     model: str | None = None
@@ -29,6 +30,7 @@ class Preferences:
     timeout: float | None = None
     max_retries: int | None = None
     task_types: Mapping[str, Preferences] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Resolved:
     """The outcome.
 
     `timeout` is in seconds; `params` are members of the request's body that fill what it left unset. `sources` has a level of `LEVELS` for
-    each name that is set (`model`, `timeout`, `temperature`, ...); `source` is the most specific level that set anything.
+    each name that is set (`model`, `timeout`, `timeouts.idle`, `temperature`, ...); `source` is the most specific level that set anything.
+    `timeouts` as in `Preferences`: they go before the provider's.
     """
 
     model: str | None = None
@@ -49,3 +52,4 @@ class Resolved:
     is_known_task_type: bool = True
     sources: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     source: str = "system"
+    timeouts: Mapping[str, float] = field(default_factory=_nothing)

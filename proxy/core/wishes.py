@@ -105,6 +105,12 @@ _FIELDS: dict[str, Reader] = {
 }
 _PARAMS: dict[str, Reader] = {"temperature": _number(0.0, 2.0), "top_p": _number(0.0, 1.0), "max_tokens": _length}
 
+#: One attempt's, as in a provider's `timeouts`; a key that may set `timeout` may set these.
+_TIMEOUTS: dict[str, Reader] = {
+    **dict.fromkeys(("connect", "first_token", "idle", "total", "window"), _timeout),
+    "min_tokens_per_second": _number(0.001, 10_000.0),
+}
+
 _HEADERS = {name: f"x-comporta-{name.replace('_', '-')}" for name in _FIELDS}
 EXPLAIN = "x-comporta-explain"
 
@@ -119,11 +125,10 @@ def wishes_of(call: Call) -> Wishes:
     is wrong, 403 for what the key may not set.
     """
     found: dict[str, Any] = {}
-    params: dict[str, Any] = {}
     if MEMBER in call.body:
         member = call.body.pop(MEMBER)
         call.raw = remove_member(call.raw, MEMBER)
-        found, params = _from_member(member, call.principal.may_set)
+        found = _from_member(member, call.principal.may_set)
     for name, header in _HEADERS.items():
         value = call.headers.get(header)
         if value is not None:
@@ -133,19 +138,24 @@ def wishes_of(call: Call) -> Wishes:
     if task_type is not None and call.principal.task_types is not None and task_type not in call.principal.task_types:
         raise ClientError(f"This key may not use the task type {task_type!r}.", status=403, code="permission_denied", param="task_type")
     explain = call.headers.get(EXPLAIN, "").lower() in ("true", "1")
-    return Wishes(Asked(**found, params=params), task_type, explain)
+    return Wishes(Asked(**found), task_type, explain)
 
 
-def _from_member(member: Any, may_set: frozenset[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _from_member(member: Any, may_set: frozenset[str] | None) -> dict[str, Any]:
     if not isinstance(member, dict):
         raise invalid(MEMBER, "an object")
-    params = member.pop("params", None)
+    inner = {name: member.pop(name) for name in ("params", "timeouts") if name in member}
     found = _read(member, _FIELDS, MEMBER, may_set)
-    if params is None:
-        return found, {}
-    if not isinstance(params, dict):
-        raise invalid(f"{MEMBER}.params", "an object")
-    return found, _read(params, _PARAMS, f"{MEMBER}.params", may_set)
+    for name, readers in (("params", _PARAMS), ("timeouts", _TIMEOUTS)):
+        given, where = inner.get(name), f"{MEMBER}.{name}"
+        if given is None:
+            continue
+        if not isinstance(given, dict):
+            raise invalid(where, "an object")
+        if name == "timeouts":
+            _may("timeout", where, may_set)
+        found[name] = _read(given, readers, where, may_set if name == "params" else None)
+    return found
 
 
 def _read(given: Mapping[str, Any], readers: Mapping[str, Reader], at: str, may_set: frozenset[str] | None) -> dict[str, Any]:

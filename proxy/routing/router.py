@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import random as drawn
 from typing import Protocol
 
@@ -41,9 +42,11 @@ class Router:
         self._random = random
 
     def direct(self, call: Call, target: Target) -> None:
-        """Set the call's target, and its timeouts from that provider's settings."""
+        """Set the call's target, and its timeouts: those of that provider's settings, but for what the hierarchy says of them."""
         call.target = target
-        call.timeouts = self._providers[target.provider].timeouts(call)
+        timeouts = self._providers[target.provider].timeouts(call)
+        resolved = call.resolved
+        call.timeouts = replace(timeouts, **resolved.timeouts) if resolved is not None and resolved.timeouts else timeouts
 
     def rests(self, target: Target) -> float | None:
         """Seconds until a target that is out may be tried again; None: it is in."""

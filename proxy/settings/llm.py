@@ -16,12 +16,28 @@ Limit = Annotated[Duration, Field(gt=0)]
 Retries = Annotated[int, Field(ge=0, le=10)]
 
 
+class LevelTimeouts(Section):
+    """How long one attempt may take, in place of what the provider's `timeouts` say. What is left out is inherited."""
+
+    connect: Limit | None = Field(None, description="name resolution, TCP and TLS")
+    first_token: Limit | None = Field(None, description="from sending to the first content; of whole answers, to the first byte")
+    idle: Limit | None = Field(None, description="between two contents")
+    total: Limit | None = Field(None, description="the whole attempt")
+    min_tokens_per_second: float | None = Field(None, description="what a stream must bring from its first content on", gt=0)
+    window: Limit | None = Field(None, description="how long a stream may be slower than that")
+
+    def set(self) -> dict[str, float]:
+        """Those that are set, in seconds."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
 class TaskTypeSettings(Section):
     """What holds for one task type. What is left out is inherited."""
 
     model: ModelName | None = Field(None, description="the model that serves this task type")
     fallback_model: ModelName | None = Field(None, description="the model that answers when that one fails")
     timeout: Limit | None = Field(None, description="how long the whole answer may take")
+    timeouts: LevelTimeouts = Field(default_factory=LevelTimeouts, description="how long one attempt may take")
     max_retries: Retries | None = Field(None, description="how often a failed attempt is made again; 0 is never")
 
 
@@ -47,6 +63,7 @@ class LlmSettings(Section):
     default_model: ModelName | None = Field(None, description="the model where nothing more specific names one")
     fallback_model: ModelName | None = Field(None, description="the model that answers when the first one fails")
     timeout: Limit | None = Field(None, description="how long a whole answer may take")
+    timeouts: LevelTimeouts = Field(default_factory=LevelTimeouts, description="how long one attempt may take")
     max_retries: Retries | None = Field(None, description="how often a failed attempt is made again; 0 is never")
     task_types: dict[TaskTypeName, TaskTypeSettings] = Field(default_factory=dict, description="a task type's name -> what holds for it")
     model_params: dict[ModelName, ModelParams] = Field(default_factory=dict, description="a model's name -> its parameters")
@@ -68,9 +85,9 @@ class LlmSettings(Section):
         """The section as the policy wants it."""
         params = {name: found.model_dump(exclude={"context_window"}, exclude_none=True) for name, found in self.model_params.items()}
         return Hierarchy(
-            Preferences(self.default_model, self.fallback_model, self.timeout, self.max_retries),
+            Preferences(self.default_model, self.fallback_model, self.timeout, self.max_retries, timeouts=self.timeouts.set()),
             {
-                name: Preferences(found.model, found.fallback_model, found.timeout, found.max_retries)
+                name: Preferences(found.model, found.fallback_model, found.timeout, found.max_retries, timeouts=found.timeouts.set())
                 for name, found in self.task_types.items()
             },
             params,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.hierarchy import FIELDS, NOTHING_ASKED, Asked, Hierarchy, described, resolve, with_model, with_params
+from proxy.core.hierarchy import FIELDS, NOTHING_ASKED, Asked, Hierarchy, described, for_embeddings, resolve, with_model, with_params
 from proxy.core.resolved import LEVELS, Preferences
 
 NOBODY = Preferences()
@@ -70,6 +70,29 @@ def test_a_users_entry_for_the_task_type_goes_before_the_user_and_the_request_be
     found = resolve(SYSTEM, "T", own, None, Asked(model="c"))
     assert (found.model, found.timeout, found.max_retries) == ("c", 2.0, 1)
     assert [found.sources[name] for name in ("model", "timeout", "max_retries", "fallback_model")] == ["request", "user", "user", "system"]
+
+
+def test_each_of_the_timeouts_has_a_level_of_its_own():
+    system = Hierarchy(
+        Preferences(model="m", timeouts={"connect": 1.0, "first_token": 1.0, "idle": 1.0, "total": 1.0}),
+        {"T": Preferences(timeouts={"first_token": 2.0, "idle": 2.0, "min_tokens_per_second": 2.0})},
+    )
+    users = Preferences(timeouts={"idle": 3.0}, task_types={"T": Preferences(timeouts={"total": 4.0})})
+    found = resolve(system, "T", users, None, Asked(timeouts={"window": 5.0}))
+    assert found.timeouts == {
+        "connect": 1.0,
+        "first_token": 2.0,
+        "idle": 3.0,
+        "total": 4.0,
+        "min_tokens_per_second": 2.0,
+        "window": 5.0,
+    }
+    told = {"connect": "system", "first_token": "task_type", "idle": "user", "total": "user", "min_tokens_per_second": "task_type"}
+    assert {name: found.sources[f"timeouts.{name}"] for name in told} == told
+    assert (found.source, described(found)["timeouts.window"]) == ("request", {"value": 5.0, "source": "request"})
+    again = with_model(system, found, "other", "system")
+    assert (again.timeouts, again.sources["timeouts.idle"]) == (found.timeouts, "user")
+    assert resolve(for_embeddings(system), "T", NOBODY, None, NOTHING_ASKED).timeouts["first_token"] == 2.0
 
 
 def test_zero_is_a_value_and_none_is_not():

@@ -48,7 +48,9 @@ class Pair:
             "models": {
                 "pair": {"targets": [{"provider": "a", "model": "m-a"}, {"provider": "b", "model": "m-b", "weight": 0}]},
                 "paced": "paced",
+                "chain": {"provider": "a", "model": "m-a", "fallback": ["b/m-b"]},
             },
+            "llm": {"task_types": {"HASTY": {"timeouts": {"first_token": "50ms"}}}},
             "policies": {
                 "retry": {"max_retries": 0},
                 "circuit_breaker": False,
@@ -143,6 +145,24 @@ def test_a_stream_that_is_too_slow_ends_like_a_silent_one(pair: Pair):
     assert pair.a.requests[0].connection.closed.wait(1)
     record = pair.gateway.record_of(answer)
     assert (record["status"], record["usage"]) == (504, "estimated")
+
+
+@pytest.mark.parametrize(
+    ("headers", "member"),
+    [({"x-comporta-task-type": "HASTY"}, {}), ({}, {"comporta": {"timeouts": {"first_token": "50ms"}}})],
+    ids=["task type", "request"],
+)
+def test_a_level_says_how_long_the_first_content_may_take(pair: Pair, headers: dict[str, str], member: dict[str, Any]):
+    """The provider's own five seconds give way, and the failure is one that another target may mend."""
+    pair.play(script(Stall()), CHAT_STREAM)
+    started = time.monotonic()
+    body = json.dumps({"model": "chain", "messages": [], "stream": True, **member}).encode()
+    with RawClient(pair.gateway.url) as client:
+        answer = client.ask("POST", "/v1/chat/completions", body, headers={"Content-Type": "application/json", **headers})
+    assert time.monotonic() - started < 1.5
+    assert (answer.status, answer.header("x-comporta-provider")) == (200, "b")
+    assert answer.header("x-comporta-fallback") == "upstream_timeout"
+    assert b"comporta" not in pair.a.requests[0].body
 
 
 def test_a_stream_that_keeps_its_pace_is_whole(pair: Pair):

@@ -154,6 +154,10 @@ async def test_what_is_ours_is_taken_out_of_the_bytes_and_a_header_goes_before_i
         ({"task_type": "x" * 101}, {}, "comporta.task_type"),
         ({"params": []}, {}, "comporta.params"),
         ({"params": {"max_tokens": 0}}, {}, "comporta.params.max_tokens"),
+        ({"timeouts": 5}, {}, "comporta.timeouts"),
+        ({"timeouts": {"idle": 0}}, {}, "comporta.timeouts.idle"),
+        ({"timeouts": {"min_tokens_per_second": "2"}}, {}, "comporta.timeouts.min_tokens_per_second"),
+        ({"timeouts": {"overall": 5}}, {}, "comporta.timeouts.overall"),
         ([], {}, "comporta"),
         (None, {}, "comporta"),
         ({}, {"x-comporta-max-retries": "eleven"}, "x-comporta-max-retries"),
@@ -168,9 +172,19 @@ async def test_a_bad_value_is_refused_by_its_name(member: Any, headers: dict[str
         assert (error.status, error.param) == (400, param)
 
 
+async def test_a_request_may_set_each_of_its_timeouts():
+    member = '"comporta": {"timeouts": {"first_token": "2s", "idle": 3, "min_tokens_per_second": 4, "connect": null}}'
+    for hierarchy in (STRICT, None):
+        call = await through(policy(hierarchy), asking('{"model": "llama3.2:3b", ' + member + ", MESSAGES}"))
+        assert call.resolved is not None
+        assert call.resolved.timeouts == {"first_token": 2.0, "idle": 3.0, "min_tokens_per_second": 4.0}
+        assert call.resolved.sources["timeouts.idle"] == "request"
+        assert b"timeouts" not in call.raw
+
+
 async def test_what_a_key_may_not_set_is_refused():
     bound = replace(USER, may_set=frozenset({"model"}))
-    for text in ('"comporta": {"timeout": 5}', '"temperature": 0', '"max_completion_tokens": 5'):
+    for text in ('"comporta": {"timeout": 5}', '"comporta": {"timeouts": {"idle": 5}}', '"temperature": 0', '"max_completion_tokens": 5'):
         error = await refused(policy(), asking('{"model": "auto", ' + text + ", MESSAGES}", principal=bound))
         assert (error.status, error.code) == (403, "permission_denied")
     some = replace(USER, task_types=frozenset({"A"}))

@@ -56,6 +56,12 @@ async def test_a_call_gets_its_target_and_that_providers_patience():
     assert (call.target, call.timeouts, call.others) == (Target("west", "gpt-4o", "gpt-4o"), Timeouts(total=7.0), ())
 
 
+async def test_what_the_hierarchy_says_of_time_goes_before_the_providers_patience():
+    resolved = Resolved(timeouts={"first_token": 2.0, "min_tokens_per_second": 5.0})
+    call = await routed(router(), model="gpt-4o", stream=True, resolved=resolved)
+    assert call.timeouts == Timeouts(total=7.0, first_token=2.0, min_tokens_per_second=5.0)
+
+
 async def test_several_targets_are_put_in_order():
     call = await routed(router(tiers(WEST, EAST, NORTH)), stream=True)
     assert (call.target, call.others, call.timeouts) == (WEST, (EAST, NORTH), Timeouts(total=7.0))

@@ -32,6 +32,13 @@ def test_the_example_can_be_used_and_is_the_hierarchy_that_it_says():
     assert (hierarchy.premium_model, hierarchy.standard_model, hierarchy.alias) == ("llama3.2:7b", "llama3.2:3b", "auto")
 
 
+def test_timeouts_of_an_attempt_are_set_by_level(loaded: Load):
+    text = 'llm: {timeouts: {idle: "9s", min_tokens_per_second: 2}, task_types: {T: {timeouts: {first_token: "1m", window: "500ms"}}}}\n'
+    hierarchy = hierarchy_of(loaded(LOCAL + text))
+    assert hierarchy.system.timeouts == {"idle": 9.0, "min_tokens_per_second": 2.0}
+    assert hierarchy.task_types["T"].timeouts == {"first_token": 60.0, "window": 0.5}
+
+
 def test_without_the_section_there_is_no_hierarchy(loaded: Load):
     assert loaded(LOCAL).settings.llm is None
 
