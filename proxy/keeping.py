@@ -83,6 +83,7 @@ class Keeper:
             raise RuntimeError(f"state.url: {error}") from None
         self.secrets = KnownSecrets(Credentials(self.database))
         self._watch = CredentialWatch(staleness)
+        self._unread = False
         self.is_open = False
         self._hears = False
         self._arriving: asyncio.Task[None] | None = None
@@ -172,8 +173,11 @@ class Keeper:
         """Have the secrets in hand that `settings` take from the store. While the database cannot be asked, those that were known go on."""
         try:
             await self.secrets.read(stored_credentials(settings), self._key(settings))
+            self._unread = False
         except CapacityError as error:
-            structlog.get_logger().warning("credentials_unread", reason=error.detail or error.message)
+            if not self._unread:
+                structlog.get_logger().warning("credentials_unread", reason=error.detail or error.message)
+            self._unread = True
 
     def watch_credentials(self, settings: Callable[[], Settings], renew: Callable[[], Awaitable[None]]) -> None:
         """Read those of `settings` and call `renew`, again and again: at once if somebody tells of a change, else every `staleness`."""

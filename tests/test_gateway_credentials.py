@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from proxy.core.clock import SystemClock
+from proxy.core.metrics import Registry
 from proxy.gateway import Gateway
+from proxy.keeping import Keeper
 from proxy.settings import load
 from proxy.sockets import bind
 from proxy.storage.credential_store import CredentialStore
@@ -90,3 +94,28 @@ async def test_a_reload_while_the_database_is_away_keeps_the_keys_that_are_known
     await (await served.gateway.keeper()).database.close()
     await served.gateway.reload(served.gateway.settings.model_copy())
     assert await served.shown() == f"Bearer {FIRST}"
+
+
+async def test_keys_are_known_as_soon_as_a_database_that_was_away_at_the_start_has_come(tmp_path: Path):
+    with Upstream(script(json_response(200, completion()))) as upstream:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(CONFIGURATION.format(url=upstream.url, folder=tmp_path), encoding="utf-8")
+        environ = {"KEK": new_key()}
+        settings = load(file, {}, {}).settings
+        keeper = Keeper(settings, environ, SystemClock(), Registry())
+        await keeper.open()
+        await keeper.credentials(settings).add("root", "spare", FIRST)
+        await keeper.close()
+        database, kept = tmp_path / "comporta.db", tmp_path / "kept.db"
+        database.rename(kept)
+        away = socket.socket(socket.AF_UNIX)
+        away.bind(str(database))  # what cannot be opened, and may be something else later
+        away.close()
+        gateway = Gateway(settings, environ=environ, emit=lambda _event: None)
+        listening = bind("127.0.0.1", 0)
+        await gateway.start(listening)
+        found = Served(gateway, f"http://127.0.0.1:{listening.getsockname()[1]}", upstream)
+        assert await found.shown() is None
+        kept.replace(database)
+        await found.until_shown(FIRST)
+        await gateway.stop()
