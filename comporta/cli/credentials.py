@@ -118,6 +118,7 @@ def add(name: str, path: Path | None, as_json: bool) -> None:
         if name in [one.name for one in await keeper.credentials(settings).list()]:
             raise ClientError(f"There is a credential {name!r}; comporta credentials rotate {name} replaces it.", status=409)
 
+    key_of(settings.credentials.key, os.environ)  # nobody is asked for what could not be kept
     with_keeper(settings, is_free)
     secret = asked_secret(name)
     made = with_keeper(settings, lambda keeper: keeper.credentials(settings).add(actor(), name, secret))
@@ -132,6 +133,7 @@ def add(name: str, path: Path | None, as_json: bool) -> None:
 def rotate(name: str, path: Path | None, as_json: bool) -> None:
     """Put a new key in the place of NAME's."""
     settings = read(path).settings
+    key_of(settings.credentials.key, os.environ)
     before = with_keeper(settings, lambda keeper: _known(keeper, settings, name))
     secret = asked_secret(name)
     made = with_keeper(settings, lambda keeper: keeper.credentials(settings).rotate(actor(), name, secret, version=before.version))
