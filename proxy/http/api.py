@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from proxy.core.errors import ClientError
+from proxy.http import reference
 
 #: The largest body that an administrator may send, in bytes.
 MOST = 4 * 2**20
@@ -61,6 +62,11 @@ class Endpoint:
         words = [part.strip("{}") for part in self.path.split("/") if part]
         return "_".join([self.method.lower(), *words])
 
+    @property
+    def subject(self) -> str:
+        """What it is about: the first word of its path, `/admin/` left out."""
+        return self.path.removeprefix("/admin/").strip("/").partition("/")[0]
+
 
 def tag(model: BaseModel) -> str:
     """A strong entity tag of what is shown."""
@@ -101,18 +107,20 @@ def _names_this_machine(host: str) -> bool:
 
 
 def add(app: web.Application, endpoints: Sequence[Endpoint], check: Callable[[web.Request], str]) -> None:
-    """Have `app` serve `endpoints`, and their description under `/openapi.json`, which tells nothing secret and needs no key.
+    """Have `app` serve `endpoints`, and their description as `/openapi.json` and as a page: it tells nothing secret, and needs no key.
 
     What they raise is for the application's `backstop` to answer.
     """
     for endpoint in endpoints:
         app.router.add_route(endpoint.method, endpoint.path, _served(endpoint, check))
-    described = orjson.dumps(openapi(endpoints), option=orjson.OPT_INDENT_2)
+    document = openapi(endpoints)
+    described = orjson.dumps(document, option=orjson.OPT_INDENT_2)
 
     async def description(_request: web.Request) -> web.Response:
         return web.Response(body=described, content_type="application/json")
 
     app.router.add_get("/openapi.json", description)
+    reference.add(app, document, reference.swagger_files())
 
 
 def _served(endpoint: Endpoint, check: Callable[[web.Request], str]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -187,6 +195,7 @@ def _described(endpoint: Endpoint, references: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": endpoint.operation,
         "summary": endpoint.summary,
+        "tags": [endpoint.subject],
         "parameters": parameters,
         "responses": {str(204 if endpoint.answer is None else endpoint.status): good, "4XX": {"description": "An error object."}},
     }
