@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from tests.support.gateway import Gateway, error_of
+from tests.e2e.faults import COMMITTED
+from tests.support.gateway import Gateway, error_of, stream_error_of
 from tests.support.raw_client import RawClient, chat_body
-from tests.support.script import CHAT, CHAT_STREAM, Gate, script
+from tests.support.script import CHAT, CHAT_STREAM, Gate, Reset, script
 from tests.support.upstream import Upstream
 
 MiB = 2**20
@@ -95,6 +96,23 @@ def test_what_was_pipelined_behind_a_request_to_be_closed_is_not_answered(gatewa
         gate.set()
         assert client.read().status == 200
         assert client.is_closed(LINGER)
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.row(8, 34)
+def test_what_was_pipelined_behind_a_stream_that_breaks_takes_nothing_of_it_away(gateway: Gateway, upstream: Upstream) -> None:
+    """The connection ends after the error's event with a FIN: a reset could reach the client before what it has yet to read."""
+    gate = threading.Event()
+    upstream.play(script(*COMMITTED, Gate(gate), Reset()))
+    with RawClient(gateway.url) as client:
+        client.send(client.request_bytes("POST", PATH, chat_body(stream=True)) + client.request_bytes("POST", PATH, chat_body()))
+        answer = client.read_head()
+        client.read_until(answer, b"there")
+        gate.set()
+        while client.read_piece(answer):
+            pass
+        assert answer.ended and stream_error_of(answer)["code"] == "stream_interrupted"
+        assert client.socket.recv(1) == b""
     assert len(upstream.requests) == 1
 
 
