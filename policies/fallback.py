@@ -47,11 +47,14 @@ class Fallback:
         return call_next(call) if alone or call.content is not None else self._walk(call, call_next)
 
     async def _walk(self, call: Call, call_next: Handler) -> Reply:
-        walk = Walk(self._router, call, self._most)
+        walk: Walk | None = None
+        first = call.target
+        rest = None if first is None else self._router.rests(first)
         while True:
             try:
                 reply = await call_next(call)
             except (UpstreamError, CapacityError) as error:
+                walk = walk or Walk(self._router, call, self._most, rest)
                 step = walk.after(error) if self._has_time(call) else None
                 if step is None:
                     final = walk.outcome(error)

@@ -153,6 +153,23 @@ class Race:
     The copy keeps the two apart: target, usage and attempts of the winner are merged into the client's call when the other one has ended.
     """
 
+    __slots__ = (
+        "_arm",
+        "_call",
+        "_call_next",
+        "_cancelling",
+        "_charged",
+        "_client",
+        "_first_is_over",
+        "_had",
+        "_has_interrupted",
+        "_hedge",
+        "_is_dropped",
+        "_second",
+        "_started",
+        "_waited",
+    )
+
     def __init__(self, hedge: Hedge, call: Call, call_next: Handler) -> None:
         self._hedge = hedge
         self._call = call

@@ -29,7 +29,8 @@ class Walk:
     Targets that are out are passed over. The last resort is one of them, if the first choice was not one already.
     """
 
-    def __init__(self, router: Router, call: Call, most: int) -> None:
+    def __init__(self, router: Router, call: Call, most: int, rest: float | None) -> None:
+        """It begins when the first target has failed. `rest`: what `Router.rests` said of that one before it was asked."""
         first = call.target
         if first is None:
             raise LookupError("a call reached fallback without a target: the route policy is missing")
@@ -42,7 +43,6 @@ class Walk:
         own = call.resolved.fallback_model if call.resolved is not None else None
         self._rules = [Rule("any", own)] if own is not None else []
         self._add_rules(call.model)
-        rest = router.rests(first)
         self._all_out = self._resorted = rest is not None
         self._rests: list[float] = [] if rest is None else [rest]
         self._passed_over: list[tuple[Target, str | None]] = []
