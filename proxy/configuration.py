@@ -21,6 +21,7 @@ from proxy.http.administration import Records
 from proxy.http.configuration import Checked, Chosen, Current, Previewed, Trouble, Value, VersionShown
 from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, acting
 from proxy.settings import Loaded, Problem, Settings, SettingsError
+from proxy.settings.messages import masked
 
 #: Changes in a minute: who makes more is a program that has lost its way.
 _MOST = 10
@@ -85,7 +86,7 @@ class ConfigurationFile:
         return Current(
             file=None if self._path is None else self._path.name,
             digest=None if text is None else digest(text),
-            text=text,
+            text=masked(text) if problems and text is not None else text,
             problems=problems,
             values=_values(self._in_force()),
         )
@@ -126,14 +127,18 @@ class ConfigurationFile:
         newest = await history.latest()
         if newest is None or newest.digest != digest(before):
             # Somebody edited the file by hand: that too must be there to go back to.
-            await history.add(actor, before, "as it was found")
+            await history.add(actor, await self._keepable(before), "as it was found")
         version = await history.add(actor, text, comment)
         await asyncio.to_thread(replace, path, text)
         if not await self._reload():
             await asyncio.to_thread(replace, path, before)
-            await history.add(actor, before, "put back: the gateway refused its successor")
+            await history.add(actor, await self._keepable(before), "put back: the gateway refused its successor")
             raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
         return VersionShown.model_validate(version)
+
+    async def _keepable(self, text: str) -> str:
+        """A good text holds no secret; another may have been refused for one, which is not for the database."""
+        return text if (await self.check(text)).valid else masked(text)
 
     def _ended(self, change: asyncio.Task[VersionShown]) -> None:
         self._lock.release()

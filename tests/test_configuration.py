@@ -282,3 +282,16 @@ def test_a_preview_refuses_what_a_request_would_be_refused(tmp_path: Path):
 def test_without_the_section_a_preview_has_what_is_asked_for():
     found = previewed(read(None).settings, Who(), None, "any")
     assert {name: (one.value, one.source) for name, one in found.values.items()} == {"model": ("any", "request")}
+
+
+async def test_a_key_that_somebody_wrote_into_the_file_is_neither_shown_nor_kept(file: Path, gateway: Gateway, database: Database):
+    provider = "providers: {up: {kind: openai, base_url: 'https://a', api_key: hunter2-hunter2}}"
+    file.write_text(provider + "\nstorage: {url: 'postgresql://a:hunter2@b/c'}\n")
+    changing = configuring(file, gateway, database)
+    shown = await changing.current()
+    assert shown.text is not None
+    assert ("hunter2" in shown.text, "[a key]}" in shown.text, "[a password]@b/c" in shown.text) == (False, True, True)
+    assert shown.digest == digest(file.read_text())
+    await changing.apply("ada", SECOND, None)
+    kept = [await Versions(database).get(one.id) for one in await Versions(database).list()]
+    assert [one.text for one in kept if one is not None] == [SECOND, shown.text]

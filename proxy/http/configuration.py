@@ -40,7 +40,7 @@ class Current(_Shape):
 
     file: str | None
     digest: str | None = Field(description="send it back as `digest` of a change, and nobody else's change is overwritten")
-    text: str | None = Field(description="null where there is no file, or none that can be read")
+    text: str | None = Field(description="null where there is no file, or none that can be read; of one with problems, without keys")
     problems: list[Trouble] = Field(description="why the file as it is now cannot be put into force; empty where it can")
     values: list[Value] = Field(description="in force: what all sources came to when they were last read and found good")
 

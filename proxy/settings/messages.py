@@ -93,6 +93,20 @@ class Findings:
         return any(problem.path == name for problem in self.problems)
 
 
+_HIDDEN = (
+    (KEY, "[a key]"),
+    (re.compile(r"(\b(?:api_key|admin_key|pepper|key)[\"']?\s*:\s*)(?![\"']?(?:env|file|keyring|store):)[^\s{\[][^\n,}]*"), r"\1[a key]"),
+    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1[a password]@"),
+)
+
+
+def masked(text: str) -> str:
+    """A configuration's text that was not accepted, without what must not be in one: keys, and passwords in addresses."""
+    for pattern, shown in _HIDDEN:
+        text = pattern.sub(shown, text)
+    return text
+
+
 def place(file: str, source: str) -> str:
     """Where a value came from, for people: the file, or which variable or flag."""
     origin, _, name = source.partition(":")
