@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import policies as installed
@@ -61,7 +60,12 @@ def compose(policies: Sequence[Policy], innermost: Handler) -> Handler:
 
 
 def _bound(policy: Policy, call_next: Handler) -> Handler:
-    return partial(policy.__call__, call_next=call_next)
+    ask = policy.__call__
+
+    def handler(call: Call) -> Awaitable[Reply]:
+        return ask(call, call_next)  # a closure costs half of what a partial with a keyword does
+
+    return handler
 
 
 def receive(call: Call, call_next: Handler) -> Awaitable[Reply]:

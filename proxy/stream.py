@@ -189,7 +189,8 @@ class EventStream:
                 return False
         if decoder.done:
             self._ended = True
-        return not (self._ended or decoder.failure is not None or sink.is_full)
+            return False
+        return decoder.failure is None and not sink.is_full
 
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True

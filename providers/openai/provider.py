@@ -104,7 +104,7 @@ class OpenAI:
         call.usage = read_usage(answer.get("usage"))
         if call.usage is None and call.operation in CHAT_STREAMS:
             call.usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(answer["choices"]))
-        return Reply(response.status, body=body)
+        return Reply(response.status, None, body)
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return error_of_status(response.status, response.headers, body)

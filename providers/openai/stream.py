@@ -83,12 +83,11 @@ class ChatDecoder:
         return self._decoded(events)
 
     def _pass(self, data: bytes, count: int) -> bytes:
-        if not self._wants_usage:
-            data = data.replace(_NULL_USAGE, b"")
-        if _ERROR in data or _USAGE in data or self._finishes(data):
+        plain = data.replace(_NULL_USAGE, b"")
+        if _ERROR in plain or _USAGE in plain or self._finishes(plain):
             return self._decoded([Event(frame[6:]) for frame in data[:-2].split(b"\n\n")])
         self.tokens += count
-        return data
+        return data if self._wants_usage else plain
 
     @staticmethod
     def _finishes(data: bytes) -> bool:

@@ -164,12 +164,12 @@ class Call:
     started: float
     receive: Callable[[Call], Awaitable[None] | None]
     memo: dict[Any, Any] = field(default_factory=dict)
+    peer: str = ""
     raw: bytes = b""
     body: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None
     model: str | None = None
     stream: bool = False
-    peer: str = ""
     principal: Principal = ANONYMOUS
     end_user: str | None = None
     resolved: Resolved | None = None

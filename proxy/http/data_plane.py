@@ -95,13 +95,13 @@ class DataPlane:
 
     def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> Awaitable[bool]:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
-        writer = Writer(
-            connection,
-            keep_alive=not (message.should_close or self._draining),
-            http10=message.version == HttpVersion10,
-            head_only=message.method == "HEAD",
-            stall=self.serving.limits.write_timeout,
-        )
+        writer = Writer(connection, self.serving.limits.write_timeout)
+        if message.should_close or self._draining:
+            writer.close_after()
+        if message.version == HttpVersion10:
+            writer.http10 = True
+        if message.method == "HEAD":
+            writer.head_only = True
         if message.path in HEALTH:
             return self._health(message.method, message.path, writer)
         return _Exchange(self, connection, message, payload, writer).run()
@@ -111,7 +111,8 @@ class DataPlane:
         code = {413: "request_too_large", 414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
         self._rejected.labels(code).value += 1
         error = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
-        writer = Writer(connection, keep_alive=False, http10=False, head_only=False, stall=1.0)
+        writer = Writer(connection, 1.0)
+        writer.close_after()
         writer.whole(status, {**errors.headers(error), "x-request-id": next(self._ids)}, errors.body(error))
 
     # -- what the process around it says --
@@ -175,17 +176,18 @@ class _Exchange:
         self._writer = writer
         self._ping: asyncio.TimerHandle | None = None
         self._pinged = 0.0
+        # By position: names cost half as much again.
         self._call = Call(
-            id=next(plane._ids),
-            operation=line.operation,
-            method=line.method,
-            path=line.path,
-            query=line.query,
-            headers=message.headers,
-            started=plane._clock.monotonic(),
-            receive=self._receive,
-            memo=memo,
-            peer=connection.peer if connection.behind is None else connection.behind(message.headers),
+            next(plane._ids),
+            line.operation,
+            line.method,
+            line.path,
+            line.query,
+            message.headers,
+            plane._clock.monotonic(),
+            self._receive,
+            memo,
+            connection.peer if connection.behind is None else connection.behind(message.headers),
         )
 
     async def run(self) -> bool:

@@ -28,13 +28,14 @@ class Writer:
 
     __slots__ = ("_chunked", "_connection", "_keep_alive", "_stall", "begun", "bytes_out", "head_only", "http10", "is_event_stream")
 
-    def __init__(self, connection: Connection, *, keep_alive: bool, http10: bool, head_only: bool, stall: float) -> None:
+    def __init__(self, connection: Connection, stall: float) -> None:
+        """`stall`: how many seconds a client may take to read on. `http10` and `head_only` (no body) are what the client asked for."""
         self._connection = connection
-        self._keep_alive = keep_alive
-        self.http10 = http10
+        self._keep_alive = True
+        self.http10 = False
         self._stall = stall
         self._chunked = False
-        self.head_only = head_only
+        self.head_only = False
         self.begun = False
         self.is_event_stream = False
         self.bytes_out = 0
@@ -74,8 +75,12 @@ class Writer:
 
     def piece(self, data: bytes) -> None:
         """One write for one piece. Follow it by `drain` where `is_full`."""
-        self._write(self._framed(data))
-        self.bytes_out += len(data)
+        transport = self._connection.transport
+        if transport is None:
+            raise ClientDisconnected("The client has closed the connection.")
+        size = len(data)
+        transport.write(b"%x\r\n%b\r\n" % (size, data) if self._chunked and size else data)
+        self.bytes_out += size
 
     def end(self) -> None:
         """The body is whole."""

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_head_size",
         "_header_limit",
         "_header_size",
+        "_loop",
         "_lost",
         "_parser",
         "_parts",
@@ -130,8 +131,11 @@ class Connection(asyncio.Protocol):
             self._reset()
         self.busy = True
         self.served += 1
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        cast(asyncio.Transport, self._transport).write(data)
+        transport = self._transport
+        if transport is None:
+            raise UpstreamError("reset", _LOST)
+        self._waiter = waiter = self._loop.create_future()
+        transport.write(data)
         return waiter
 
     def check(self) -> None:
@@ -195,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._take_piece = None
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -242,6 +246,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
         if not self.busy:
@@ -307,7 +312,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
         if self._writable is not None and not self._writable.done():

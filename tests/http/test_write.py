@@ -41,7 +41,11 @@ class Client:
 
 
 def writer(client: Client, *, keep_alive: bool = True, http10: bool = False, head_only: bool = False, stall: float = 30.0) -> Writer:
-    return Writer(cast(Connection, client), keep_alive=keep_alive, http10=http10, head_only=head_only, stall=stall)
+    made = Writer(cast(Connection, client), stall)
+    made.http10, made.head_only = http10, head_only
+    if not keep_alive:
+        made.close_after()
+    return made
 
 
 @pytest.mark.parametrize(
