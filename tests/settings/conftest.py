@@ -19,6 +19,14 @@ def provider(loaded: Loaded, name: str) -> Any:
     return loaded.settings.providers[name]
 
 
+def check_told(problems: list[Problem], line: int, path: str, said: str) -> None:
+    """One of `problems` has this place and says this."""
+    found = {problem.path: problem for problem in problems}
+    assert path in found, problems
+    assert found[path].line == line, found[path]
+    assert said in str(found[path])
+
+
 def nobody_listens(_host: str, _port: int) -> bool:
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.settings import SettingsError, parse_address
-from tests.settings.conftest import Load, Refused, provider
+from tests.settings.conftest import Load, Refused, check_told, provider
 
 OPENAI = 'providers:\n  openai: {kind: openai, api_key: "env:OPENAI_API_KEY"}\n'
 
@@ -150,11 +150,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_value_is_told_with_line_path_and_what_would_be_right(refused: Refused, case: str):
     text, line, path, said = CASES[case]
-    problems = refused(text)
-    found = {problem.path: problem for problem in problems}
-    assert path in found, problems
-    assert found[path].line == line
-    assert said in str(found[path])
+    check_told(refused(text), line, path, said)
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(refused: Refused):

@@ -10,9 +10,9 @@ from proxy.routing.causes import CAUSES
 from proxy.routing.conditions import Range
 from proxy.routing.strategies import STRATEGIES, Candidate, Price
 from proxy.routing.table import ModelRoute, Rule
-from proxy.settings import SettingsError, restore
+from proxy.settings import restore
 from proxy.settings.models import ModelTargets
-from tests.settings.conftest import Load
+from tests.settings.conftest import Load, Refused, check_told
 
 HEAD = "providers: {a: {kind: openai}, b: {kind: openai}}\nmodels:\n"
 
@@ -98,12 +98,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("text", "line", "path", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_with_its_place(loaded: Load, text: str, line: int, path: str, message: str):
-    with pytest.raises(SettingsError) as caught:
-        loaded(HEAD + text)
-    found = [problem for problem in caught.value.problems if problem.path == path]
-    assert found and found[0].line == line and message in str(found[0]), str(caught.value)
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_with_its_place(refused: Refused, case: str):
+    text, line, path, said = WRONG[case]
+    check_told(refused(HEAD + text), line, path, said)
 
 
 def test_two_ways_to_one_model_are_no_circle(loaded: Load):
