@@ -189,7 +189,8 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
             "started_ms": _ms(attempt.started - request.started),
             "ended_ms": None if attempt.ended is None else _ms(attempt.ended - request.started),
         }
-        before = target
+        if not attempt.is_hedge:
+            before = target
 
 
 def _timeouts(request: Ended) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from proxy.core.call import HEDGE_LOST, Attempt, Call, Credential, Target, Timeo
 from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
+from proxy.core.recent import Recent, explained
 from proxy.core.reply import Reply
 from proxy.pipeline import compose
 from proxy.routing.router import Router
@@ -260,6 +261,9 @@ async def test_a_call_gets_one(world: World):
     assert caught.value is FAILED
     assert world.asked == ["a", "b", "a", "a"]
     assert [attempt.is_hedge for attempt in call.attempts] == [False, True, False, False]
+    recent = Recent(1)
+    recent.note(call, 503, "upstream_error", FAILED.code, world.clock.now)
+    assert [each["why"] for each in explained(recent.newest(1)[0], 0.0)["attempts"]] == ["first", "hedge", "retry", "retry"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- who wins
