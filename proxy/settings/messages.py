@@ -95,6 +95,7 @@ class Findings:
 
 _HIDDEN = (
     (KEY, "[a key]"),
+    (re.compile(r"(\bapi_keys[\"']?[ \t]*:)[ \t]*(\[[^\]]*\]|(?:\n[ \t]*-[^\n]*)+)"), r"\1 [keys]"),
     (re.compile(r"(\b(?:api_key|admin_key|pepper|key)[\"']?\s*:\s*)(?![\"']?(?:env|file|keyring|store):)[^\s{\[][^\n,}]*"), r"\1[a key]"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1[a password]@"),
 )

@@ -1,0 +1,42 @@
+"""What is shown of a configuration that was refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.settings.messages import masked
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("api_key: hunter2", "api_key: [a key]"),
+        ("{kind: openai, api_key: 'hunter2', sim: false}", "{kind: openai, api_key: [a key], sim: false}"),
+        ('{"api_key": "hunter2"}', '{"api_key": [a key]}'),
+        ("api_keys: [hunter2, env:B]", "api_keys: [keys]"),
+        ("a:\n  api_keys:\n    - hunter2\n    - env:B\n  kind: openai", "a:\n  api_keys: [keys]\n  kind: openai"),
+        ("admin_key: hunter2 # mine", "admin_key: [a key]"),
+        ("pepper: hunter2", "pepper: [a key]"),
+        ("headers: {x: Bearer sk-0123456789abcdef0123}", "headers: {x: [a key]}"),
+        ("url: redis://:hunter2@host:6379/0", "url: redis://:[a password]@host:6379/0"),
+        ("url: postgresql://ada:hunter2@host/name", "url: postgresql://ada:[a password]@host/name"),
+    ],
+)
+def test_keys_and_passwords_in_a_text_are_not_shown(written: str, shown: str):
+    assert masked(written) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'api_key: "env:OPENAI_API_KEY"',
+        "api_key: env:A",
+        "tls: {certificate: file:/a, key: file:/b}",
+        "credentials: {key: 'keyring:kek'}",
+        "base_url: http://127.0.0.1:8080/v1",
+        "monkey: business",
+        "url: postgresql://ada@host/name",
+    ],
+)
+def test_references_and_everything_else_are_shown_as_they_are(text: str):
+    assert masked(text) == text
