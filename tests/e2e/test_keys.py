@@ -116,6 +116,7 @@ def asked(gateway: Gateway, token: str | None, method: str = "POST", path: str =
 def refused(answer: Answer, status: int, code: str) -> str:
     error = error_of(answer)
     assert (answer.status, error["code"], error["type"]) == (status, code, "invalid_request_error"), answer.body
+    assert answer.header("www-authenticate") == ('Bearer realm="comporta"' if status == 401 else None)
     return str(error["message"])
 
 

@@ -170,6 +170,17 @@ def test_a_key_is_good_from_its_clients_addresses_and_not_from_the_proxys(gatewa
     assert asked().status == 403
 
 
+def test_a_connection_of_a_proxy_carries_many_clients(gateway: Gateway):
+    administer(gateway, "POST", "/admin/users", {"id": "bob"})
+    key = administer(gateway, "POST", "/admin/keys", {"user_id": "bob", "limits": {"addresses": ["198.51.100.7"]}})[1]["key"]
+    statuses = []
+    with RawClient(gateway.url) as proxy:
+        for address in ("198.51.100.7", "198.51.100.7", "198.51.100.7", "198.51.100.8", "198.51.100.7", "198.51.100.8"):
+            headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": address}
+            statuses.append(proxy.ask("GET", "/v1/models", headers=headers).status)
+    assert statuses == [200, 200, 200, 403, 200, 403]
+
+
 def test_a_trusted_proxy_may_have_any_number_of_connections(gateway: Gateway):
     clients = [RawClient(gateway.url) for _ in range(5)]
     assert [client.ask("GET", "/v1/models").status for client in clients] == [200] * 5
