@@ -127,9 +127,15 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise invalid_json(f"The request's body is nested deeper than {MAX_DEPTH}.") from None
     if not isinstance(value, dict):
         raise invalid_json("The request's body is not a JSON object.")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deep(value):
+    if _brackets(raw) > MAX_DEPTH and _is_deep(value):
         raise invalid_json(f"The request's body is nested deeper than {MAX_DEPTH}.")
     return value
+
+
+def _brackets(raw: bytes) -> int:
+    """How many brackets open, counted as far as it matters. Searching for so many is faster than `count`, which looks at every byte."""
+    most = MAX_DEPTH + 1
+    return 2 * len(raw) - len(raw.replace(b"[", b"", most)) - len(raw.replace(b"{", b"", most))
 
 
 def _is_deep(value: dict[str, Any]) -> bool:

@@ -13,6 +13,10 @@ from proxy.http.server import Connection
 
 PING = b": ping\n\n"
 
+#: The line before a chunk, for the sizes that chunks of a stream have.
+_MOST_SIZES = 2048
+_SIZES = tuple(b"%x\r\n" % size for size in range(_MOST_SIZES))
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _REASONS[499] = "Client Closed Request"
 
@@ -78,9 +82,8 @@ class Writer:
         transport = self._connection.transport
         if transport is None:
             raise ClientDisconnected("The client has closed the connection.")
-        size = len(data)
-        transport.write(b"%x\r\n%b\r\n" % (size, data) if self._chunked and size else data)
-        self.bytes_out += size
+        transport.write(self._framed(data))
+        self.bytes_out += len(data)
 
     def end(self) -> None:
         """The body is whole."""
@@ -96,7 +99,10 @@ class Writer:
             self._connection.abort_body()
 
     def _framed(self, data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+        size = len(data)
+        if not self._chunked or not size:
+            return data
+        return b"".join((_SIZES[size], data, b"\r\n")) if size < _MOST_SIZES else b"%x\r\n%b\r\n" % (size, data)
 
     def _write(self, data: bytes) -> None:
         transport = self._connection.transport
