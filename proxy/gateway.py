@@ -21,7 +21,7 @@ from proxy.http.backstop import report
 from proxy.http.data_plane import DataPlane
 from proxy.http.forwarded import Proxies
 from proxy.http.server import Listener
-from proxy.interpreter import require_extensions, settle_garbage
+from proxy.interpreter import require_extensions, settle_garbage, uncollected
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors
 from proxy.recollection import Recollection
@@ -283,7 +283,8 @@ class Gateway:
 
     def _new_keeper(self, settings: Settings) -> Keeper:
         """The database's part is imported for the first configuration that needs it."""
-        from proxy.keeping import Keeper
+        with uncollected():
+            from proxy.keeping import Keeper
 
         return Keeper(settings, self._environ, self._services.clock, self.metrics)
 

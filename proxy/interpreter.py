@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
+from collections.abc import Iterator
 
 import aiohttp
 from aiohttp import http, http_parser
 
 #: Older ones have faults that a server must not have.
 _OLDEST = (3, 14, 4)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the collector: large imports make many objects and no garbage, and it goes through them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def settle_garbage() -> None:

@@ -17,7 +17,7 @@ _ASKED = (("user", "whose preferences count"), ("task_type", "what the request i
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", from_attributes=True)
 
 
 class Value(_Shape):
@@ -27,7 +27,7 @@ class Value(_Shape):
 
 
 class Trouble(BaseModel):
-    model_config = ConfigDict(extra="ignore", from_attributes=True)
+    model_config = ConfigDict(defer_build=True, extra="ignore", from_attributes=True)
 
     line: int | None = None
     path: str
@@ -79,7 +79,7 @@ class Change(Text):
 
 
 class VersionShown(BaseModel):
-    model_config = ConfigDict(extra="ignore", from_attributes=True)
+    model_config = ConfigDict(defer_build=True, extra="ignore", from_attributes=True)
 
     id: int
     digest: str

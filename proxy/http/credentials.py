@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", from_attributes=True)
 
 
 class CredentialShown(_Shape):

@@ -22,7 +22,7 @@ _STATES = ("closed", "half_open", "open")
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(defer_build=True, extra="forbid")
 
 
 class HealthShown(_Shape):

@@ -6,6 +6,7 @@ package flask-swagger-ui (`pip install comporta[docs]`), of which no code is run
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -67,14 +68,17 @@ td, th { padding: .1rem 1rem .1rem 0; text-align: left }
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def add(app: web.Application, described: Mapping[str, Any], folder: Path | None) -> None:
-    """Have `app` serve the page of the OpenAPI document `described`; `folder` has Swagger UI's files, None: the page is our own."""
+def add(app: web.Application, described: Callable[[], Mapping[str, Any]], folder: Path | None) -> None:
+    """Have `app` serve the page of the OpenAPI document that `described` makes when somebody asks for the page.
+
+    `folder` has Swagger UI's files, None: the page is our own.
+    """
     if folder is None:
         style = base64.b64encode(hashlib.sha256(_OWN_STYLE.encode()).digest()).decode()
-        app.router.add_get(WHERE, _text("\n".join(_own_page(described)), "text/html", f"style-src 'sha256-{style}'"))
+        app.router.add_get(WHERE, _text(lambda: "\n".join(_own_page(described())), "text/html", f"style-src 'sha256-{style}'"))
         return
-    app.router.add_get(WHERE, _text(_SWAGGER_PAGE, "text/html", _SWAGGER_POLICY))
-    app.router.add_get(f"{WHERE}/{_START}", _text(_SWAGGER_START, "text/javascript"))
+    app.router.add_get(WHERE, _text(lambda: _SWAGGER_PAGE, "text/html", _SWAGGER_POLICY))
+    app.router.add_get(f"{WHERE}/{_START}", _text(lambda: _SWAGGER_START, "text/javascript"))
     for name, kind in _FILES.items():
         app.router.add_get(f"{WHERE}/{name}", _file(folder / name, kind))
 
@@ -101,9 +105,9 @@ def _headers(policy: str = "") -> dict[str, str]:
     }
 
 
-def _text(text: str, kind: str, policy: str = "") -> Page:
+def _text(text: Callable[[], str], kind: str, policy: str = "") -> Page:
     async def page(_request: web.Request) -> web.Response:
-        return web.Response(text=text, content_type=kind, headers=_headers(policy))
+        return web.Response(text=await asyncio.to_thread(text), content_type=kind, headers=_headers(policy))
 
     return page
 

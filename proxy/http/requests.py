@@ -17,7 +17,7 @@ _MOST = 1000
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(defer_build=True, extra="forbid")
 
 
 class RequestShown(_Shape):

@@ -14,7 +14,8 @@ ModelName = Annotated[str, Field(min_length=1, max_length=100)]
 class Shape(BaseModel):
     """Read from the repositories' dataclasses; unknown members are refused, so that nobody sets what cannot be set."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    # Built when it is first used: a start waits for none of them.
+    model_config = ConfigDict(defer_build=True, extra="forbid", from_attributes=True)
 
 
 class UserNew(Shape):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from sqlalchemy import Executable, Row, Select, Table, insert, select, text
-from sqlalchemy.dialects import postgresql as postgresql_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -63,6 +62,8 @@ class Database:
         self._waiting = 0
         self._turn = asyncio.Semaphore(1)
         self._engine: AsyncEngine | None = None
+        # Replaced where the database is another; both kinds of statements have the same methods.
+        self._insert: Callable[[Table], Any] = sqlite_dialect.insert
 
     @property
     def is_sqlite(self) -> bool:
@@ -86,6 +87,7 @@ class Database:
             from proxy.storage import postgresql
 
             engine = postgresql.connect(self._url)
+            self._insert = postgresql.insert
             self._turn = asyncio.Semaphore(postgresql.POOL)
         try:
             with translated():
@@ -167,12 +169,11 @@ class Database:
 
     def upsert(self, table: Table, values: Mapping[str, Any]) -> Executable:
         """Put a row in, or over the one of the same primary key."""
-        build = sqlite_dialect.insert if self.is_sqlite else postgresql_dialect.insert
         keys = [column.name for column in table.primary_key]
-        statement = build(table).values(**values)
-        return statement.on_conflict_do_update(
-            index_elements=keys, set_={name: statement.excluded[name] for name in values if name not in keys}
-        )
+        statement = self._insert(table).values(**values)
+        over = {name: statement.excluded[name] for name in values if name not in keys}
+        found: Executable = statement.on_conflict_do_update(index_elements=keys, set_=over)
+        return found
 
     def now(self) -> datetime:
         """The clock's time, aware."""

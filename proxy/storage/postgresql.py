@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -11,6 +12,8 @@ from proxy.storage.faults import unavailable
 _CONNECT_SECONDS = 5.0
 _COMMAND_SECONDS = 10.0
 POOL = 10
+
+__all__ = ["POOL", "connect", "insert"]
 
 
 def connect(url: URL) -> AsyncEngine:

@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 def app(folder: Path | None, document: dict[str, Any]) -> web.Application:
     found = web.Application()
-    reference.add(found, document, folder)
+    reference.add(found, lambda: document, folder)
     return found
 
 

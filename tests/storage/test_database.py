@@ -254,3 +254,24 @@ def test_what_is_kept_in_memory_needs_no_database_library() -> None:
     heavy = ("sqlalchemy", "alembic", "asyncpg", "aiosqlite")
     code = f"import sys, proxy.storage.identities; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+async def test_a_start_at_a_sqlite_file_that_is_up_to_date_imports_nothing_that_it_has_no_use_for(tmp_path: Path, clock: HandClock) -> None:
+    url = f"sqlite:///{tmp_path}/comporta.db"
+    database = Database(url, clock)
+    await database.open()
+    await database.close()
+    heavy = ("alembic", "asyncpg", "redis", "sqlalchemy.dialects.postgresql", "cryptography")
+    code = (
+        "import asyncio, sys, proxy.keeping\n"
+        "from proxy.core.clock import SystemClock\n"
+        "from proxy.storage.database import Database\n"
+        f"database = Database({url!r}, SystemClock())\n"
+        "async def main():\n"
+        "    await database.open()\n"
+        "    await database.close()\n"
+        "asyncio.run(main())\n"
+        f"print([name for name in {heavy} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
