@@ -25,8 +25,8 @@ run: $(VENV)/.installed-run ## install what is locked and start the gateway (CON
 demo: $(VENV)/.installed-dev ## start it, stream one chat through the official OpenAI SDK, stop it; no key needed
 	@$(BIN)/python docs/examples/demo.py
 
-test: $(VENV)/.installed-dev ## every test, with branch coverage (ARGS="tests/policies -k retry" for some, without)
-	$(BIN)/python -m pytest $(or $(ARGS),--cov)
+test: $(VENV)/.installed-dev ## every test, two modules at a time, with branch coverage (ARGS="tests/policies -k retry" for some, without)
+	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses 2 --dist loadfile)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import order, Dockerfile, locks
 	$(BIN)/ruff format --check $(CODE)
