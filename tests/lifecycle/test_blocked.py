@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,9 @@ class Sleepy:
 """
 
 
+SLEEPING = next(number for number, line in enumerate(POLICY.splitlines(), 1) if line.strip() == "time.sleep(self._seconds)")
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A folder as an installer would leave it: the policy's module, and what says that it is there."""
@@ -56,13 +61,19 @@ def test_a_blocked_loop_is_told_with_its_place_and_counted(upstream: Upstream, s
     folder.mkdir()
     with Gateway(config, folder, {"PYTHONPATH": str(site)}) as gateway:
         assert chat(gateway.url).status == 200
-        assert gateway.metric("comporta_event_loop_blocked_total") == 0
-        assert chat(gateway.url, "sleepy").status == 200
-        line = gateway.wait_line("event_loop_blocked")
-        file, number, function = line["place"].rsplit(":", 2)
-        # The innermost frame in Python: what sleeps below it is C.
-        assert (file, function) == (str(site / "comporta_sleepy.py"), "stand_still")
-        assert POLICY.splitlines()[int(number) - 1].strip() == "time.sleep(self._seconds)"
+        answer = chat(gateway.url, "sleepy")
+        assert answer.status == 200
+        gateway.record_of(answer)  # by then the loop has moved again, and said so
+        # The innermost frame in Python: what sleeps below it is C. A busy machine may have held the loop up before, elsewhere.
+        line = gateway.wait_line("event_loop_blocked", place=f"{site / 'comporta_sleepy.py'}:{SLEEPING}:stand_still")
         assert line["seconds"] >= 0.25
-        assert gateway.wait_line("event_loop_moves_again")["seconds"] >= 0.5
-        assert gateway.metric("comporta_event_loop_blocked_total") == 1
+        assert max(again["seconds"] for again in lines(gateway, "event_loop_moves_again")) >= 0.5
+        until = time.monotonic() + 5
+        while gateway.metric("comporta_event_loop_blocked_total") != len(lines(gateway, "event_loop_blocked")):
+            assert time.monotonic() < until, "what is told is not what is counted"
+            time.sleep(0.05)
+
+
+def lines(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+    """What the log says of `event`."""
+    return [line for line in gateway.lines if line.get("event") == event]
