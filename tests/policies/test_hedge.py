@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from policies.circuit_breaker import CircuitBreaker, CircuitBreakerSettings
 from policies.fallback import Fallback, FallbackSettings
 from policies.hedge import Hedge, HedgeSettings, Rival, chosen
 from policies.record import line
@@ -16,7 +18,7 @@ from proxy.core.board import Board
 from proxy.core.call import HEDGE_LOST, Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Services
+from proxy.core.protocols import Handler, Services
 from proxy.core.recent import Recent, explained
 from proxy.core.reply import Reply
 from proxy.pipeline import compose
@@ -305,7 +307,7 @@ async def test_the_first_may_win_all_the_same(world: World):
     assert world.hedges() == {("b", "lost"): 1}
 
 
-@pytest.mark.parametrize("second", [0.5, 0.5 - 1e-9, 0.5 + 1e-9])
+@pytest.mark.parametrize("second", [0.5, 0.5 - 5e-10, 0.5 + 5e-10, 0.5 - 1e-6, 0.5 + 1e-6])
 @pytest.mark.parametrize("stream", [False, True])
 def test_two_that_answer_in_the_same_moment_leave_one_answer_and_the_other_closed(second: float, stream: bool):
     async def main(clock: HandClock) -> None:
@@ -327,6 +329,23 @@ def test_two_that_answer_in_the_same_moment_leave_one_answer_and_the_other_close
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     in_virtual_time(main)
+
+
+@played()
+async def test_a_first_one_that_answers_although_it_was_told_to_stop_is_taken(world: World):
+    await world.warm()
+    world.plays.update(a=(60.0, None), b=(0.5, None))
+
+    async def stubborn(call: Call, call_next: Handler) -> Reply:
+        try:
+            return await call_next(call)
+        except asyncio.CancelledError:
+            return Reply(200, {"by": "stubborn"})
+
+    reply = await compose([world.hedge, stubborn], world._attempt)(world.call())
+    await asyncio.sleep(0)
+    assert (reply.headers["by"], list(world.closed)) == ("stubborn", ["b"])
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]  # a test runs in a task
 
 
 @played()
@@ -444,3 +463,39 @@ async def test_a_bug_in_the_second_one_is_reported_and_the_first_one_answers(wor
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
     assert (await world.handler(world.call())).headers["by"] == "a"
     assert [type(context["exception"]) for context in reported] == [LookupError]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_when_nothing_is_left_behind(seed: int):
+    """Two targets, a client that may leave, times that meet: each attempt ends, each slot is given back, and no task outlives its call."""
+    draw = random.Random(seed)
+    moments = [0.0, 0.2, 0.5, 1.0, 1.2, 1.5, 3.0]
+
+    async def main(clock: HandClock) -> None:
+        world = World(clock)
+        await world.warm()
+        policies = [Retry(RetrySettings(), world.services, lambda _most: 0.0), world.hedge, _breaker(world)]
+        handler = compose(policies, world._attempt)
+        for _ in range(25):
+            for name in "ab":
+                world.plays[name] = (draw.choice(moments), draw.choice([None, None, FAILED, REJECTED]))
+            world.hedge.tail(A, False).value = world.hedge.tail(A, True).value = 1.0
+            call = world.call(stream=draw.random() < 0.5)
+            task = asyncio.ensure_future(handler(call))
+            if draw.random() < 0.4:
+                asyncio.get_running_loop().call_later(draw.choice(moments), task.cancel)
+            await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is None:
+                reply = task.result()
+                assert call.target is not None and call.target.provider == reply.headers["by"]
+                reply.close(None)
+            await asyncio.sleep(5)
+            assert all(attempt.ended is not None for attempt in call.attempts)
+            assert [world.board.of(target).in_flight for target in (A, B)] == [0, 0]
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_virtual_time(main)
+
+
+def _breaker(world: World) -> CircuitBreaker:
+    return CircuitBreaker(CircuitBreakerSettings(failures=1000), world.services)
