@@ -18,7 +18,7 @@ from proxy.core.board import Board
 from proxy.core.call import HEDGE_LOST, Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Handler, Services
+from proxy.core.protocols import Handler, Policy, Services
 from proxy.core.recent import Recent, explained
 from proxy.core.reply import Reply
 from proxy.pipeline import compose
@@ -474,7 +474,7 @@ def test_whatever_happens_when_nothing_is_left_behind(seed: int):
     async def main(clock: HandClock) -> None:
         world = World(clock)
         await world.warm()
-        policies = [Retry(RetrySettings(), world.services, lambda _most: 0.0), world.hedge, _breaker(world)]
+        policies: list[Policy] = [Retry(RetrySettings(), world.services, lambda _most: 0.0), world.hedge, _breaker(world)]
         handler = compose(policies, world._attempt)
         for _ in range(25):
             for name in "ab":
