@@ -60,14 +60,9 @@ class Authenticate:
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
         # Without a coroutine of its own where nothing is waited for.
-        shown: tuple[str | None, str | None] | None = call.memo.get(self)
-        if shown is None:
-            headers = call.headers
-            shown = call.memo[self] = (credential(headers, strict=not self._open), headers.get(USER))
-        token, user = shown
+        token, mark, user = call.memo.get(self) or self._shown(call)
         if token is not None and token.startswith(keys.PREFIX):
-            identities = self._identities
-            principal = identities.recall(token) if identities is not None and len(token) == keys.LENGTH else None
+            principal = self._identities.recall(mark) if self._identities is not None and mark is not None else None
             if principal is None:
                 return self._ask(token, user, call, call_next)
             admit(principal, call, user)
@@ -77,6 +72,15 @@ class Authenticate:
         else:
             raise unauthorized(_INCORRECT if token else _MISSING)
         return call_next(call)
+
+    def _shown(self, call: Call) -> tuple[str | None, bytes | None, str | None]:
+        """The request's credential, the mark of one that may be a key of ours, and the user that it names."""
+        headers, identities = call.headers, self._identities
+        token = credential(headers, strict=not self._open)
+        may_be_ours = token is not None and token.startswith(keys.PREFIX) and len(token) == keys.LENGTH
+        mark = identities.mark(token) if identities is not None and token is not None and may_be_ours else None
+        shown = call.memo[self] = (token, mark, headers.get(USER))
+        return shown
 
     async def _ask(self, token: str, user: str | None, call: Call, call_next: Handler) -> Reply:
         admit(await self._found(token), call, user)

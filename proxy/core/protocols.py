@@ -33,8 +33,11 @@ class Clock(Protocol):
 class Identities(Protocol):
     """Whose key that is. What is known is kept for a bounded time, so that few requests wait for the database."""
 
-    def recall(self, token: str) -> Principal | None:
-        """The key's principal, if it is in hand and fresh enough; never waits."""
+    def mark(self, token: str) -> bytes:
+        """What the key is known by: always the same for the same token, and of no use to anybody else."""
+
+    def recall(self, mark: bytes) -> Principal | None:
+        """The principal of the key with this mark, if it is in hand and fresh enough; never waits."""
 
     async def find(self, token: str) -> Principal | None:
         """The key's principal, asking the database; None for a key that is unknown, revoked or expired.

@@ -57,16 +57,20 @@ class Identities:
         self._time = clock.time
         self._kept: Kept[bytes, KnownKey | _Stranger] = Kept(clock, keeping, lambda answer: isinstance(answer, _Stranger))
 
-    def recall(self, token: str) -> Principal | None:
-        """The key's principal, if it is in hand and fresh enough; never waits."""
-        return self._principal(self._kept.recall(digest(token, self._pepper)))
+    def mark(self, token: str) -> bytes:
+        """What the key is kept under."""
+        return digest(token, self._pepper)
+
+    def recall(self, mark: bytes) -> Principal | None:
+        """The principal of the key with this mark, if it is in hand and fresh enough; never waits."""
+        return self._principal(self._kept.recall(mark))
 
     async def find(self, token: str) -> Principal | None:
         """The key's principal; None for a key that is unknown, revoked or expired. Raises CapacityError (503 `keys_unavailable`)."""
         id = parse(token)
         if id is None:
             return None
-        mark = digest(token, self._pepper)
+        mark = self.mark(token)
         try:
             return self._principal(await self._kept.find(mark, lambda: self._look_up(id, mark)))
         except CapacityError as error:

@@ -36,7 +36,11 @@ class Known:
         self.asked: list[str] = []
         self.failure: GatewayError | None = None
 
-    def recall(self, token: str) -> Principal | None:
+    def mark(self, token: str) -> bytes:
+        return token.encode()
+
+    def recall(self, mark: bytes) -> Principal | None:
+        token = mark.decode()
         self.recalled.append(token)
         return self.held.get(token)
 

@@ -43,10 +43,10 @@ def _identities(database: Database) -> Identities:
 async def test_a_key_is_found_once_and_then_recalled(database: Database) -> None:
     id, token = await _issue(database, limits=Limits(models=("gpt-4*",), addresses=("10.0.0.0/8",), names_users=True))
     identities = _identities(database)
-    assert identities.recall(token) is None
+    assert identities.recall(identities.mark(token)) is None
     principal = Principal(id="ana", key=id, tier="premium", models=("gpt-4*",), addresses=("10.0.0.0/8",), names_users=True)
     assert await identities.find(token) == principal
-    assert identities.recall(token) == principal
+    assert identities.recall(identities.mark(token)) == principal
 
 
 async def test_strangers_are_nobody(database: Database) -> None:
@@ -56,7 +56,7 @@ async def test_strangers_are_nobody(database: Database) -> None:
     same_id_other_secret = _signed(f"sk-cmp-{id}_" + "A" * 33)
     for stranger in ("", "x", "' OR 1=1 --", "\0" * 10, "x" * 1_000_000, token[:-1], other, same_id_other_secret):
         assert await identities.find(stranger) is None
-        assert identities.recall(stranger) is None
+        assert identities.recall(identities.mark(stranger)) is None
     assert await identities.find(token) is not None
 
 
@@ -77,7 +77,7 @@ async def test_a_key_that_is_revoked_elsewhere_is_refused_within_the_staleness(d
     await Keys(database).revoke("root", id)
     assert await identities.find(token) is not None
     clock.move(10.0)
-    assert identities.recall(token) is None
+    assert identities.recall(identities.mark(token)) is None
     assert await identities.find(token) is None
 
 
@@ -90,9 +90,9 @@ async def test_what_is_told_is_seen_at_once(database: Database, by: str) -> None
     await identities.find(other)
     await Keys(database).revoke("root", id)
     identities.forget(**{by: id if by == "key" else "ana"})
-    assert identities.recall(token) is None
+    assert identities.recall(identities.mark(token)) is None
     assert await identities.find(token) is None
-    assert identities.recall(other) is not None
+    assert identities.recall(identities.mark(other)) is not None
 
 
 async def test_a_user_who_is_not_active_has_no_keys_until_active_again(database: Database) -> None:
@@ -111,7 +111,7 @@ async def test_a_key_expires_while_it_is_in_hand(database: Database, clock: Hand
     identities = _identities(database)
     assert await identities.find(token) is not None
     clock.move(5.0)
-    assert identities.recall(token) is None
+    assert identities.recall(identities.mark(token)) is None
     assert await identities.find(token) is None
 
 
@@ -233,4 +233,4 @@ async def test_everything_can_be_forgotten(database: Database) -> None:
 
 def test_they_are_what_the_policies_are_promised(clock: HandClock) -> None:
     identities: IdentitiesProtocol = _identities(Database("sqlite:////nowhere", clock))
-    assert identities.recall("x") is None
+    assert identities.recall(identities.mark("x")) is None
