@@ -55,12 +55,14 @@ class LineWriter:
         if len(self._lines) >= MOST:
             self.dropped += 1
             return
-        if "time" not in event:
-            event["time"] = time.time()
         if self._worker is not None:
             event["worker"] = self._worker
         # Colours take long to render, and people read slowly: that is left to the thread.
-        self._lines.append(event if self._pretty is not None else _json(event))
+        if self._pretty is None:
+            self._lines.append(_json(event))
+        else:
+            event.setdefault("time", time.time())
+            self._lines.append(event)
         if not self._wanted.is_set():
             self._wanted.set()
 
@@ -131,8 +133,9 @@ def _second(seconds: int) -> str:
 
 
 def _json(event: dict[str, Any]) -> bytes:
-    seconds, fraction = divmod(event.pop("time"), 1)
-    line = {"timestamp": f"{_second(int(seconds))}.{int(fraction * 1000):03d}Z", "level": "info", **event}
+    moment = event.pop("time", None) or time.time()
+    seconds = int(moment)
+    line = {"timestamp": f"{_second(seconds)}.{int((moment - seconds) * 1000):03d}Z", "level": "info", **event}
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -46,6 +46,12 @@ def _count(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
+def _canonical(data: bytes) -> int:
+    """How many events `data` is, which begins and ends like one; 0 unless each is one line and a blank one."""
+    count = data.count(b"}\n\ndata: {") + 1
+    return count if data.count(b"\n") == 2 * count else 0
+
+
 class ChatDecoder:
     """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
 
@@ -69,8 +75,9 @@ class ChatDecoder:
 
     def feed(self, data: bytes) -> bytes:
         if self.started and self._whole and data[:7] == b"data: {" and data[-3:] == b"}\n\n":
-            count = data.count(b"}\n\ndata: {") + 1
-            if data.count(b"\n") == 2 * count and b"\r" not in data and len(data) <= self._limit:
+            # Mostly one event comes at a time: its first line ends where it does.
+            count = 1 if data.find(b"\n") == len(data) - 2 else _canonical(data)
+            if count and b"\r" not in data and len(data) <= self._limit:
                 return self._pass(data, count)
         try:
             events = self._events.feed(data)
