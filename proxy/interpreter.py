@@ -16,12 +16,16 @@ _OLDEST = (3, 14, 4)
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the collector: large imports make many objects and no garbage, and it goes through them again and again."""
+    """Without the collector: large imports make many objects and hardly any garbage, and it goes through them again and again.
+
+    What they have made is there for good, so that no later collection goes through it either.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if was:
             gc.enable()
 
