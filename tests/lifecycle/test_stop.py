@@ -47,11 +47,12 @@ def _wait_refused(url: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_gateway_ends_at_once(start: Start, number: signal.Signals):
-    gateway = start()
+    """It waits for nothing; only a busy machine takes its time to end a process."""
+    gateway = start({"grace": "60s"})
     begun = time.monotonic()
     gateway.process.send_signal(number)
     gateway.ended()
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 5
 
 
 def test_a_running_stream_is_finished_and_no_connection_accepted_meanwhile(start: Start, upstream: Upstream):
