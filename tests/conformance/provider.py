@@ -184,7 +184,8 @@ class ProviderConformance:
         raw, body = call.raw, copy.deepcopy(call.body)
         first, second = provider.encode(call, self.target), provider.encode(call, self.target)
         assert (first.method, first.url, first.headers, first.body) == (second.method, second.url, second.headers, second.body)
-        assert first.headers is not second.headers
+        # Requests that say that they are the same but for their bodies may share what is.
+        assert first.headers is not second.headers or (first.kept is not None and first.kept is second.kept)
         assert (call.raw, call.body, call.headers) == (raw, body, CLIENT_HEADERS)
 
     # -- whole answers --
