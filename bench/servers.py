@@ -119,7 +119,6 @@ def gateway_config(upstream_port: int, pool: int | None) -> str:
     """The gateway's configuration file."""
     lines = [
         'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"}',
-        'health: {interval: "0s"}',  # the upstream counts what it answers, and those are requests
         "providers:",
         "  upstream:",
         "    kind: openai",

@@ -41,8 +41,7 @@ class Server:
 def gateway(config: Mapping[str, Any], folder: Path) -> Iterator[Server]:
     """`comporta serve` with this configuration, on free ports; drained by SIGTERM at the end."""
     path = folder / "comporta.yaml"
-    # The upstream's misbehaviour is for requests: unless it is said, providers are not checked.
-    path.write_text(yaml.safe_dump({"health": {"interval": "0s"}, **config}, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-m", "comporta", "serve", "--json", "--config", str(path)]
     command += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     with _server(command, folder / "gateway.log") as server:

@@ -154,7 +154,9 @@ class Bench:
     def watch(self, sections: dict[str, Any] | None = None, **health: Any) -> None:
         models: Models = {"m": ModelEntry(provider=next(iter(self.upstreams)), model="x")}
         settings = Settings(
-            providers=sections or dict.fromkeys(self.upstreams, SETTINGS), models=models, health=HealthSettings.model_validate(health)
+            providers=sections or dict.fromkeys(self.upstreams, SETTINGS),
+            models=models,
+            health=HealthSettings.model_validate({"interval": "30s", **health}),
         )
         self.checker.watch(settings, table_of(settings), self.upstreams)
 

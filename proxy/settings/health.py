@@ -13,7 +13,7 @@ class HealthSettings(Section):
     """Each provider is asked for its list of models, over the same connections and with the same keys as requests."""
 
     interval: Annotated[Duration, Field(ge=0)] = Field(
-        30.0, description='time between two checks of a provider, a fifth more or less by chance; "0s": providers are not checked'
+        0.0, description='time between two checks of a provider ("30s"), a fifth more or less by chance; "0s": providers are not checked'
     )
     timeout: Annotated[Duration, Field(gt=0)] = Field(5.0, description="how long one check may take")
     failures: int = Field(2, ge=1, description="failed checks in a row after which a provider that was up is down")

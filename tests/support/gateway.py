@@ -55,7 +55,7 @@ class Gateway:
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=_environment({**_UNCHECKED, "XDG_DATA_HOME": str(folder / "data"), **(env or {})}),
+            env=_environment({"XDG_DATA_HOME": str(folder / "data"), **(env or {})}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -242,9 +242,6 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(("COVERAGE_", "COV_"))}
     return {**kept, "TEST_UPSTREAM_KEY": UPSTREAM_KEY, "PYTHONWARNINGS": "default", **more}
 
-
-#: Upstreams play their scripts to requests: providers are checked only where a test is about that.
-_UNCHECKED = {"COMPORTA_HEALTH__INTERVAL": "0s"}
 
 _KEPT = {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "PYTHONHASHSEED", "VIRTUAL_ENV", "SSL_CERT_FILE"}
 
