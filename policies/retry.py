@@ -84,7 +84,7 @@ class Situation:
     repeatable  doing it twice does no harm
     idempotent  by its method: doing it twice is doing it once
     streamed    its body is passed on as it arrives, and is gone
-    ejected     the target has been taken out
+    ejected     the target has been taken out, and the model has others
     affordable  the provider's budget has a retry left
     """
 
@@ -200,7 +200,8 @@ class Retry:
         return replace(
             seen,
             left=None if call.deadline is None else call.deadline - now,
-            ejected=is_ejected(self._board.of(target), now),
+            # The only target is never out altogether: there is nobody whom another try would spare it for.
+            ejected=bool(call.others) and is_ejected(self._board.of(target), now),
             affordable=self._board.provider(target.provider).budget.can_take(now, self._share),
         )
 

@@ -24,6 +24,7 @@ from tests.core.doubles import HandClock, in_virtual_time, make_call
 RULES = Rules(most=2, ceilings=(1.0, 2.0, 4.0), cap=30.0, ambiguous=True)
 FIRST = Situation()
 TARGET = Target("p", "m", "public")
+OTHER = Target("q", "m", "public")
 
 
 def longest(seconds: float) -> float:
@@ -299,16 +300,19 @@ def test_the_budget_outlives_the_policy():
     assert in_virtual_time(main) == 2 + 10
 
 
-def test_a_target_that_is_out_gets_one_attempt_of_each_request():
+@pytest.mark.parametrize(("others", "attempts"), [((OTHER,), 1), ((), 3)])
+def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tuple[Target, ...], attempts: int):
+    """The only one is never out altogether: a retry there is as good as it was."""
+
     async def main(clock: HandClock) -> int:
         bench = Bench(clock, failures(5))
         for _ in range(5):
             note_failure(bench.services.board.of(TARGET), failed("server_error"), clock.now, Ejection())
         with pytest.raises(UpstreamError):
-            await bench.ask()
+            await bench.ask(others=others)
         return len(bench.asked)
 
-    assert in_virtual_time(main) == 1
+    assert in_virtual_time(main) == attempts
 
 
 # -------------------------------------------------------------------------------------------------------------- what the client is told
