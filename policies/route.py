@@ -19,7 +19,7 @@ class Route:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._routes = router.table.routes
-        self._find = router.table.find
+        self._find = router.find
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
         # Without a coroutine of its own: nothing is waited for here.

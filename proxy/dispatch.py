@@ -69,7 +69,7 @@ class Upstream:
     body_limit: int = 64 * 2**20
     credentials: tuple[Credential, ...] = ()
     _turns: itertools.count[int] = field(default_factory=itertools.count)
-    _authorised: dict[tuple[Target, Credential | None], Target] = field(default_factory=dict)
+    _authorised: dict[tuple[int, int], tuple[Target, Target]] = field(default_factory=dict)
     _resting: dict[Credential, float] = field(default_factory=dict)
 
     def timeouts(self, call: Call) -> Timeouts:
@@ -95,13 +95,14 @@ class Upstream:
     def authorised(self, target: Target, now: float = 0.0) -> Target:
         """`target` with the next credential in turn."""
         credential = self.credential(now)
-        key = (target, credential)
+        # By identity, since hashing a target costs more than all the rest; what is kept keeps both alive.
+        key = (id(target), id(credential))
         found = self._authorised.get(key)
         if found is None:
             if len(self._authorised) >= _MOST_AUTHORISED:
                 self._authorised.clear()
-            found = self._authorised[key] = replace(target, credential=credential)
-        return found
+            found = self._authorised[key] = (replace(target, credential=credential), target)
+        return found[0]
 
 
 class Dispatch:

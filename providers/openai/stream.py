@@ -37,9 +37,9 @@ def read_usage(usage: Any) -> Usage | None:
         return None
     names = _CHAT_NAMES if "prompt_tokens" in usage else _RESPONSE_NAMES
     prompt, completion, prompt_details, completion_details = map(usage.get, names)
-    cached = prompt_details.get("cached_tokens") if type(prompt_details) is dict else 0
-    reasoning = completion_details.get("reasoning_tokens") if type(completion_details) is dict else 0
-    return Usage(_count(prompt), _count(completion), _count(cached), _count(reasoning), True)
+    cached = _count(prompt_details.get("cached_tokens")) if type(prompt_details) is dict else 0
+    reasoning = _count(completion_details.get("reasoning_tokens")) if type(completion_details) is dict else 0
+    return Usage(_count(prompt), _count(completion), cached, reasoning, True)
 
 
 def _count(value: Any) -> int:

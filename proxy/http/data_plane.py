@@ -345,7 +345,7 @@ class _Exchange:
         if "openai-processing-ms" not in headers:
             headers["openai-processing-ms"] = str(int((now - call.started) * 1e3))
         headers.setdefault("openai-version", API_VERSION)
-        if reply.is_event_stream:
+        if reply.stream is not None and reply.is_event_stream:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
         return headers

@@ -171,7 +171,7 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
 def checked_model(model: Any) -> str:
     if not isinstance(model, str):
         raise ClientError("'model' must be a string.", param="model", code="invalid_type")
-    if not model or len(model) > 256 or _CONTROL.search(model):
+    if not model or len(model) > 256 or not (model.isprintable() or _CONTROL.search(model) is None):
         raise ClientError("'model' is no valid name.", param="model", code="invalid_value")
     return model
 

@@ -108,7 +108,8 @@ class Connection(RequestHandler):
             return False
         self._request_count += 1
         self._trusted = found[0]
-        self._messages.append(cast(Any, found))
+        messages: Any = self._messages
+        messages.append(found)
         waiter.set_result(None)
         return True
 

@@ -22,6 +22,9 @@ SESSION = "x-comporta-session"
 #: Tokens of an answer, where the request does not bound them.
 _TYPICAL_ANSWER = 500
 
+#: Targets of names that no configuration has are kept, as many as this: clients choose among names without end.
+_MOST_FOUND = 4096
+
 
 class Patience(Protocol):
     """What a provider's settings say of time."""
@@ -40,6 +43,16 @@ class Router:
         self._board = board
         self._clock = clock
         self._random = random
+        self._found: dict[str | None, Target] = {}
+
+    def find(self, model: str | None) -> Target:
+        """The (first) target of a model's name: the same object each time. Raises ClientError (404 `model_not_found`)."""
+        target = self._found.get(model)
+        if target is None:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            target = self._found[model] = self.table.find(model)
+        return target
 
     def direct(self, call: Call, target: Target) -> None:
         """Set the call's target, and its timeouts: those of that provider's settings, but for what the hierarchy says of them."""
@@ -59,7 +72,7 @@ class Router:
         Raises ClientError: 404 `model_not_found`, 403 `model_not_allowed`, or 400 `no_target` where no target's condition holds.
         """
         route = self.table.routes.get(model) if model is not None else None
-        candidates = route.candidates if route is not None else (Candidate(self.table.find(model)),)
+        candidates = route.candidates if route is not None else (Candidate(self.find(model)),)
         limits = call.principal
         if limits.models is not None or limits.providers is not None:
             candidates = tuple(each for each in candidates if may_use(limits, model, each.target.provider))
