@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench faults fuzz load soak chaos bench-check bench-layers performance-doc lock wheel system clean
+.PHONY: help run demo test check format bench faults fuzz load soak chaos bench-check bench-layers bench-policies performance-doc lock wheel system clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ load: $(VENV)/.installed-dev ## load a gateway with simulated providers; status 
 
 soak: $(VENV)/.installed-dev ## mixed traffic, cancels and faults for SOAK_SECONDS (600): nothing grows, no request is lost
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m loadtests.soak $(ARGS)
+
+bench-policies: $(VENV)/.installed-dev ## what each policy costs a request, in microseconds
+	$(BIN)/python -m bench.policies $(ARGS)
 
 performance-doc: $(VENV)/.installed-dev ## write docs/performance.md from bench/results/
 	$(BIN)/python -m bench.performance

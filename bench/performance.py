@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import check, history, layer_report, overhead, performance_text, report, servers, slots
+from bench import check, history, layer_report, overhead, performance_text, policies, report, servers, slots
 from bench.report import REFERENCE, SUBJECT
 
 DOCUMENT = servers.ROOT / "docs" / "performance.md"
@@ -31,7 +31,7 @@ def newest(kind: str, directory: Path = overhead.RESULTS) -> report.Result | Non
 
 def document(directory: Path = overhead.RESULTS) -> str:
     """The whole text."""
-    against, layers, crowd = (newest(kind, directory) for kind in ("overhead", "layers", "open_streams"))
+    against, layers, each, crowd = (newest(kind, directory) for kind in ("overhead", "layers", "policies", "open_streams"))
     parts = [
         performance_text.HEAD,
         "## Against nginx\n",
@@ -39,6 +39,8 @@ def document(directory: Path = overhead.RESULTS) -> str:
         performance_text.RATIOS,
         "## Where the time goes\n",
         _layers(layers),
+        "## What each policy costs\n",
+        _policies(each),
         "## Many open streams\n",
         _crowd(crowd),
         "## What changes brought\n",
@@ -120,6 +122,13 @@ def _layers(result: report.Result | None) -> str:
         parts.append(markdown([layer_report.TITLES[what], "us", "least - greatest", "share"], layer_report.rows(found)))
     parts.append(f"A client that connects and leaves costs {result['connection_us']:.1f} us in the process, beside the system calls.\n")
     return "\n".join(parts)
+
+
+def _policies(result: report.Result | None) -> str:
+    if result is None:
+        return _NOT_YET
+    table = markdown([policies.TITLE, "us, least", "median"], list(policies.rows(result["policies_us"])))
+    return "\n".join([where(result), performance_text.POLICIES, table])
 
 
 def _crowd(result: report.Result | None) -> str:

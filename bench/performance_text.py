@@ -29,6 +29,12 @@ connections at once: other code and other data in between, so that little is fou
 it hold a turn of the loop each. A chunk's real cost holds its share of its stream's beginning and end.
 """
 
+POLICIES = """\
+Each policy by itself, around a handler that answers at once, with calls as the edge makes them for a head that a client repeats; what the
+handler and the making of the call cost is taken off. In one process, with warm caches: the least of the rounds is what the work takes, the
+median what this machine made of it. `resolve` with a section `llm` here also writes a parameter into the body. `make bench-policies`.
+"""
+
 HISTORY = """\
 Ratio to nginx before and after each change, from short runs; see [the method](#method) for how far two of them can be compared.
 """

@@ -143,8 +143,12 @@ def _take_tier(system: Hierarchy, tier: str | None, values: dict[str, Any], sour
 
 def with_params(resolved: Resolved, params: Mapping[str, Any]) -> Resolved:
     """`resolved` with members that the request itself sets."""
-    sources = {**resolved.sources, **dict.fromkeys(params, REQUEST)}
-    return replace(resolved, params={**resolved.params, **params}, sources=sources, source=REQUEST)
+    old = resolved
+    sources = {**old.sources, **dict.fromkeys(params, REQUEST)}
+    filled = {**old.params, **params}
+    # By position, since requests pay for it: `replace` costs three times as much.
+    limits = (old.timeout, old.max_retries, old.context_window)
+    return Resolved(old.model, old.fallback_model, *limits, filled, old.task_type, old.is_known_task_type, sources, REQUEST, old.timeouts)
 
 
 def with_model(system: Hierarchy, resolved: Resolved, model: str, source: str) -> Resolved:

@@ -41,7 +41,7 @@ def test_the_committed_page_is_what_the_committed_results_give():
 
 
 def test_without_results_it_says_so(tmp_path):
-    assert performance.document(tmp_path).count("Not measured yet.") == 4
+    assert performance.document(tmp_path).count("Not measured yet.") == 5
 
 
 def test_of_each_kind_the_newest_is_shown(kept):
