@@ -127,7 +127,7 @@ def _layers(result: report.Result | None) -> str:
 def _policies(result: report.Result | None) -> str:
     if result is None:
         return _NOT_YET
-    table = markdown([policies.TITLE, "us, least", "median"], list(policies.rows(result["policies_us"])))
+    table = markdown(policies.HEAD, list(policies.rows(result["policies_us"])))
     return "\n".join([where(result), performance_text.POLICIES, table])
 
 

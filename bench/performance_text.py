@@ -31,8 +31,8 @@ it hold a turn of the loop each. A chunk's real cost holds its share of its stre
 
 POLICIES = """\
 Each policy by itself, around a handler that answers at once, with calls as the edge makes them for a head that a client repeats; what the
-handler and the making of the call cost is taken off. In one process, with warm caches: the least of the rounds is what the work takes, the
-median what this machine made of it. `resolve` with a section `llm` here also writes a parameter into the body. `make bench-policies`.
+handler and the making of the call cost is taken off. In one process, with warm caches. `resolve` with a section `llm` here also writes a
+parameter into the body. `make bench-policies`.
 """
 
 HISTORY = """\

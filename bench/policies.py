@@ -3,7 +3,7 @@
 `python -m bench.policies`, or `make bench-policies`.
 
 Each policy is run around a handler that answers, with calls as the edge makes them for a head that a client repeats; what the handler and
-the making of the call cost is taken off. Processor time of the thread, the least of the rounds: other work on the machine only adds to it.
+the making of the call cost is taken off, round by round. Processor time of the thread.
 """
 
 from __future__ import annotations
@@ -149,11 +149,11 @@ def measure(rounds: int, times: int) -> report.Result:
     handlers = {name: (compose(policies, _answered), calls(token)) for name, (policies, token) in chains().items()}
     bare = calls(None)
     found: dict[str, list[float]] = {name: [] for name in handlers}
-    floor: list[float] = []
     for _ in range(rounds):
-        floor.append(seconds(_answered, bare, times))
         for name, (handler, make) in handlers.items():
-            found[name].append(seconds(handler, make, times))
+            # Side by side, since a machine's pace changes from one moment to the next.
+            floor = seconds(_answered, bare, times)
+            found[name].append(seconds(handler, make, times) - floor)
     return {
         "schema": 1,
         "kind": "policies",
@@ -161,28 +161,31 @@ def measure(rounds: int, times: int) -> report.Result:
         "machine": machine.description(),
         "versions": machine.versions(),
         "parameters": {"rounds": rounds, "times": times},
-        "policies_us": {name: _spread(took, min(floor)) for name, took in found.items()},
+        "policies_us": {name: _spread(took) for name, took in found.items()},
     }
 
 
-def _spread(took: Sequence[float], floor: float) -> dict[str, float]:
-    return {
-        "least": (min(took) - floor) * 1e6,
-        "median": (statistics.median(took) - floor) * 1e6,
-    }
+def _spread(took: Sequence[float]) -> dict[str, float]:
+    """In microseconds: the median, and the middle half of the rounds."""
+    low, median, high = (1e6 * each for each in statistics.quantiles(took, n=4))
+    return {"median": median, "low": low, "high": high}
 
 
 def rows(found: Mapping[str, Mapping[str, float]]) -> Iterator[list[str]]:
-    """For tables: the name, the least and the median microseconds."""
+    """For tables: the name, the median microseconds, and the middle half of the rounds."""
     for name, spread in found.items():
-        yield [name, f"{spread['least']:.2f}", f"{spread['median']:.2f}"]
+        yield [name, f"{spread['median']:.2f}", f"{spread['low']:.2f} - {spread['high']:.2f}"]
+
+
+#: Over the columns of `rows`.
+HEAD = (TITLE, "us", "middle half of the rounds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.policies", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25, help="(%(default)s)")
-    parser.add_argument("--times", type=int, default=2000, help="calls of each policy in a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=51, help="(%(default)s)")
+    parser.add_argument("--times", type=int, default=500, help="calls of each policy in a round (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of as a table")
     parser.add_argument("--output", type=Path, help="where the JSON is kept (bench/results/<date>-policies.json)")
     given = parser.parse_args(arguments)
@@ -192,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text)
     sys.stderr.write(f"kept in {output}\n")
-    sys.stdout.write(text if given.json else report.grid([TITLE, "us, least", "median"], list(rows(result["policies_us"]))))
+    sys.stdout.write(text if given.json else report.grid(list(HEAD), list(rows(result["policies_us"]))))
     return 0
 
 

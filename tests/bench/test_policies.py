@@ -15,7 +15,7 @@ def test_every_policy_is_measured_and_shown(tmp_path, capsys):
     assert policies.main(["--rounds", "2", "--times", "20", "--output", str(tmp_path / "p.json")]) == 0
     result = json.loads((tmp_path / "p.json").read_text())
     assert list(result["policies_us"]) == list(policies.chains())
-    assert all(found["least"] <= found["median"] for found in result["policies_us"].values())
+    assert all(found["low"] <= found["median"] <= found["high"] for found in result["policies_us"].values())
     assert "authenticate, a key that is known" in capsys.readouterr().out
     assert "| circuit_breaker | " in performance.document(tmp_path)
 
