@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import orjson
+
 from proxy.core.call import ANONYMOUS, Call, Principal
 from proxy.core.errors import ClientError
 from proxy.core.hierarchy import (
@@ -249,7 +251,7 @@ def _name(call: Call, model: str) -> None:
     elif call.body.get("model") is not None:
         call.model = model
     elif call.operation in NEEDS_MODEL or (call.operation == "responses" and "prompt" not in call.body):
-        call.raw = set_member(call.raw, "model", json.dumps(model).encode(), present="model" in call.body)
+        call.raw = set_member(call.raw, "model", orjson.dumps(model), present="model" in call.body)
         call.body["model"] = model
         call.model = model
 
@@ -274,7 +276,7 @@ def fill(call: Call, params: Mapping[str, Any]) -> dict[str, bool]:
         elif body.get(name) is not None:
             continue
         filled[member] = member in body
-        call.raw = set_member(call.raw, member, json.dumps(value).encode(), present=member in body)
+        call.raw = set_member(call.raw, member, orjson.dumps(value), present=member in body)
         body[member] = value
     return filled
 

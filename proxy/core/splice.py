@@ -9,6 +9,7 @@ import json
 import re
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
+_EMPTY = re.compile(rb"[ \t\r\n]*\}")
 _SPACE = b" \t\r\n"
 
 
@@ -16,7 +17,7 @@ def set_member(raw: bytes, key: str, value: bytes, *, present: bool) -> bytes:
     """`raw` with the top-level member `key` set to `value` (JSON bytes). `present` says whether it has that member already."""
     if not present:
         start = raw.index(b"{") + 1
-        comma = b"" if raw[start:].lstrip(_SPACE).startswith(b"}") else b","
+        comma = b"" if _EMPTY.match(raw, start) else b","
         return b'%b"%b":%b%b%b' % (raw[:start], key.encode(), value, comma, raw[start:])
     spans = _lone_member(raw, key) or member_spans(raw, key)
     for start, end in reversed(spans):
