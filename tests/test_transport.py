@@ -324,6 +324,15 @@ async def test_one_connection_serves_one_request_after_the_other(make: Make):
         assert server.connections == 1
 
 
+async def test_a_connection_that_a_trailer_closes_serves_no_other_request():
+    """`Connection: close` has no business in a trailer, but whoever sends it means it."""
+    last = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nConnection: close\r\n\r\n"
+    async with serving(answering(last, last)) as server, reaching(pooled, server.url) as transport:
+        for expected in (1, 2):
+            assert await ask(transport, server.url) == (200, b"{}")
+            assert server.connections == expected
+
+
 @BOTH
 async def test_a_connection_that_its_server_had_closed_is_replaced_once(make: Make):
     async with serving(answering(OK, close=True)) as server, reaching(make, server.url) as transport:

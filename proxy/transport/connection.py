@@ -357,6 +357,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head_done:
             self._complete = True
+            if "transfer-encoding" in self.headers and not self._parser.should_keep_alive():
+                self.keep_alive = False  # a trailer said so, and the parser reads no further
 
 
 class _Refused(Exception):
