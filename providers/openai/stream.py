@@ -21,6 +21,7 @@ _CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "c
 _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
 DONE = b"data: [DONE]\n\n"
+_BETWEEN = b"\n\ndata: "
 _ERROR = b'"error"'
 _USAGE = b'"usage"'
 _NULL_USAGE = b',"usage":null'
@@ -47,9 +48,14 @@ def _count(value: Any) -> int:
 
 
 def _canonical(data: bytes) -> int:
-    """How many events `data` is, which begins and ends like one; 0 unless each is one line and a blank one."""
-    count = data.count(b"}\n\ndata: {") + 1
+    """How many events `data` is, which begins and ends like one; 0 unless each is `data: `, one line of it, and a blank one."""
+    count = data.count(_BETWEEN) + 1
     return count if data.count(b"\n") == 2 * count else 0
+
+
+def _are_objects(data: bytes, count: int) -> bool:
+    """Whether the `count` canonical events of `data` look like JSON objects, and none of them like `[DONE]`."""
+    return data[6] == 0x7B and data[-3] == 0x7D and (count == 1 or data.count(b"}\n\ndata: {") == count - 1)
 
 
 class ChatDecoder:
@@ -74,27 +80,32 @@ class ChatDecoder:
         self._whole = True
 
     def feed(self, data: bytes) -> bytes:
-        if self.started and self._whole and data[:7] == b"data: {" and data[-3:] == b"}\n\n":
+        if self._whole and data[:6] == b"data: " and data[-2:] == b"\n\n":
             # Mostly one event comes at a time: its first line ends where it does.
             count = 1 if data.find(b"\n") == len(data) - 2 else _canonical(data)
             if count and b"\r" not in data and len(data) <= self._limit:
-                return self._pass(data, count)
+                return self._pass(data, count) if self.started and _are_objects(data, count) else self._known(data)
         try:
             events = self._events.feed(data)
         except ProtocolError as error:
-            frames = self._decoded(error.events)
+            frames = self._decoded([event.data for event in error.events])
             if self.failure is None and not self.done:
                 self.failure = UpstreamError("response_too_large", _TOO_LARGE)
             return frames
         self._whole = self._events.is_clean
-        return self._decoded(events)
+        return self._decoded([event.data for event in events])
 
     def _pass(self, data: bytes, count: int) -> bytes:
         plain = data.replace(_NULL_USAGE, b"")
         if _ERROR in plain or _USAGE in plain or self._finishes(plain):
-            return self._decoded([Event(frame[6:]) for frame in data[:-2].split(b"\n\n")])
+            return self._known(data)
         self.tokens += count
         return data if self._wants_usage else plain
+
+    def _known(self, data: bytes) -> bytes:
+        """The same for canonical events that have to be looked into."""
+        self._events.start()
+        return self._decoded(data[6:-2].split(_BETWEEN))
 
     @staticmethod
     def _finishes(data: bytes) -> bool:
@@ -102,13 +113,14 @@ class ChatDecoder:
         left = data.count(_FINISH) - data.count(_UNFINISHED)
         return left > 0 and left != data.count(_SPACED_UNFINISHED)
 
-    def _decoded(self, events: list[Event]) -> bytes:
+    def _decoded(self, events: list[bytes]) -> bytes:
+        """The client's events for the data of the provider's."""
         frames = []
         try:
-            for event in events:
+            for data in events:
                 if self.done:
                     break
-                frames.append(self._event(event.data))
+                frames.append(self._event(data))
         except UpstreamError as error:
             self.failure = error
         return b"".join(frames)
@@ -158,7 +170,7 @@ class ChatDecoder:
         rest = self._events.eof()
         if rest.startswith(b"[DONE]") or self._finished >= self._choices:
             self.mended = True
-            return self._decoded([Event(b"[DONE]")])
+            return self._decoded([b"[DONE]"])
         if self.started:
             self.failure = UpstreamError("stream_truncated", _CUT)
         else:
