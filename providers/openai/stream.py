@@ -21,6 +21,7 @@ _CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "c
 _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
 DONE = b"data: [DONE]\n\n"
+_DELTA = b".delta"
 _BETWEEN = b"\n\ndata: "
 _ERROR = b'"error"'
 _USAGE = b'"usage"'
@@ -195,15 +196,21 @@ class TypedEventDecoder:
         self.failure: UpstreamError | None = None
         self._terminal = terminal
         self._closed = False
+        self._limit = limit
         self._events = EventDecoder(limit)
+        self._whole = True
 
     def feed(self, data: bytes) -> bytes:
+        if self.started and self._whole and len(data) <= self._limit and _is_delta(data):
+            self.tokens += 1
+            return data
         frames = []
         too_large = None
         try:
             events = self._events.feed(data)
         except ProtocolError as error:
             events, too_large = error.events, UpstreamError("response_too_large", _TOO_LARGE)
+        self._whole = self._events.is_clean
         try:
             for event in events:
                 frames.append(self._event(event))
@@ -222,6 +229,8 @@ class TypedEventDecoder:
         return b"%bdata: %b\n\n" % (name, lines)
 
     def _read(self, event: Event) -> None:
+        if self.started and event.name.endswith(_DELTA):
+            return  # a piece of text: it ends nothing
         if not (event.name in (b"", b"error") or b"completed" in event.name or b"done" in event.name or b"response." in event.name):
             return
         value = _parsed(event.data)
@@ -239,6 +248,15 @@ class TypedEventDecoder:
         if self._events.eof() or (self._terminal and not self._closed):
             self.failure = UpstreamError("stream_truncated", _CUT)
         return b""
+
+
+def _is_delta(data: bytes) -> bool:
+    """Whether `data` is one canonical event that brings a piece of text, as `event: response.output_text.delta` does."""
+    if data[:7] != b"event: " or data[-3:] != b"}\n\n":
+        return False
+    end = data.find(b"\n")
+    is_piece = data[end - len(_DELTA) : end] == _DELTA and data[end + 1 : end + 8] == b"data: {"
+    return is_piece and data.count(b"\n") == 3 and b"\r" not in data
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

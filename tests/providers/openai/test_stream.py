@@ -164,6 +164,27 @@ def test_typed_events_go_through_as_they_came(upstream: bytes, usage: Usage | No
         assert decoder.started
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"error usage [DONE]"}\n\n',
+        b'event: response.output_text.delta\ndata: {"type":"response.completed","usage":{"input_tokens":9}}\n\n',
+        b"event: response.output_text.delta\ndata: {nonsense}\n\n",
+        b'event: response.output_text.delta\ndata: {"a":1,\ndata: "b":2}\n\n',
+        b'event: response.output_text.delta\ndata: ["delta"]\n\n',
+    ],
+)
+def test_a_piece_of_text_is_not_looked_into_however_it_comes(delta: bytes):
+    """Its name says that it ends nothing; a whole one is handed on as it is."""
+    for parts in every_cut(CREATED + delta + COMPLETED):
+        decoder = TypedEventDecoder(LIMIT, terminal=True)
+        assert read(decoder, parts) == CREATED + delta + COMPLETED
+        assert (decoder.tokens, decoder.usage, decoder.failure) == (1, USAGE, None)
+    decoder = TypedEventDecoder(LIMIT, terminal=True)
+    assert b"".join(map(decoder.feed, (CREATED, delta, COMPLETED))) == CREATED + delta + COMPLETED
+    assert (decoder.tokens, decoder.usage, decoder.failure) == (1, USAGE, None)
+
+
 def test_typed_events_count_their_deltas():
     decoder = TypedEventDecoder(LIMIT, terminal=True)
     read(decoder, (CREATED + WORD * 3 + WORD[34:] + COMPLETED,))
