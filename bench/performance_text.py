@@ -46,7 +46,8 @@ METHOD = """\
   keep-alive connections, streams from a client that checks every chunk of every stream. Whatever is answered wrongly makes the run fail.
 - In each round every server is measured in each slot, one after the other, the order turned from round to round. Shown is the median of
   the rounds' ratios, with the least and the greatest. Processor time is the kernel's own count for the process, in ticks of 10 ms.
-- The gateway runs with its defaults: `record` (log lines and metrics) and `timeout` are on, nothing else is configured.
+- The gateway runs with its defaults: `record` (log lines and metrics), `authenticate` (open), `resolve`, `route`, `fallback`, `retry`,
+  `circuit_breaker` and `timeout` are on, nothing else is configured.
 - nginx runs with its defaults for a proxy with keep-alive to the upstream, without an access log; for streams without buffering.
 - `make bench-check` repeats a short run and compares its ratios with `bench/results/baseline.json`: more than {margin:.0%} worse, and the
   spread of the rounds on top, is a failure. It is no part of the tests: a busy machine would fail them.
