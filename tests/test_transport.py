@@ -22,6 +22,8 @@ from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 from proxy.core.protocols import Transport, UpstreamRequest, UpstreamResponse
 from proxy.transport import TRANSLATIONS, ClientTransport, PinnedResolver, PooledTransport, flatten, is_public, translate
+from proxy.transport.connection import Connection
+from tests.fuzz.wires import Wire
 
 PATIENCE = Timeouts(connect=2, first_token=5, idle=5, total=10)
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -322,6 +324,22 @@ async def test_one_connection_serves_one_request_after_the_other(make: Make):
         for _ in range(3):
             assert await ask(transport, server.url) == (200, b"{}")
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("surplus", [b"H", b"HTTP/1.1 200 OK\r\n\r\n", b"nonsense"])
+async def test_what_follows_an_answer_closes_its_connection_at_once_also_when_nobody_reads_to_the_end(surplus: bytes):
+    """The answer's end was on its way when it was closed; it comes together with what is nobody's."""
+    released: list[Connection] = []
+    connection = Connection(released.append, lambda _: None, header_limit=1000, body_limit=1000)
+    wire = Wire(connection)
+    connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+    wire.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+    assert await connection.receive() == b"{}"
+    connection.close(reuse=True)
+    assert connection.draining
+    wire.feed(b"0\r\n\r\n" + surplus)
+    assert connection.closed
+    assert wire.is_closing()
 
 
 async def test_a_connection_that_a_trailer_closes_serves_no_other_request():

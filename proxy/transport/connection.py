@@ -286,6 +286,8 @@ class Connection(asyncio.Protocol):
         if self._complete:
             # The answer is whole; what follows it is nobody's. It is delivered, and the connection is not used again.
             self.keep_alive = False
+            if self.draining:
+                self.abort()
             self._wake()
         elif isinstance(error.__context__, _Refused):
             self.fail(error.__context__.reason)
