@@ -58,7 +58,7 @@ _NONSENSE = (b"", b" ", b"{", b"[]", b"null", b"7", b'"text"', b"{}", b"<html><b
 class ProviderConformance:
     """Tests of one provider. Override the properties; inherit the tests."""
 
-    # -- what to set --
+    # -- what to set: there is no default, so who forgets one is told by name --
 
     @property
     def provider(self) -> LLMProvider:

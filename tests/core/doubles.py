@@ -91,8 +91,9 @@ class ScriptedResponse:
 
     async def _flow(self, take: Callable[[bytes], bool]) -> None:
         self.attached += 1
-        while self.script and isinstance(self.script[0], bytes):
-            if not take(self.script.popleft()):  # type: ignore[arg-type]  # looked at above
+        while self.script and isinstance(piece := self.script[0], bytes):
+            self.script.popleft()
+            if not take(piece):
                 return
 
     def ready(self) -> bytes | None:

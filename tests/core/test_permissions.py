@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,8 +65,8 @@ def test_a_key_without_grants_has_plain_operations_only(operation: str, method: 
         ({"providers": frozenset({"east"}), "models": ("fast",)}, "slow", "east", False),
     ],
 )
-def test_a_model_is_had_from_whom_the_key_may_ask(limits: dict[str, object], model: str | None, provider: str, may: bool):
-    assert may_use(Principal(key="k", **limits), model, provider) is may  # type: ignore[arg-type]
+def test_a_model_is_had_from_whom_the_key_may_ask(limits: dict[str, Any], model: str | None, provider: str, may: bool):
+    assert may_use(Principal(key="k", **limits), model, provider) is may
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +27,11 @@ def snippet(gateway: Gateway, language: str, word: str) -> str:
     return found[0].text.replace(SHOWN, gateway.url)
 
 
-def run(command: list[str], **options: object) -> str:
+def run(command: list[str], cwd: Path | None = None) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "NODE_OPTIONS"))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
-    return str(done.stdout)
+    return done.stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no Python package: `make system` installs it")

@@ -19,15 +19,10 @@ from proxy.storage.keys import Keys, NewKey
 from proxy.storage.limits import Limits
 from proxy.storage.preferences import PreferenceTable
 from proxy.storage.users import Users
+from tests.support.told import Told
 
 KEY = "an administrator's key"
 PEPPER = b"p" * 32
-
-
-class Told(list[tuple[str, str]]):
-    async def __call__(self, subject: str, name: str) -> bool:
-        self.append((subject, name))
-        return True
 
 
 @pytest.fixture

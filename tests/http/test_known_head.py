@@ -33,7 +33,8 @@ class Protocol:
 
 async def parsed(data: bytes) -> tuple[RawRequestMessage, StreamReader]:
     loop = asyncio.get_running_loop()
-    parser = HttpRequestParser(Protocol(), loop, 2**16, auto_decompress=False)  # type: ignore[arg-type]
+    protocol: Any = Protocol()
+    parser = HttpRequestParser(protocol, loop, 2**16, auto_decompress=False)
     messages, _, _ = parser.feed_data(data)
     return messages[0]
 

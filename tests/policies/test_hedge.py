@@ -325,7 +325,8 @@ def test_two_that_answer_in_the_same_moment_leave_one_answer_and_the_other_close
         other = "b" if by == "a" else "a"
         assert other in world.cancelled or isinstance(world.closed.get(other), asyncio.CancelledError)
         assert by not in world.closed
-        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]  # a test runs in a task
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     in_virtual_time(main)

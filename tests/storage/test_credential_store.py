@@ -14,6 +14,7 @@ from proxy.storage.credential_store import CredentialStore, KnownSecrets
 from proxy.storage.credentials import Credentials
 from proxy.storage.database import Database
 from proxy.vault import KeyEncryptionKey, VaultError
+from tests.support.told import Told
 
 CANARY = "canary-7c1d-not-a-real-key"
 OTHER = "canary-8d2e-not-a-real-key"
@@ -24,12 +25,6 @@ PEPPER = b"p" * 32
 
 def no_key() -> KeyEncryptionKey:
     raise VaultError("credentials.key is not set")
-
-
-class Told(list[tuple[str, str]]):
-    async def __call__(self, subject: str, name: str) -> bool:
-        self.append((subject, name))
-        return True
 
 
 @pytest.fixture
