@@ -239,7 +239,7 @@ class Checker:
     def watch(self, settings: Settings, table: Table, upstreams: Mapping[str, Upstream]) -> None:
         """Check the providers of this configuration from now on. What is known of those that stay is kept; nothing is awaited."""
         rules, sections = settings.health, settings.providers
-        is_on = rules.interval > 0
+        is_on = rules.interval > 0 or rules.warns_once
         watched = {
             name: Watched(upstreams[name], tuple(models_at(table, name) if isinstance(section, NetworkSettings) else ()))
             for name, section in sections.items()
@@ -264,9 +264,11 @@ class Checker:
         self._tasks.clear()
 
     async def _check_on(self, name: str) -> None:
-        await asyncio.sleep(min(_FIRST, self._rules.interval) * self._draw())
+        await asyncio.sleep(min(_FIRST, self._rules.interval or _FIRST) * self._draw())
         while True:
             await self.check(name)
+            if not self._rules.interval:
+                return
             await asyncio.sleep(pause(self._rules.interval, self._draw()))
 
     async def check(self, name: str) -> None:

@@ -247,6 +247,20 @@ def test_models_that_are_not_listed_are_told_once():
     in_virtual_time(main)
 
 
+@pytest.mark.parametrize(("health", "asked"), [({"unlisted_models": "warn"}, 1), ({}, 0), ({"unlisted_models": "ignore"}, 0)])
+def test_unlisted_models_are_told_without_checks_where_somebody_wrote_so(health: dict[str, Any], asked: int):
+    async def main(clock: HandClock) -> None:
+        bench = Bench(clock, a=[listing("y"), listing("y")])
+        with structlog.testing.capture_logs() as lines:
+            bench.watch(interval="0s", **health)
+            await asyncio.sleep(100)
+        assert bench.sent() == asked
+        assert [line["models"] for line in lines if line["event"] == "models_not_listed"] == [["x"]] * asked
+        bench.checker.stop()
+
+    in_virtual_time(main)
+
+
 async def test_what_an_installed_provider_raises_ends_nothing():
     class Broken(OpenAI):
         def encode(self, *_: Any) -> Any:

@@ -25,3 +25,8 @@ class HealthSettings(Section):
         description="what a model is that `models` names and its provider does not list: nothing, a warning of the first check, or a "
         "reason to refuse the configuration, for which the providers are asked at the start and at each reload",
     )
+
+    @property
+    def warns_once(self) -> bool:
+        """Whether providers that are not checked are asked once, because somebody wrote that unlisted models are to be told."""
+        return not self.interval and self.unlisted_models == "warn" and "unlisted_models" in self.model_fields_set
