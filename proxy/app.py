@@ -87,6 +87,9 @@ class _Opened:
         self.given = "data" in given
         self.admin = given.get("admin") or bind(*server.admin_address)
         try:
+            if self.admin_key is None and is_exposed(self.admin):
+                # The configuration was checked for the address that it names; a socket that was handed over may be bound to another.
+                raise OSError("the administration's socket can be reached from other machines, and there is no key: set server.admin_key")
             if self.given:
                 self.data = [given["data"]] * server.workers
             elif server.workers == 1:

@@ -67,6 +67,30 @@ def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parent]:
     found.stop()
 
 
+_EXPOSED = """
+import os, socket, sys
+sockets = [socket.create_server((address, 0)) for address in ("127.0.0.1", "0.0.0.0")]
+copies = [os.dup2(each.fileno(), 100 + place) for place, each in enumerate(sockets)]
+for place, copy in enumerate(copies):
+    os.dup2(copy, 3 + place, inheritable=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", **dict(item.split("=", 1) for item in sys.argv[1:]))
+os.execv(sys.executable, [sys.executable, "-m", "comporta", "serve", "--json"])
+"""
+
+
+@pytest.mark.parametrize(("key", "status"), [({}, 1), ({"COMPORTA_SERVER__ADMIN_KEY": "env:ADMIN", "ADMIN": "k" * 32}, 0)])
+def test_an_admin_plane_that_others_can_reach_is_refused_without_a_key(key: dict[str, str], status: int, tmp_path: Path):
+    """The configuration says loopback; whoever hands the socket over may have bound it elsewhere."""
+    command = [sys.executable, "-c", _EXPOSED, *(f"{name}={value}" for name, value in key.items()), f"XDG_DATA_HOME={tmp_path}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        is_ready = bool(process.stdout.readline())
+        assert is_ready is (status == 0)
+        process.terminate()
+        assert process.wait(20) == status
+        assert is_ready or "server.admin_key" in process.stderr.read()
+
+
 def test_the_sockets_that_are_handed_over_are_the_ones_that_are_used(parent: Parent):
     ready = parent.start()
     assert (ready["listen"], ready["admin"]) == (parent.url, parent.admin)
