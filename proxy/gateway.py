@@ -18,6 +18,7 @@ from proxy.core.protocols import Clock, Emit, Services
 from proxy.door import Door
 from proxy.health import require_listed
 from proxy.http.backstop import report
+from proxy.http.certificate import Shown, read
 from proxy.http.data_plane import DataPlane
 from proxy.http.forwarded import Proxies
 from proxy.http.server import Listener
@@ -50,10 +51,11 @@ _SPARE = 64
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A configuration that can be served by, and the storage that it uses."""
+    """A configuration that can be served by, the storage that it uses, and the certificate that it shows (None: the same)."""
 
     snapshot: Snapshot
     keeper: Keeper | None
+    tls: ssl.SSLContext | None
 
 
 class Gateway:
@@ -78,14 +80,15 @@ class Gateway:
         self.recollection = Recollection(services.recent, services.clock)
         self._exposed = exposed
         self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
-        self._opening = asyncio.Lock()
+        #: Held from where a change is prepared to where it is taken or dropped: there is one at a time.
+        self._changing = asyncio.Lock()
         self._current = Snapshot(settings, environ, self._lent(self._keeper), exposed=exposed)
-        self._pending = 0
         self._retired: list[Snapshot] = []
         self._retiring: asyncio.Task[None] | None = None
         self._ready = False
         self._hurry = asyncio.Event()
-        self._tls = context_for(settings.server)
+        tls = context_for(settings.server)
+        self._shown = None if tls is None else Shown(tls)
         self.standing = Standing(self._services, exposed=exposed)
         self._plane = DataPlane(
             self._current.serving,
@@ -140,7 +143,8 @@ class Gateway:
         plane = self._plane
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
         self._bound(server)
-        self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=self._tls)
+        tls = None if self._shown is None else self._shown.listening
+        self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=tls)
         if stored_credentials(self.settings):
             await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
         elif self._keeper is not None or not (stored and await self._took_up()):
@@ -201,10 +205,22 @@ class Gateway:
         self.take(await self.prepare(settings))
 
     async def prepare(self, settings: Settings) -> Prepared:
-        """Build what serving by `settings` takes. Whatever this raises, nothing has changed; what it returns is for `take` or `drop`."""
-        if self._tls is not None and settings.server.tls is not None:
-            context_for(settings.server)  # a certificate that does not fit its key is found before anything changes
-        keeper = await self._keeper_for(settings)
+        """Build what serving by `settings` takes. Whatever this raises, nothing has changed.
+
+        What it returns is for `take` or `drop`, whatever happens: until then every other change waits.
+        """
+        await self._changing.acquire()
+        try:
+            return await self._prepare(settings, stores=needs_storage(settings, exposed=self._exposed))
+        except BaseException:
+            self._changing.release()
+            raise
+
+    async def _prepare(self, settings: Settings, *, stores: bool) -> Prepared:
+        """With the storage that is there; else, where it `stores`, with a new one, which is opened and not yet ours."""
+        # A certificate that does not fit its key is found before anything changes. Nobody has asked for another where the settings stay.
+        tls = None if settings is self.settings else context_for(settings.server)
+        keeper = await self._opened_keeper(settings) if self._keeper is None and stores else self._keeper
         try:
             followed = await self._followed(settings, keeper)
             lent = self._lent(keeper)
@@ -214,8 +230,7 @@ class Gateway:
         except BaseException:
             await self._drop_keeper(keeper)
             raise
-        self._pending += 1
-        return Prepared(made, keeper)
+        return Prepared(made, keeper, tls)
 
     async def _followed(self, settings: Settings, keeper: Keeper | None) -> Followed:
         """What the references to providers' keys lead to: those into the store are read, files and keyrings are a thread's work."""
@@ -224,23 +239,25 @@ class Gateway:
         return await asyncio.to_thread(follow, settings, self._environ, None if keeper is None else keeper.secrets)
 
     async def _renew(self) -> None:
-        """Serve with other keys where the store has others now. While another configuration is about to be taken, that goes first."""
-        keeper, settings = self._keeper, self.settings
-        if keeper is None or self._pending or not self._current.followed.differs(keeper.secrets):
-            return
-        prepared = await self.prepare(settings)
-        if self.settings is not settings or self._pending > 1:
-            await self.drop(prepared)
-            return
-        self.take(prepared)
+        """Serve with other keys where the store has others now."""
+        async with self._changing:
+            keeper, settings = self._keeper, self.settings
+            if keeper is None or not self._current.followed.differs(keeper.secrets):
+                return
+            self._take(await self._prepare(settings, stores=False))
         structlog.get_logger().info("credentials_renewed")
 
     def take(self, prepared: Prepared) -> None:
-        """Serve by what was prepared. Raises OSError where the certificate is gone since; then nothing has changed."""
-        self._pending -= 1
+        """Serve by what was prepared."""
+        try:
+            self._take(prepared)
+        finally:
+            self._changing.release()
+
+    def _take(self, prepared: Prepared) -> None:
         before, settings = self._current, prepared.snapshot.settings
-        if self._tls is not None and settings.server.tls is not None:
-            _show(self._tls, settings.server)
+        if self._shown is not None and prepared.tls is not None:
+            self._shown.now = prepared.tls
         self._keeper = prepared.keeper
         if self._keeper is not None:
             self._keeper.note(settings)
@@ -256,21 +273,15 @@ class Gateway:
 
     async def drop(self, prepared: Prepared) -> None:
         """Go on as before."""
-        self._pending -= 1
-        await prepared.snapshot.close(but=[self._current, *self._retired])
-        await self._drop_keeper(prepared.keeper)
+        try:
+            await prepared.snapshot.close(but=[self._current, *self._retired])
+            await self._drop_keeper(prepared.keeper)
+        finally:
+            self._changing.release()
 
     async def _drop_keeper(self, keeper: Keeper | None) -> None:
         if keeper is not None and keeper is not self._keeper:
             await keeper.close()
-
-    async def _keeper_for(self, settings: Settings) -> Keeper | None:
-        """The storage that is there, else for who needs it a new one, which is opened and not yet ours."""
-        there = self._keeper
-        if there is not None or not needs_storage(settings, exposed=self._exposed):
-            return there
-        async with self._opening:
-            return await self._opened_keeper(settings) if self._keeper is None else self._keeper
 
     async def _opened_keeper(self, settings: Settings) -> Keeper:
         made = self._new_keeper(settings)
@@ -302,10 +313,12 @@ class Gateway:
 
     async def keeper(self) -> Keeper:
         """The storage, opened for who administers it; from then on keys that are shown are looked up there. Raises CapacityError."""
-        async with self._opening:
+        if (there := self._keeper) is not None:
+            return there
+        async with self._changing:
             if self._keeper is None:
-                self._keeper = await self._opened_keeper(self.settings)
-                await self.reload(self.settings)
+                self._take(await self._prepare(self.settings, stores=True))
+            assert self._keeper is not None
             return self._keeper
 
     async def _retire(self) -> None:
@@ -383,12 +396,4 @@ def context_for(server: ServerSettings) -> ssl.SSLContext | None:
     """What the data plane shows to its clients; None for plain HTTP. Raises OSError for a certificate that cannot be used."""
     if server.tls is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    _show(context, server)
-    return context
-
-
-def _show(context: ssl.SSLContext, server: ServerSettings) -> None:
-    """Have new connections see the certificate that the files hold now."""
-    assert server.tls is not None
-    context.load_cert_chain(server.tls.paths["certificate"], server.tls.paths["key"])
+    return read(**server.tls.paths)

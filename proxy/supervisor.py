@@ -145,6 +145,8 @@ class Slot:
             self.channel.send(name, value)
         done, _ = await asyncio.wait([future], timeout=patience)
         if not done or future.cancelled():
+            if self._answers.get(answer) is future:
+                del self._answers[answer]  # It may never come: whoever asks next asks the worker.
             raise TimeoutError
         return future.result()
 
@@ -349,15 +351,19 @@ class Supervisor:
         context_for(settings.server)
         document = settings.model_dump(mode="json")
         asked = {slot: (slot.channel, slot.state) for slot in self._slots if slot.channel is not None}
-        answers = await asyncio.gather(*(slot.step("prepare", document) for slot in asked))
-        for (slot, (_, state)), reason in zip(asked.items(), answers, strict=True):
-            # One that is starting serves nobody yet: it may be the old configuration that it cannot start by.
-            if reason is not None and not (reason is _SILENT and state == "starting"):
-                for one in asked:
-                    one.tell("abort", ["", None])
-                raise RuntimeError(f"worker {slot.number} refused it: {reason}")
+        try:
+            answers = await asyncio.gather(*(slot.step("prepare", document) for slot in asked))
+            for (slot, (_, state)), reason in zip(asked.items(), answers, strict=True):
+                # One that is starting serves nobody yet: it may be the old configuration that it cannot start by.
+                if reason is not None and not (reason is _SILENT and state == "starting"):
+                    raise RuntimeError(f"worker {slot.number} refused it: {reason}")
+        except BaseException:
+            for one in asked:
+                one.tell("abort", ["", None])
+            raise
         self._settings = settings
-        await asyncio.gather(*(self._commit(slot, document, asked.get(slot, (None, ""))[0]) for slot in self._slots))
+        # All are told, also where nobody waits for it any more: a worker that is told neither to commit nor to abort changes nothing else.
+        await asyncio.shield(asyncio.gather(*(self._commit(slot, document, asked.get(slot, (None, ""))[0]) for slot in self._slots)))
 
     async def _commit(self, slot: Slot, document: dict[str, Any], asked: Channel | None) -> None:
         if slot.channel is None:

@@ -1,0 +1,29 @@
+"""The certificate that the data plane shows: another takes its place between two handshakes, as a whole."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+
+def read(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A context that shows `certificate`. Raises OSError for files that cannot be read, or do not belong together."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+class Shown:
+    """`listening` is for the listener; every handshake on it shows what `now` is at that moment.
+
+    Files that are loaded into a context that is in use may leave it with a certificate and the key of another, and then nobody can connect.
+    So what is shown is replaced, and not changed.
+    """
+
+    def __init__(self, first: ssl.SSLContext) -> None:
+        self.listening = self.now = first
+        first.sni_callback = self._show
+
+    def _show(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        # OpenSSL asks in each handshake, also where the client names no server.
+        connection.context = self.now
