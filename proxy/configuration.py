@@ -123,15 +123,21 @@ class ConfigurationFile:
             first = checked.problems[0]
             told = f"{first.message}; {first.hint}" if first.hint else first.message
             raise ClientError(f"{first.path or 'The file'}: {told}", param=first.path or None, code="invalid_configuration")
+        # Only replacing a file shows that it can be replaced. It is tried before a version is kept, with what is there already.
+        await _put(path, before)
         history = await self._history()
         newest = await history.latest()
         if newest is None or newest.digest != digest(before):
             # Somebody edited the file by hand: that too must be there to go back to.
             await history.add(actor, await self._keepable(before), "as it was found")
         version = await history.add(actor, text, comment)
-        await asyncio.to_thread(replace, path, text)
+        try:
+            await _put(path, text)
+        except ClientError:
+            await history.add(actor, await self._keepable(before), "put back: the file could not be replaced")
+            raise
         if not await self._reload():
-            await asyncio.to_thread(replace, path, before)
+            await _put(path, before, "The gateway refused it (its log says why), and the file cannot be put back: ")
             await history.add(actor, await self._keepable(before), "put back: the gateway refused its successor")
             raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
         return VersionShown.model_validate(version)
@@ -183,6 +189,22 @@ def _troubles(problems: Sequence[Problem]) -> list[Trouble]:
 
 def _values(loaded: Loaded) -> list[Value]:
     return [Value(path=path, value=value, source=source) for path, value, source in loaded.values()]
+
+
+async def _put(path: Path, text: str, said: str = "") -> None:
+    """`replace` the configuration's file. Raises ClientError (409), whose message begins with what is `said`."""
+    try:
+        await asyncio.to_thread(replace, path, text)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        hint = (
+            "The gateway writes a new file beside it and renames that: its folder must be writable, and it must not be a mount of its own"
+        )
+        raise ClientError(
+            f"{said}{path} cannot be replaced: {why}. {hint}; or change it where it comes from, and send SIGHUP.",
+            status=409,
+            code="configuration_file_unwritable",
+        ) from error
 
 
 def _unreadable(why: str) -> ClientError:

@@ -17,7 +17,7 @@ from proxy.reload import KEPT, held
 from proxy.settings import Loaded, load
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
-from proxy.storage.versions import Versions
+from proxy.storage.versions import Version, Versions
 from tests.core.doubles import HandClock
 
 FIRST = "server: {grace: '5s'}\n"
@@ -224,16 +224,67 @@ async def test_a_change_that_is_given_up_while_it_waits_its_turn_does_not_happen
     assert (file.read_text(), gateway.reloads) == (SECOND, 1)
 
 
+async def test_a_file_that_cannot_be_replaced_is_named_before_anything_is_kept(tmp_path: Path, database: Database):
+    """It is one of so long a name that there is none for the file beside it; a folder that nobody may write is refused alike."""
+    file = tmp_path / ("a" * 250 + ".yaml")
+    file.write_text(FIRST)
+    gateway = Gateway(file)
+    with pytest.raises(ClientError, match="folder must be writable") as refused:
+        await configuring(file, gateway, database).apply("ada", SECOND, None)
+    assert (refused.value.status, refused.value.code) == (409, "configuration_file_unwritable")
+    assert str(file) in refused.value.message
+    assert (file.read_text(), gateway.reloads, await Versions(database).list()) == (FIRST, 0, ())
+
+
+@pytest.mark.parametrize(("accepts", "newest"), [(True, "could not be replaced"), (False, None)])
+async def test_a_file_that_cannot_be_replaced_any_more_is_told_as_it_is(
+    file: Path, gateway: Gateway, database: Database, accepts: bool, newest: str | None
+):
+    """In the way is a folder: put there before the new text is, or before the old one is put back."""
+    gateway.accepts = accepts
+
+    class Obstructing(Versions):
+        async def add(self, actor: str, text: str, comment: str | None = None) -> Version:
+            if text == SECOND and accepts:
+                obstruct(file)
+            return await super().add(actor, text, comment)
+
+    async def reload() -> bool:
+        obstruct(file)
+        return accepts
+
+    async def history() -> Versions:
+        return Obstructing(database)
+
+    changing = ConfigurationFile(file, load=read, reload=reload, in_force=lambda: gateway.in_force, history=history, clock=HandClock())
+    with pytest.raises(ClientError) as refused:
+        await changing.apply("ada", SECOND, None)
+    assert (refused.value.status, refused.value.code) == (409, "configuration_file_unwritable")
+    latest = await Versions(database).latest()
+    assert latest is not None
+    if newest is not None:
+        assert (latest.text, newest in (latest.comment or "")) == (FIRST, True)
+    else:
+        assert "The gateway refused it" in refused.value.message
+        assert latest.text == SECOND, "what was not put back is not said to have been"
+
+
+def obstruct(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 # ---------------------------------------------------------------------------------------------------------------------- what is in force
 def test_what_only_a_restart_can_change_is_shown_as_it_is(tmp_path: Path):
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
-    old.write_text("server: {listen: '127.0.0.1:1', workers: 2}\n")
+    old.write_text("server: {listen: '127.0.0.1:1', workers: 2, admin_key: 'env:OLD'}\n")
     (tmp_path / "pem").touch(0o600)
     tls = f"{{certificate: 'file:{tmp_path}/pem', key: 'file:{tmp_path}/pem'}}"
-    new.write_text(f"server: {{listen: '127.0.0.1:2', workers: 2, tls: {tls}}}\n")
+    new.write_text(f"server: {{listen: '127.0.0.1:2', workers: 2, watch: true, admin_key: 'env:NEW', tls: {tls}}}\n")
     loaded, kept = held(read(old), read(new))
     values = {path: (value, source) for path, value, source in loaded.values()}
-    assert (kept, values["server.listen"]) == (["server.listen", "server.tls"], ("127.0.0.1:1", KEPT))
+    assert (kept, values["server.listen"]) == (["server.listen", "server.watch", "server.tls"], ("127.0.0.1:1", KEPT))
+    assert (values["server.watch"], values["server.admin_key"]) == ((False, KEPT), ("env:NEW", "file:1"))
     assert (values["server.tls"], values["server.workers"]) == ((None, KEPT), (2, "file:1"))
 
 
