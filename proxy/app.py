@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ from proxy.http.providers import Providers, Standings, told
 from proxy.http.requests import Requests
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
-from proxy.secrets import resolve
-from proxy.settings import Loaded, Settings
+from proxy.secrets import SecretError, resolve
+from proxy.settings import Loaded, ServerSettings, Settings
 from proxy.settings.access import stored_credentials
 from proxy.settings.storage import StorageSettings, is_there
 from proxy.snapshot import Snapshot
@@ -83,24 +84,30 @@ class _Opened:
         self.loaded = loaded
         self.settings = loaded.settings
         self.file = loaded.file
-        self.admin_key = None if server.admin_key is None else resolve(server.admin_key, os.environ)
         self.given = "data" in given
         self.admin = given.get("admin") or bind(*server.admin_address)
         try:
-            if self.admin_key is None and is_exposed(self.admin):
-                # The configuration was checked for the address that it names; a socket that was handed over may be bound to another.
-                raise OSError("the administration's socket can be reached from other machines, and there is no key: set server.admin_key")
+            self.admin_key = _admin_key(server, self.admin)
             if self.given:
                 self.data = [given["data"]] * server.workers
             elif server.workers == 1:
                 self.data = [bind(*server.address)]
             else:
                 self.data = bind_several(*server.address, server.workers)
-        except OSError:
+        except (OSError, SecretError):
             self.admin.close()
             raise
         scheme = "http" if server.tls is None else "https"
         self.urls = (url(scheme, self.data[0].getsockname()), url("http", self.admin.getsockname()))
+
+
+def _admin_key(server: ServerSettings, listening: socket.socket) -> str | None:
+    """What the administration on `listening` asks for. Raises SecretError where it cannot be had, OSError where one is needed."""
+    key = None if server.admin_key is None else resolve(server.admin_key, os.environ)
+    if key is None and is_exposed(listening):
+        # The configuration was checked for the address that it names: the socket may be bound to another, handed over or from before.
+        raise OSError("the administration's socket can be reached from other machines, and there is no key: set server.admin_key")
+    return key
 
 
 async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Load, emit: Emit) -> int:
@@ -200,7 +207,16 @@ def _storing(settings: Settings) -> Settings:
 
 async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callable[[Ready], None], load: Load) -> int:
     serving = served.serving
-    signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=served.put, metrics=serving.metrics)
+
+    async def put(settings: Settings) -> None:
+        try:
+            key = await asyncio.to_thread(_admin_key, settings.server, opened.admin)  # a file's, or a keyring's
+        except SecretError as error:
+            raise SecretError(f"server.admin_key: {error}") from None
+        await served.put(settings)
+        admin.ask_for(key)
+
+    signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=put, metrics=serving.metrics)
     signals.hurry = serving.hurry
     endpoints = [*_endpoints(served, opened.file, load, reload), *Providers(served.standings).endpoints()]
     endpoints += Requests(serving.recollection).endpoints()

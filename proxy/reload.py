@@ -20,7 +20,7 @@ from proxy.settings import Loaded, Settings, SettingsError
 _LOOK = 1.0
 
 #: What a process decides when it starts, of `server`.
-FIXED = ("listen", "admin_listen", "workers")
+FIXED = ("listen", "admin_listen", "watch", "workers")
 
 #: The source of a value that is as it was at the start, whatever the file says now.
 KEPT = "kept until a restart"

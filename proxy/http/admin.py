@@ -68,6 +68,25 @@ def collectors(exposition: Exposition) -> CollectorRegistry:
     return found
 
 
+class Guard:
+    """Says who asks, as `guarded` does, by the key of the moment."""
+
+    def __init__(self, key: str | None) -> None:
+        self.ask_for(key)
+
+    def ask_for(self, key: str | None) -> None:
+        """Another key, or none."""
+        self.has_key = key is not None
+        self._check = guarded(key)
+
+    def __call__(self, request: web.Request) -> str:
+        return self._check(request)
+
+
+#: Where the application keeps it, for who changes its key.
+GUARD = web.AppKey("guard", Guard)
+
+
 class AdminPlane:
     """The admin plane's server."""
 
@@ -75,6 +94,7 @@ class AdminPlane:
         self, numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = (), told: Told | None = None
     ) -> None:
         app = admin_app(numbers, state, key=key, endpoints=endpoints, told=told)
+        self._guard = app[GUARD]
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._door: Door | None = None
 
@@ -83,6 +103,10 @@ class AdminPlane:
         assert self._runner.server is not None
         self._door = Door(listening, self._runner.server)
         await self._door.open()
+
+    def ask_for(self, key: str | None) -> None:
+        """Ask for another key from now on, or for none."""
+        self._guard.ask_for(key)
 
     async def stop(self) -> None:
         if self._door is not None:
@@ -93,13 +117,16 @@ class AdminPlane:
 def admin_app(
     numbers: Numbers, state: State, *, key: str | None = None, endpoints: Sequence[Endpoint] = (), told: Told | None = None
 ) -> web.Application:
-    """The admin plane's application. With a `key`, all but short answers about health ask for it."""
-    check = guarded(key)
+    """The admin plane's application. With a `key`, everything asks for it but short answers about health and what describes the endpoints.
+
+    That is `/healthz`, `/readyz` without `verbose`, `/openapi.json`, and `/admin/docs` with its files. The key may change: see `GUARD`.
+    """
+    check = Guard(key)
     exposition = Exposition()
     found = collectors(exposition)
 
     async def metrics(request: web.Request) -> web.Response:
-        if key is not None:
+        if check.has_key:
             check(request)
         exposition.registry = await numbers()
         if "application/openmetrics-text" in request.headers.get("Accept", ""):
@@ -120,6 +147,7 @@ def admin_app(
         return web.json_response(found, status=200 if found["status"] == "ready" else 503)
 
     app = web.Application(client_max_size=MOST, middlewares=[backstop])
+    app[GUARD] = check
     add(app, endpoints, check)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", health)

@@ -9,10 +9,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from pydantic import BaseModel, Field
 
 from proxy.core.metrics import Registry
-from proxy.http.admin import admin_app
+from proxy.http.admin import GUARD, admin_app
 from proxy.http.api import Asked, Endpoint, openapi
 
 KEY = "an administrator's key"
+KEYLESS = ("/healthz", "/readyz", "/openapi.json", "/admin/docs")
 
 
 class Lamp(BaseModel):
@@ -62,9 +63,18 @@ async def test_with_a_key_everything_but_health_asks_for_it(client: TestClient, 
     headers = {"Authorization": shown}
     answers = [await client.get(path, headers=headers) for path in ("/lamps/desk", "/metrics")]
     assert [answer.status for answer in answers] == ([200, 200] if key is None else [401, 401])
-    assert (await client.get("/healthz", headers=headers)).status == 200
+    assert [(await client.get(path, headers=headers)).status for path in KEYLESS] == [200] * len(KEYLESS)
     if key is not None:
         assert KEY not in await answers[0].text()
+
+
+async def test_another_key_is_asked_for_from_the_moment_it_is_given(client: TestClient, key: str | None):
+    client.app[GUARD].ask_for("the next one")
+    assert [(await client.get(path)).status for path in ("/lamps/desk", "/metrics")] == [401, 401]
+    shown = {"Authorization": "Bearer the next one"}
+    assert [(await client.get(path, headers=shown)).status for path in ("/lamps/desk", "/metrics")] == [200, 200]
+    client.app[GUARD].ask_for(key)
+    assert (await client.get("/lamps/desk")).status == 200
 
 
 @pytest.mark.parametrize(("host", "status"), [("evil.example:8081", 403), ("localhost", 200), ("[::1]:8081", 200), ("127.0.0.1:1", 200)])

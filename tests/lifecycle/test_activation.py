@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from proxy.sockets import bind, bind_several, handed_over
 from tests.support.gateway import ROOT
-from tests.support.raw_client import Closed, RawClient, chat_body
+from tests.support.raw_client import Closed, RawClient, ask, chat_body
 
 #: Seconds. Who comes between two gateways waits for the second, and on a busy machine that takes its time to start.
 _STARTING = 60.0
@@ -89,6 +90,24 @@ def test_an_admin_plane_that_others_can_reach_is_refused_without_a_key(key: dict
         process.terminate()
         assert process.wait(20) == status
         assert is_ready or "server.admin_key" in process.stderr.read()
+
+
+def test_a_reload_does_not_take_the_key_from_an_admin_plane_that_others_can_reach(tmp_path: Path):
+    config = tmp_path / "comporta.yaml"
+    config.write_text('server: {admin_key: "env:ADMIN"}\n')
+    environ = {"ADMIN": "k" * 32, "COMPORTA_CONFIG": str(config), "XDG_DATA_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", _EXPOSED, *(f"{name}={value}" for name, value in environ.items())]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        port = int(json.loads(process.stdout.readline())["admin"].rpartition(":")[2])
+        config.write_text("server: {grace: 1s}\n")
+        process.send_signal(signal.SIGHUP)
+        line = next(line for line in map(json.loads, process.stderr) if line["event"].startswith("configuration_"))
+        status = ask(f"http://127.0.0.1:{port}", "GET", "/metrics").status
+        process.terminate()
+        process.communicate(timeout=20)
+    assert (line["event"], status) == ("configuration_refused", 401)
+    assert "server.admin_key" in line["reason"]
 
 
 def test_the_sockets_that_are_handed_over_are_the_ones_that_are_used(parent: Parent):

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import yaml
 from tests.lifecycle.conftest import Start, configured
 from tests.lifecycle.test_certificate import write_certificate
 from tests.support.gateway import Gateway
-from tests.support.raw_client import RawClient, chat, chat_body
+from tests.support.raw_client import RawClient, ask, chat, chat_body
 from tests.support.script import CHAT, DONE, LAST_CHUNK, Gate, chat_chunks, chunk, completion, json_response, script, stream_head
 from tests.support.upstream import Upstream
 
@@ -145,6 +146,33 @@ def test_a_key_that_was_changed_where_it_is_kept_is_used(start: Start, upstream:
     gateway.wait_line("configuration_applied")
     _text(gateway)
     assert [request.header("authorization") for request in upstream.requests] == ["Bearer first-key", "Bearer second-key"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_administrators_key_is_another_one_after_it(start: Start, upstream: Upstream, tmp_path: Path, workers: int):
+    key = tmp_path / "admin"
+    key.touch(mode=0o600)
+    key.write_text("the first key of all\n")
+    server = {"admin_key": f"file:{key}", "workers": workers}
+    gateway = start(server)
+    assert [_administers(gateway, shown) for shown in ("the first key of all", "the second one")] == [200, 401]
+    key.write_text("the second one\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_line("configuration_applied")
+    assert [_administers(gateway, shown) for shown in ("the first key of all", "the second one")] == [401, 200]
+    # Neither one that is not there nor a configuration that is refused for something else takes it away.
+    for config in (
+        configured(upstream, {**server, "admin_key": f"file:{tmp_path}/nothing"}),
+        configured(upstream, {"workers": workers}, ca=str(key)),
+    ):
+        gateway.lines.clear()
+        _reload(gateway, config)
+        gateway.wait_line("configuration_refused")
+        assert [_administers(gateway, shown) for shown in ("", "the second one")] == [401, 200]
+
+
+def _administers(gateway: Gateway, key: str) -> int:
+    return ask(gateway.admin, "GET", "/admin/config", headers={"Authorization": f"Bearer {key}"}).status
 
 
 def test_reloading_under_load_loses_nothing(start: Start, upstream: Upstream, other: Upstream):
