@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, Select, case, func, insert, literal, select, update
 
 from proxy.core.call import Principal
 from proxy.core.errors import ClientError
@@ -111,18 +111,20 @@ class Keys:
 
         Raises ClientError: 404 for a key that is not there, 409 for one that is revoked or was replaced before.
         """
-        old = await self._existing(id)
-        end = self._database.now() + timedelta(seconds=overlap)
-        statement = (
-            update(virtual_keys)
-            .where(virtual_keys.c.id == id)
-            .values(replaced_by=new.id, expires_at=end if old.expires_at is None else min(old.expires_at, end))
-        )
-        usable = _audited(id).where(virtual_keys.c.revoked_at.is_(None), virtual_keys.c.replaced_by.is_(None))
-        if old.revoked_at is not None or old.replaced_by is not None:
-            raise ClientError("Refused: the key is revoked or was replaced.", status=409, code="not_usable")
+        key = virtual_keys.c
+        end = literal(self._database.now() + timedelta(seconds=overlap), key.expires_at.type)
+        # Compared where it is written: somebody may have brought the end forward since whoever asks has read the key.
+        sooner = case((key.expires_at < end, key.expires_at), else_=end)
+        statement = update(virtual_keys).where(key.id == id).values(replaced_by=new.id, expires_at=sooner)
+        usable = _audited(id).where(key.revoked_at.is_(None), key.replaced_by.is_(None)).with_for_update()
         insertion = insert(virtual_keys).values(**_stored(new))
-        await self._database.change(actor, "key.rotate", f"key {id}", usable, _audited(id), insertion, statement)
+        try:
+            await self._database.change(actor, "key.rotate", f"key {id}", usable, _audited(id), insertion, statement)
+        except ClientError as error:
+            old = await self.get(id) if error.status == 404 else None
+            if old is not None and (old.revoked_at is not None or old.replaced_by is not None):
+                raise ClientError("Refused: the key is revoked or was replaced.", status=409, code="not_usable") from None
+            raise
         return await self._existing(new.id)
 
     async def _existing(self, id: str) -> VirtualKey:

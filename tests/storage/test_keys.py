@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from proxy.core.errors import ClientError
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
 from proxy.storage.keys import Keys, NewKey
 from proxy.storage.limits import Limits
+from proxy.storage.tables import virtual_keys
 from proxy.storage.users import Users
 
 DIGEST = b"\xfe\xed" * 16
@@ -78,6 +81,25 @@ async def test_a_rotation_ends_the_old_key_and_never_makes_it_last_longer(keys: 
             await keys.rotate("root", done, NewKey("k3", "ana", DIGEST, "abcd"), overlap=1.0)
         assert refused.value.status == {"k1": 409, "k9": 404}[done]
     assert await keys.get("k3") is None
+
+
+@pytest.mark.parametrize("change", ["expires_at", "revoked_at"])
+async def test_a_rotation_goes_by_the_key_as_it_is_when_its_turn_comes(keys: Keys, database: Database, change: str) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    soon = database.now() + timedelta(seconds=10)
+    async with database.writing() as connection:
+        await connection.execute(update(virtual_keys).where(virtual_keys.c.id == "k1").values({change: soon}))
+        rotation = asyncio.create_task(keys.rotate("root", "k1", NewKey("k2", "ana", DIGEST, "abcd"), overlap=3600.0))
+        await asyncio.wait({rotation}, timeout=0.1)  # whatever it may read before its turn, it has
+    if change == "revoked_at":
+        with pytest.raises(ClientError) as refused:
+            await rotation
+        assert (refused.value.status, refused.value.code) == (409, "not_usable")
+    else:
+        await rotation
+    old = await keys.get("k1")
+    assert old is not None
+    assert getattr(old, change) == soon
 
 
 async def test_keys_are_listed_by_user_in_pages(keys: Keys, database: Database) -> None:
