@@ -70,7 +70,7 @@ def test_policies_are_set_or_switched_off(loaded: Load):
 def test_settings_do_not_change(loaded: Load):
     settings = loaded(OPENAI).settings
     with pytest.raises(ValueError, match="frozen"):
-        settings.sim = False  # type: ignore[misc]
+        settings.sim = False  # type: ignore[misc]  # that is what is refused
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -32,10 +33,10 @@ class Source:
 class Desk:
     """A `Kept` that asks a `Source`."""
 
-    def __init__(self, **keeping: float) -> None:
+    def __init__(self, **keeping: Any) -> None:
         self.clock = HandClock()
         self.source = Source()
-        self.kept: Kept[str, str] = Kept(self.clock, Keeping(**keeping), lambda answer: answer == "")  # type: ignore[arg-type]
+        self.kept: Kept[str, str] = Kept(self.clock, Keeping(**keeping), lambda answer: answer == "")
 
     async def find(self, key: str) -> str:
         return await self.kept.find(key, lambda: self.source.look_up(key))
