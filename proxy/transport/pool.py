@@ -135,7 +135,8 @@ class PooledTransport:
             if not head.done():
                 sending.result()
                 await head
-            elif not sending.done():
+            elif not sending.done() or sending.cancelled() or sending.exception() is not None:
+                # What was announced has not been sent: the next request would become part of this one's body.
                 connection.keep_alive = False
         finally:
             sending.cancel()

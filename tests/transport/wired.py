@@ -1,0 +1,71 @@
+"""A pool whose connections are wires in the test's hand: what comes when is the test's to say, to the turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from proxy.core.call import Content, Timeouts
+from proxy.core.protocols import UpstreamRequest
+from proxy.transport import PinnedResolver, PooledTransport
+from tests.fuzz.wires import Wire
+
+ORIGIN = "http://up.example:1001"
+PATIENCE = Timeouts(connect=5, first_token=60, idle=60, total=60)
+
+
+def answer(body: bytes, status: int = 200, *more: bytes) -> bytes:
+    lines = (b"HTTP/1.1 %d Whatever" % status, b"content-length: %d" % len(body), *more)
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def _lookup(_host: str, port: int, **_options: Any) -> list[Any]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+
+def pool(*, connections: int = 4) -> PooledTransport:
+    return PooledTransport(
+        ORIGIN, connections=connections, keep_alive=60, resolver=PinnedResolver(allow_private=True, lookup=_lookup), header_limit=2048
+    )
+
+
+async def ask(transport: PooledTransport, body: bytes | Content = b"{}", *, method: str = "POST") -> tuple[int, bytes]:
+    """One exchange, whole."""
+    response = await transport.send(UpstreamRequest(method, f"{ORIGIN}/v1/x", {}, body), PATIENCE)
+    found = b""
+    while data := await response.receive():
+        found += data
+    response.close(reuse=True)
+    return response.status, found
+
+
+async def turns(count: int = 10) -> None:
+    """Let all that is ready go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class WiredLoop(asyncio.SelectorEventLoop):
+    """Connecting takes a turn and gives a wire; `greet` is called with it before who dialled goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wires: list[Wire] = []
+        self.greet: Callable[[Wire], None] = lambda _: None
+
+    async def create_connection(self, protocol_factory: Any, *_address: Any, **_options: Any) -> Any:
+        await asyncio.sleep(0)
+        protocol = protocol_factory()
+        wire = Wire(protocol)
+        self.wires.append(wire)
+        self.greet(wire)
+        return wire, protocol
+
+
+def on_wires(main: Callable[[WiredLoop], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` on such a loop."""
+    loop = WiredLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main(loop))
