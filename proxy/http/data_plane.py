@@ -315,6 +315,8 @@ class _Exchange:
             writer.piece(first)
         else:
             writer.start(reply.status, headers, first)
+            if writer.head_only:
+                return
         if isinstance(stream, EventStream):
             await stream.pipe(writer)
         else:

@@ -17,6 +17,9 @@ PING = b": ping\n\n"
 _MOST_SIZES = 2048
 _SIZES = tuple(b"%x\r\n" % size for size in range(_MOST_SIZES))
 
+#: Answers that have no body, and whose heads say nothing of one (RFC 9110, 8.6; RFC 9112, 6.1).
+_BODILESS = frozenset({204, 304})
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _REASONS[499] = "Client Closed Request"
 
@@ -33,7 +36,10 @@ class Writer:
     __slots__ = ("_chunked", "_connection", "_keep_alive", "_stall", "begun", "bytes_out", "head_only", "http10", "is_event_stream")
 
     def __init__(self, connection: Connection, stall: float) -> None:
-        """`stall`: how many seconds a client may take to read on. `http10` and `head_only` (no body) are what the client asked for."""
+        """`stall`: how many seconds a client may take to read on. `http10` is what the client speaks.
+
+        `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the answer has none.
+        """
         self._connection = connection
         self._keep_alive = True
         self.http10 = False
@@ -54,11 +60,17 @@ class Writer:
 
     def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
         """Head and body in one write."""
+        if status in _BODILESS:
+            self._start_bodiless(status, headers)
+            return
         headers["content-length"] = str(len(body))
         self._start(status, headers, b"" if self.head_only else body)
 
     def start(self, status: int, headers: dict[str, str], piece: bytes = b"") -> None:
-        """Head and first piece of a body that goes on."""
+        """Head and first piece of a body that goes on. Of an answer without a body the head is all."""
+        if self.head_only or status in _BODILESS:
+            self._start_bodiless(status, headers)
+            return
         self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
         if self.http10:
             self._keep_alive = False
@@ -67,6 +79,13 @@ class Writer:
             self._chunked = True
         self._start(status, headers, self._framed(piece))
         self.bytes_out = len(piece)
+
+    def _start_bodiless(self, status: int, headers: dict[str, str]) -> None:
+        """The head alone: whatever followed it would be taken for the next answer. To HEAD it says the length, where that is known."""
+        self.head_only = True
+        if status in _BODILESS:
+            headers.pop("content-length", None)
+        self._start(status, headers, b"")
 
     def _start(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if not self._keep_alive:
@@ -79,6 +98,8 @@ class Writer:
 
     def piece(self, data: bytes) -> None:
         """One write for one piece. Follow it by `drain` where `is_full`."""
+        if self.head_only:
+            return
         transport = self._connection.transport
         if transport is None:
             raise ClientDisconnected("The client has closed the connection.")

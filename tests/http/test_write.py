@@ -79,6 +79,38 @@ def test_a_head_alone_tells_the_length_of_what_it_leaves_out():
     assert made.bytes_out == 0
 
 
+@pytest.mark.parametrize("known", [{}, {"content-length": "4"}], ids=["chunked", "of a known length"])
+@pytest.mark.parametrize("http10", [False, True])
+def test_of_a_stream_that_was_asked_for_by_head_only_the_head_goes_out(known: dict[str, str], http10: bool):
+    """Whatever followed it would be read as the next answer on that connection."""
+    client = Client()
+    made = writer(client, head_only=True, http10=http10)
+    made.start(200, {"content-type": "audio/mpeg", **known}, b"ab")
+    made.piece(b"cd")
+    made.end()
+    head, end, rest = client.text.partition(b"\r\n\r\n")
+    assert (end, rest) == (b"\r\n\r\n", b"")
+    assert (b"content-length: 4" in head) is bool(known)
+    assert b"transfer-encoding" not in head
+    assert (made.begun, made.bytes_out, made.keep_alive) == (True, 0, True)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("head_only", [False, True])
+@pytest.mark.parametrize("way", ["whole", "start"])
+def test_an_answer_without_a_body_says_nothing_of_one(status: int, head_only: bool, way: str):
+    client = Client()
+    made = writer(client, head_only=head_only)
+    if way == "whole":
+        made.whole(status, {"a": "b"}, b"ab")
+    else:
+        made.start(status, {"a": "b", "content-length": "2"}, b"ab")
+        made.piece(b"cd")
+        made.end()
+    assert client.text in (b"HTTP/1.1 204 No Content\r\na: b\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\na: b\r\n\r\n")
+    assert (made.bytes_out, made.keep_alive) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("keep_alive", "http10", "told"),
     [
