@@ -28,6 +28,8 @@ _DRAIN = 1.0
 _ADDRESS_LASTS = 10.0
 _NO_ADDRESS_LASTS = 2.0
 
+_REFUSES = "The provider does not accept connections."
+
 Addresses = list[tuple[str, int]]
 
 
@@ -214,6 +216,10 @@ class PooledTransport:
             except (OSError, ssl.SSLError, ValueError) as error:
                 failure = _dialling(error)
                 continue
+            if connection.closed:
+                # The loop may deliver what a provider says unasked before it lets who dialled go on; `_lost` has not counted that.
+                failure = UpstreamError("connect_failed", _REFUSES, detail="spoke or closed before it was asked", reached=False)
+                continue
             self._live.add(connection)
             return connection
         raise failure or UpstreamError("dns", "The provider's host name has no address.", reached=False)
@@ -311,4 +317,4 @@ def _dialling(error: BaseException) -> UpstreamError:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return UpstreamError("overloaded", "The gateway has no file descriptor left.", retry_after=1.0, reached=False)
     failure = translate(error)
-    return UpstreamError("connect_failed", "The provider does not accept connections.", detail=failure.detail, reached=False)
+    return UpstreamError("connect_failed", _REFUSES, detail=failure.detail, reached=False)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
+import uvloop
 
-from proxy.core.errors import ClientError
+from proxy.core.call import Timeouts
+from proxy.core.errors import ClientError, UpstreamError
+from proxy.core.protocols import UpstreamRequest
+from proxy.transport import PinnedResolver, PooledTransport
+from tests.fuzz.wires import Wire
 from tests.transport.wired import WiredLoop, answer, ask, on_wires, pool, turns
 
 # -- bodies that are passed on as they arrive --
@@ -56,3 +64,92 @@ def test_a_connection_with_half_a_request_on_it_never_serves_another(ending: Bas
         assert await second == (200, b"yes")
 
     on_wires(main)
+
+
+# -- providers that speak first --
+
+BUSY = answer(b"", 503, b"connection: close")
+
+
+@pytest.mark.parametrize("words", [BUSY, b"220 hello\r\n", b""], ids=["an answer", "no HTTP", "a close"])
+def test_a_provider_that_speaks_before_it_is_asked_costs_no_place(words: bytes) -> None:
+    """What it says may come before who dialled goes on: as a connection that failed, it is counted no more, and nothing was asked."""
+
+    def speak(wire: Wire) -> None:
+        if words:
+            wire.feed(words)
+        wire.lose()
+
+    async def main(loop: WiredLoop) -> None:
+        transport, loop.greet = pool(connections=1), speak
+        for _ in range(3):
+            with pytest.raises(UpstreamError) as caught:
+                await ask(transport)
+            assert (caught.value.kind, caught.value.reached) == ("connect_failed", False)
+        assert not any(wire.written for wire in loop.wires)
+        loop.greet = lambda _: None
+        healthy = asyncio.ensure_future(ask(transport))
+        await turns()
+        loop.wires[-1].feed(answer(b"yes"))
+        assert await healthy == (200, b"yes")
+
+    on_wires(main)
+
+
+def test_an_address_that_speaks_before_it_is_asked_gives_way_to_the_next() -> None:
+    async def main(loop: WiredLoop) -> None:
+        transport = pool(addresses=("192.0.2.1", "192.0.2.2"))
+        loop.greet = lambda wire: wire.feed(BUSY) if len(loop.wires) == 1 else None
+        task = asyncio.ensure_future(ask(transport))
+        await turns()
+        loop.wires[1].feed(answer(b"yes"))
+        assert await task == (200, b"yes")
+
+    on_wires(main)
+
+
+class Door:
+    """A real server, which speaks as it accepts until it is `well`."""
+
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+        self.well = False
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = self.listener.accept()
+                with peer, suppress(OSError):
+                    if self.well:
+                        peer.recv(65536)
+                    peer.sendall(answer(b"yes", 200, b"connection: close") if self.well else self._words)
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self._thread.join(5)
+
+
+def test_a_provider_that_has_spoken_first_for_a_while_is_reached_once_it_does_not() -> None:
+    """On the loop that serves, which may deliver bytes before it says that a connection is made."""
+    door = Door(BUSY)
+
+    async def main() -> None:
+        transport = PooledTransport(door.url, connections=2, keep_alive=60, resolver=PinnedResolver(allow_private=True))
+        request = UpstreamRequest("POST", f"{door.url}/v1/x", {}, b"{}")
+        brief = Timeouts(connect=2, first_token=2, idle=2, total=2)
+        for _ in range(20):
+            with suppress(UpstreamError):
+                (await transport.send(request, brief)).close()
+        door.well = True
+        assert (await transport.send(request, brief)).status == 200
+        await transport.close()
+
+    try:
+        uvloop.run(main())
+    finally:
+        door.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from proxy.core.call import Content, Timeouts
@@ -21,14 +21,12 @@ def answer(body: bytes, status: int = 200, *more: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-async def _lookup(_host: str, port: int, **_options: Any) -> list[Any]:
-    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+def pool(*, connections: int = 4, addresses: Sequence[str] = ("192.0.2.1",)) -> PooledTransport:
+    async def lookup(_host: str, port: int, **_options: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
-
-def pool(*, connections: int = 4) -> PooledTransport:
-    return PooledTransport(
-        ORIGIN, connections=connections, keep_alive=60, resolver=PinnedResolver(allow_private=True, lookup=_lookup), header_limit=2048
-    )
+    resolver = PinnedResolver(allow_private=True, lookup=lookup)
+    return PooledTransport(ORIGIN, connections=connections, keep_alive=60, resolver=resolver)
 
 
 async def ask(transport: PooledTransport, body: bytes | Content = b"{}", *, method: str = "POST") -> tuple[int, bytes]:
