@@ -19,7 +19,7 @@ from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, Ga
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Handler
 from proxy.core.reply import Reply
-from proxy.http import errors, parse
+from proxy.http import body, errors, parse
 from proxy.http.known_head import WholeBody
 from proxy.http.readiness import HEALTH, Readiness, Told
 from proxy.http.request_line import RequestLine, read
@@ -162,8 +162,8 @@ class _Exchange:
     __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer", "serving")
 
     def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: StreamReader, writer: Writer) -> None:
-        body: StreamReader | WholeBody = payload
-        memo: dict[Any, Any] = body.memo if isinstance(body, WholeBody) else {}
+        arrived: StreamReader | WholeBody = payload
+        memo: dict[Any, Any] = arrived.memo if isinstance(arrived, WholeBody) else {}
         line: RequestLine | None = memo.get(_LINE)
         if line is None:
             line = memo[_LINE] = read(message)
@@ -256,7 +256,7 @@ class _Exchange:
         if plane._shedding is not None or len(plane._running) > limits.max_in_flight:
             raise CapacityError(plane._shedding or "The gateway has as many requests in flight as it may have.", retry_after=1.0)
         if _PLAIN in call.memo:
-            raw = parse.body_in_hand(self._payload, limit=limits.max_body)
+            raw = body.body_in_hand(self._payload, limit=limits.max_body)
             if raw is not None:
                 self._take_json(call, raw)
                 return None
@@ -271,18 +271,18 @@ class _Exchange:
         announced = headers.get("Content-Length")
         length = None if announced is None else int(announced)
         if length is not None and length > limits.max_body:
-            raise parse.too_large(limits.max_body)
+            raise body.too_large(limits.max_body)
         content_type = headers.get("Content-Type", "")
         is_json = call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;")
         coding = headers.get("Content-Encoding")
         if coding and is_json and coding.lower() != "identity":
-            raise parse.unsupported_coding(coding)
+            raise body.unsupported_coding(coding)
         waits = headers.get("Expect", "").lower() == "100-continue" and not self._writer.http10
         if waits and not self._payload.is_eof() and self._connection.transport is not None:
             self._connection.transport.write(_CONTINUE)
         if is_json:
             call.memo[_PLAIN] = True
-            self._take_json(call, await parse.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout))
+            self._take_json(call, await body.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout))
         else:
             await self._receive_content(call, content_type, length)
 
@@ -299,10 +299,10 @@ class _Exchange:
         limits, reader = self.serving.limits, self._payload
         head = b""
         if content_type.startswith("multipart/form-data"):
-            head, model = await parse.form_head(reader, patience=limits.body_timeout)
+            head, model = await body.form_head(reader, patience=limits.body_timeout)
             call.model = None if model is None else parse.checked_model(model)
-        rest = parse.body_parts(reader, limit=limits.max_body - len(head), patience=limits.body_timeout)
-        call.content = parse.FormContent(head, rest, length)
+        rest = body.body_parts(reader, limit=limits.max_body - len(head), patience=limits.body_timeout)
+        call.content = body.FormContent(head, rest, length)
         call.bytes_in = length or 0
 
     # -- the answer --
