@@ -22,6 +22,7 @@ from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 from proxy.core.protocols import Transport, UpstreamRequest, UpstreamResponse
 from proxy.transport import TRANSLATIONS, ClientTransport, PinnedResolver, PooledTransport, flatten, is_public, translate
+from proxy.transport.client import AT_ONCE, may_be_sent_again
 from proxy.transport.connection import Connection
 from tests.fuzz.wires import Wire
 
@@ -375,6 +376,32 @@ async def test_a_connection_that_dies_on_reuse_is_replaced_once_and_only_once(ma
             await ask(transport, server.url)
         assert caught.value.kind == "reset"
         assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "after", "again"),
+    [("POST", 0.0, True), ("POST", 0.4, True), ("POST", 0.6, False), ("DELETE", 0.6, False), ("GET", 0.6, True), ("HEAD", 60.0, True)],
+)
+def test_what_a_kept_connection_lost_is_sent_again_at_once_or_where_it_may_be_done_twice(method: str, after: float, again: bool):
+    assert may_be_sent_again(method, after) is again
+
+
+@BOTH
+async def test_what_a_provider_has_worked_on_is_not_sent_again(make: Make):
+    """It took the request on a kept connection, and only then lost it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await request_of(reader)
+        await asyncio.sleep(AT_ONCE + 0.1)
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        assert await ask(transport, server.url) == (200, b"{}")
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url)
+        assert (caught.value.kind, caught.value.reached) == ("reset", True)
+        assert server.connections == 1
 
 
 @BOTH

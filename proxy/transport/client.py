@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,13 @@ TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (ValueError, "bad_upstream", "The provider's answer is not valid HTTP."),
 )
 
+#: A server that had closed a kept connection says so within a round trip of what is sent on it, which takes at most some 0.4 s on earth. In
+#: seconds.
+AT_ONCE = 0.5
+
+#: Methods with which doing it twice is doing it once, whatever was done; see `policies.retry`, and RFC 9110, 9.2.2.
+_IDEMPOTENT = frozenset({"GET", "HEAD"})
+
 #: Failures after which the provider cannot have begun to work on the request.
 _NOT_REACHED = frozenset({"dns", "tls", "connect_failed", "connect_timeout"})
 
@@ -57,6 +65,16 @@ def translate(error: BaseException) -> UpstreamError:
         if isinstance(error, foreign):
             return UpstreamError(kind, message, detail=f"{type(error).__name__}: {error}"[:300], reached=kind not in _NOT_REACHED)
     raise error
+
+
+def may_be_sent_again(method: str, after: float) -> bool:
+    """Whether a request may be sent once more whose kept connection was lost `after` so many seconds without a byte of an answer.
+
+    Lost at once, the connection had most likely been closed while it lay idle. Later, its server has taken the request, and may have done
+    (and charged for) what it asks; then that is for the retry policy to say, except of what may be done twice. nginx, Go's net/http and
+    urllib3 never do it for a POST that was sent; they would show their clients each connection that was closed while it lay idle.
+    """
+    return after < AT_ONCE or method in _IDEMPOTENT
 
 
 class ClientResponse:
@@ -133,18 +151,20 @@ class ClientTransport:
         self.stale: Callable[[], None] = uncounted
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ClientResponse:
-        reused: list[bool] = []
+        reused: list[float] = []
         try:
             return await self._within(self._session(), request, timeouts, reused)
         except UpstreamError as error:
             # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
             if error.kind != "reset" or not reused or not isinstance(request.body, bytes):
                 raise
+            if not may_be_sent_again(request.method, time.monotonic() - reused[-1]):
+                raise
             self.stale()
         return await self._within(self._fresh_session(), request, timeouts, [])
 
     async def _within(
-        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[bool]
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[float]
     ) -> ClientResponse:
         try:
             async with asyncio.timeout(_least(timeouts.first_token, timeouts.total)):
@@ -155,7 +175,7 @@ class ClientTransport:
             raise translate(error) from error
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[bool]
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[float]
     ) -> ClientResponse:
         headers = request.headers
         data: Any = request.body
@@ -220,7 +240,7 @@ class ClientTransport:
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
-    context.trace_request_ctx.append(True)
+    context.trace_request_ctx.append(time.monotonic())
 
 
 def uncounted() -> None:

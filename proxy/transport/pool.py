@@ -16,7 +16,7 @@ from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UpstreamRequest
 from proxy.sweeper import Sweeper
 from proxy.transport.addresses import PinnedResolver, PrivateAddress
-from proxy.transport.client import translate, uncounted
+from proxy.transport.client import may_be_sent_again, translate, uncounted
 from proxy.transport.connection import Connection
 
 _FOREVER = float("inf")
@@ -75,9 +75,12 @@ class PooledTransport:
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Connection:
         data = self._message(request)
-        due = time.monotonic() + least(timeouts.first_token, timeouts.total)
-        idle = self._take_idle()
-        connection = idle or await self._connect(timeouts, due)
+        begun = time.monotonic()
+        due = begun + least(timeouts.first_token, timeouts.total)
+        connection = self._take_idle(begun)
+        if connection is None:
+            connection = await self._connect(timeouts, due)
+            begun = time.monotonic()
         while True:
             connection.due = due
             self._sweeper.add(connection)
@@ -93,12 +96,14 @@ class PooledTransport:
                 connection.abort()
                 # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
                 lost = isinstance(error, UpstreamError) and error.kind == "reset" and connection.is_untouched
-                if not (lost and connection is idle and isinstance(request.body, bytes)):
+                if not (lost and connection.served > 1 and isinstance(request.body, bytes)):
+                    raise
+                if not may_be_sent_again(request.method, time.monotonic() - begun):
                     raise
             finally:
                 self._sweeper.remove(connection)
             self.stale()
-            connection = await self._connect(timeouts, due)
+            connection = await self._connect(timeouts, due, fresh=True)
 
     def _message(self, request: UpstreamRequest) -> bytes:
         """The request's head, and its body if that is bytes."""
@@ -146,8 +151,8 @@ class PooledTransport:
 
     # -- connections --
 
-    def _take_idle(self) -> Connection | None:
-        oldest = time.monotonic() - self._keep_alive
+    def _take_idle(self, now: float) -> Connection | None:
+        oldest = now - self._keep_alive
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable and connection.idle_since > oldest:
@@ -155,7 +160,8 @@ class PooledTransport:
             connection.abort()
         return None
 
-    async def _connect(self, timeouts: Timeouts, due: float) -> Connection:
+    async def _connect(self, timeouts: Timeouts, due: float, *, fresh: bool = False) -> Connection:
+        """A connection that nobody uses, once there is one; with `fresh`, one that nobody has used."""
         left = due - time.monotonic()
         patience = least(timeouts.connect, left)
         by_connect = timeouts.connect is not None and timeouts.connect <= left
@@ -163,9 +169,11 @@ class PooledTransport:
             async with asyncio.timeout(None if patience == _FOREVER else max(patience, 0.0)):
                 while self._open >= self._most:
                     await self._turn()
-                    idle = self._take_idle()
+                    idle = self._take_idle(time.monotonic())
                     if idle is not None:
-                        return idle
+                        if not fresh:
+                            return idle
+                        idle.abort()  # it leaves its place
                 self._open += 1
                 try:
                     return await self._dial()

@@ -13,10 +13,11 @@ from proxy.core.call import Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UpstreamRequest
 from proxy.transport import PinnedResolver, PooledTransport
+from proxy.transport.client import AT_ONCE
 from tests.e2e.faults import FAILURES, check_ended_well, check_failed
 from tests.support.gateway import Gateway, error_of
-from tests.support.raw_client import chat
-from tests.support.script import CHAT, CHAT_STREAM, Fin, Reset, Send, Step, json_response, script, sliced
+from tests.support.raw_client import ask, chat
+from tests.support.script import CHAT, CHAT_STREAM, Fin, Reset, Send, Step, Wait, json_response, script, sliced
 from tests.support.upstream import Upstream
 
 
@@ -118,6 +119,18 @@ def test_the_second_try_is_like_the_first(gateway: Gateway, upstream: Upstream, 
     assert chat(gateway.url, stream=stream).status == 200
     first, second = upstream.requests[1:]
     assert (first.raw_head, first.body) == (second.raw_head, second.body)
+
+
+def test_what_a_provider_may_have_done_is_not_asked_for_again_behind_the_clients_back(gateway: Gateway, upstream: Upstream) -> None:
+    """It worked on the request, and then lost the kept connection: that is no connection that had been closed while it lay idle."""
+    upstream.play(CHAT, script(Wait(AT_ONCE + 0.1), Reset()))
+    assert chat(gateway.url).status == 200
+    before = gateway.metric(FAILURES, provider="up", kind="reset")
+    answer = ask(gateway.url, "POST", "/v1/batches", b'{"input_file_id":"f"}')
+    assert (answer.status, error_of(answer)["code"]) == (502, "bad_upstream")
+    assert len(upstream.requests) == 2, "it was asked for twice"
+    assert gateway.record_of(answer)["attempts"] == 1
+    gateway.wait_metric(before + 1, FAILURES, provider="up", kind="reset")
 
 
 @pytest.mark.row(4, 5)

@@ -153,3 +153,54 @@ def test_a_provider_that_has_spoken_first_for_a_while_is_reached_once_it_does_no
         uvloop.run(main())
     finally:
         door.stop()
+
+
+# -- kept connections that were closed --
+
+
+def test_a_connection_that_was_waited_for_is_replaced_too_where_it_had_been_closed() -> None:
+    async def main(loop: WiredLoop) -> None:
+        transport = pool(connections=1)
+        first, second = (asyncio.ensure_future(ask(transport, body)) for body in (b"1", b"2"))
+        await turns()
+        loop.wires[0].feed(answer(b"one"))
+        assert await first == (200, b"one")
+        await turns()
+        assert loop.wires[0].written.endswith(b"2"), "it has its turn on the same connection"
+        loop.wires[0].lose(ConnectionResetError())
+        await turns()
+        loop.wires[1].feed(answer(b"two"))
+        assert await second == (200, b"two")
+
+    on_wires(main)
+
+
+def test_what_is_sent_again_is_sent_on_a_connection_that_nobody_has_used_and_only_once() -> None:
+    """Also where all places are taken: a second one that had been closed would be no better than the first."""
+
+    async def main(loop: WiredLoop) -> None:
+        transport, stale = pool(connections=1), 0
+
+        def count() -> None:
+            nonlocal stale
+            stale += 1
+
+        transport.stale = count
+        first, again, third = (asyncio.ensure_future(ask(transport, body)) for body in (b"1", b"2", b"3"))
+        await turns()
+        loop.wires[0].feed(answer(b"one"))
+        await turns()
+        loop.wires[0].lose()
+        await turns()
+        taken = loop.wires[1]
+        assert taken.written.endswith(b"3"), "who waited has the place"
+        taken.feed(answer(b"three"))
+        await turns()
+        assert loop.wires[2].written.endswith(b"2") and taken.is_closing()
+        loop.wires[2].lose()
+        with pytest.raises(UpstreamError) as caught:
+            await again
+        assert (caught.value.kind, len(loop.wires), stale) == ("reset", 3, 1)
+        assert (await first, await third) == ((200, b"one"), (200, b"three"))
+
+    on_wires(main)
