@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from aiohttp import StreamReader
@@ -217,6 +218,28 @@ async def test_a_forms_beginning_is_searched_no_further_than_its_bound():
     head, model = await body.form_head(reader, patience=5)
     assert model is None
     assert len(head) <= 2**16 + 2**14
+
+
+@pytest.mark.parametrize("size", [2**16, 64], ids=["at once", "in pieces"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'content-disposition: form-data; name="model"\r\n',
+        b"content-disposition: form-data;" + b' name="model"' * 20 + b"\r\n",
+        b'content-disposition: form-data; name="model"',
+        b'name="model"',
+        b"a\r\n",
+        b" ",
+    ],
+    ids=["lines", "lines of many names", "a line of many beginnings", "a line of names", "headers", "spaces"],
+)
+async def test_a_form_that_is_made_to_be_slow_is_searched_in_time_that_grows_with_its_size(line: bytes, size: int):
+    form = (b'--b\r\ncontent-disposition: form-data; name="model"\r\n' + line * 2**16)[: 2**16]
+    reader = reader_of(*(form[at : at + size] for at in range(0, len(form), size)))
+    began = time.process_time()
+    _, model = await body.form_head(reader, patience=5)
+    assert model is None
+    assert time.process_time() - began < 0.5, "it would stand in the way of all other requests"
 
 
 async def test_a_forms_model_that_is_no_text_is_still_a_name():
