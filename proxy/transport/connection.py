@@ -20,6 +20,7 @@ HIGH_WATER = 256 * 1024
 _LOST = "The connection to the provider was lost."
 _NOT_HTTP = "The provider's answer is not valid HTTP."
 _HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
+_FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger than the limit for headers."
 
 
 #: Header names as they came -> in lower case. Servers use few spellings; what they are not asked for cannot fill memory.
@@ -41,6 +42,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_bare",
         "_body_limit",
         "_complete",
         "_decoder",
@@ -107,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._head_done = False
         self._head_size = 0
         self._header_size = 0
+        self._bare = -1
         self._fresh_bytes = False
         self._complete = False
         self._until_close = False
@@ -254,29 +257,47 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._fresh_bytes = True
+        size = self._size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail_parsing(error)
             return
-        if not self._head_done:
-            self._head_size += len(data)
-            if self._head_size > self._header_limit:
-                self.fail(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
-                return
         if self._size > HIGH_WATER and not self._paused and not self._complete and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
         if self.draining:
-            self._drain()
+            self._drain(len(data))
         elif self._take_piece is not None and self._parts:
+            self._bare = 0
             if not self._take_piece(self._take()) or self._complete:
                 self._take_piece = None
                 self._wake()
-        elif self._head_done:
+        elif not self._head_done:
+            self._head_size += len(data)
+            if self._head_size > self._header_limit:
+                self.fail(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
+        elif self._size != size:
+            self._bare = 0
+            self._wake()
+        else:
+            self._count_bare(len(data))
             self._wake()
 
-    def _drain(self) -> None:
+    def _count_bare(self, size: int) -> None:
+        """Bytes that brought nothing of a body: the parser keeps a trailer until its end, and chunks may have extensions without one.
+
+        They count from the last piece of the body on; the read that ended the head does not.
+        """
+        self._bare = 0 if self._bare < 0 else self._bare + size
+        if self._bare > self._header_limit and not self._complete:
+            self.fail(UpstreamError("response_too_large", _FRAMING_TOO_LARGE))
+
+    def _drain(self, size: int) -> None:
+        if self._parts:
+            self._bare = 0
+        else:
+            self._count_bare(size)
         self._parts.clear()
         self._size = 0
         if self._complete:
