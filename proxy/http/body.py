@@ -41,28 +41,35 @@ async def read_body(reader: StreamReader, *, limit: int, patience: float) -> byt
     in_hand = body_in_hand(reader, limit=limit)
     if in_hand is not None:
         return in_hand
-    parts: list[bytes] = []
-    size = 0
-    arrival = Arrival(reader, patience)
-    while not reader.at_eof():
-        data = await arrival.next()
-        size += len(data)
-        if size > limit:
-            raise too_large(limit)
-        parts.append(data)
-    return b"".join(parts)
+    return b"".join([part async for part in Arrival(reader, limit=limit, patience=patience)])
 
 
 class Arrival:
-    """A body on its way. The time that is spent with what came is not the client's and is not counted."""
+    """A body on its way, of `limit` bytes in all. The time that is spent with what came is not the client's and is not counted."""
 
-    def __init__(self, reader: StreamReader, patience: float) -> None:
+    def __init__(self, reader: StreamReader, *, limit: int, patience: float) -> None:
         self._reader = reader
+        self._limit = limit
+        self._size = 0
         self._patience = patience
         self._left = patience * _PAUSES
 
+    @property
+    def is_over(self) -> bool:
+        return self._reader.at_eof()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body, or what is left of it, as it comes. Raises as `next`."""
+        while not self.is_over:
+            data = await self.next()
+            if data:
+                yield data
+
     async def next(self) -> bytes:
-        """What came since. Raises ClientError: 408 after `patience` seconds without a byte, or when the whole takes too long."""
+        """What came since.
+
+        Raises ClientError: 413 past the limit, 408 after `patience` seconds without a byte, or when the whole takes too long.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -75,20 +82,10 @@ class Arrival:
         except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
             raise ClientDisconnected("The request's body broke off.") from None
         self._left += len(data) / _RATE - (loop.time() - began)
+        self._size += len(data)
+        if self._size > self._limit:
+            raise too_large(self._limit)
         return data
-
-
-async def body_parts(reader: StreamReader, *, limit: int, patience: float) -> AsyncIterator[bytes]:
-    """A body (or what is left of it) as it comes. Raises as `read_body`."""
-    size = 0
-    arrival = Arrival(reader, patience)
-    while not reader.at_eof():
-        data = await arrival.next()
-        size += len(data)
-        if size > limit:
-            raise too_large(limit)
-        if data:
-            yield data
 
 
 def too_large(limit: int) -> ClientError:
@@ -101,11 +98,10 @@ def unsupported_coding(coding: str) -> ClientError:
     return ClientError(message, status=415, code="unsupported_media_type")
 
 
-async def form_head(reader: StreamReader, *, patience: float) -> tuple[bytes, str | None]:
-    """The beginning of a multipart body, as far as its `model` field or 64 KiB, and that field's value."""
+async def form_head(arrival: Arrival) -> tuple[bytes, str | None]:
+    """The beginning of a multipart body, as far as its `model` field or 64 KiB, and that field's value. Raises as `Arrival.next`."""
     head, searched = b"", 0
-    arrival = Arrival(reader, patience)
-    while len(head) < _FORM_HEAD and not reader.at_eof():
+    while len(head) < _FORM_HEAD and not arrival.is_over:
         head += await arrival.next()
         if len(head) >= 2 * searched:  # not at each byte of one that drips: that would be the square of them
             searched = len(head)
@@ -129,7 +125,7 @@ def with_form_model(head: bytes, model: str) -> bytes:
 class FormContent:
     """A client's body as it arrives, its beginning read already; see `proxy.core.call.Content`."""
 
-    def __init__(self, head: bytes, rest: AsyncIterator[bytes], length: int | None) -> None:
+    def __init__(self, head: bytes, rest: Arrival, length: int | None) -> None:
         self.length = length
         self._head = head
         self._rest = rest

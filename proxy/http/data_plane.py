@@ -296,13 +296,12 @@ class _Exchange:
             self._ping = asyncio.get_running_loop().call_later(ping, self._send_ping)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
-        limits, reader = self.serving.limits, self._payload
-        head = b""
+        limits, head = self.serving.limits, b""
+        arrival = body.Arrival(self._payload, limit=limits.max_body, patience=limits.body_timeout)
         if content_type.startswith("multipart/form-data"):
-            head, model = await body.form_head(reader, patience=limits.body_timeout)
+            head, model = await body.form_head(arrival)
             call.model = None if model is None else parse.checked_model(model)
-        rest = body.body_parts(reader, limit=limits.max_body - len(head), patience=limits.body_timeout)
-        call.content = body.FormContent(head, rest, length)
+        call.content = body.FormContent(head, arrival, length)
         call.bytes_in = length or 0
 
     # -- the answer --

@@ -124,7 +124,7 @@ def test_a_body_over_a_slow_line_is_read():
 def test_what_the_gateway_does_with_a_body_meanwhile_is_not_the_clients_time():
     async def main(clock: HandClock) -> int:
         size = 0
-        async for part in body.body_parts(reader_of(*([b"x"] * 5)), limit=2**20, patience=15):
+        async for part in body.Arrival(reader_of(*([b"x"] * 5)), limit=2**20, patience=15):
             size += len(part)
             await asyncio.sleep(100)
         return size
@@ -148,11 +148,11 @@ async def test_reading_a_body_can_be_cancelled():
 
 
 async def test_a_body_can_be_passed_on_as_it_comes():
-    found = [part async for part in body.body_parts(reader_of(b"a", b"", b"bc"), limit=3, patience=5)]
+    found = [part async for part in body.Arrival(reader_of(b"a", b"", b"bc"), limit=3, patience=5)]
     assert b"".join(found) == b"abc"
     assert all(found)
     with pytest.raises(ClientError) as caught:
-        [part async for part in body.body_parts(reader_of(b"ab", b"cd"), limit=3, patience=5)]
+        [part async for part in body.Arrival(reader_of(b"ab", b"cd"), limit=3, patience=5)]
     assert caught.value.status == 413
 
 
@@ -173,8 +173,9 @@ FORMS = {
 
 async def content(*parts: bytes, length: int | None = None) -> tuple[body.FormContent, str | None]:
     reader = reader_of(*parts)
-    head, model = await body.form_head(reader, patience=5)
-    return body.FormContent(head, body.body_parts(reader, limit=2**20, patience=5), length), model
+    arrival = body.Arrival(reader, limit=2**20, patience=5)
+    head, model = await body.form_head(arrival)
+    return body.FormContent(head, arrival, length), model
 
 
 async def read(found: body.FormContent) -> bytes:
@@ -215,7 +216,7 @@ async def test_a_form_without_a_model_passes_as_it_is(form: bytes):
 
 async def test_a_forms_beginning_is_searched_no_further_than_its_bound():
     reader = reader_of(*([b"x" * 2**14] * 8), BOUNDARY + FIELD)
-    head, model = await body.form_head(reader, patience=5)
+    head, model = await body.form_head(body.Arrival(reader, limit=2**20, patience=5))
     assert model is None
     assert len(head) <= 2**16 + 2**14
 
@@ -237,9 +238,31 @@ async def test_a_form_that_is_made_to_be_slow_is_searched_in_time_that_grows_wit
     form = (b'--b\r\ncontent-disposition: form-data; name="model"\r\n' + line * 2**16)[: 2**16]
     reader = reader_of(*(form[at : at + size] for at in range(0, len(form), size)))
     began = time.process_time()
-    _, model = await body.form_head(reader, patience=5)
+    _, model = await body.form_head(body.Arrival(reader, limit=2**20, patience=5))
     assert model is None
     assert time.process_time() - began < 0.5, "it would stand in the way of all other requests"
+
+
+@pytest.mark.parametrize("parts", [(b"x" * 5000,), (b"x" * 4000, b"x" * 1000)])
+async def test_a_forms_beginning_is_measured_too(parts: tuple[bytes, ...]):
+    with pytest.raises(ClientError) as caught:
+        await body.form_head(body.Arrival(reader_of(*parts, ends=False), limit=4999, patience=5))
+    assert (caught.value.status, caught.value.code) == (413, "request_too_large")
+    assert "4999" in caught.value.message
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(0, True), (-1, False)])
+async def test_a_form_is_measured_from_its_beginning_to_its_end(limit: int, fits: bool):
+    form = FORMS["model first"]
+    arrival = body.Arrival(reader_of(form[:90], form[90:]), limit=len(form) + limit, patience=5)
+    head, model = await body.form_head(arrival)
+    assert (model, len(head)) == ("whisper-1", 90)
+    found = body.FormContent(head, arrival, None)
+    if fits:
+        assert await read(found) == form
+        return
+    with pytest.raises(ClientError, match=f"larger than {len(form) - 1} bytes"):
+        await read(found)
 
 
 async def test_a_forms_model_that_is_no_text_is_still_a_name():

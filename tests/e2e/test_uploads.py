@@ -1,0 +1,32 @@
+"""Bodies that are passed on as they arrive: how much of them may come, and how much is said to have come."""
+
+from __future__ import annotations
+
+from tests.support.gateway import Gateway, error_of
+from tests.support.raw_client import RawClient
+from tests.support.script import CHAT
+from tests.support.upstream import Upstream
+
+PURPOSE = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+FORM = PURPOSE + b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--x--\r\n'
+HEADERS = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def test_a_form_over_the_limit_is_refused_before_anyone_is_asked(tight: Gateway, upstream: Upstream) -> None:
+    form = FORM % (b"y" * 9000)
+    with RawClient(tight.url) as client:
+        answer = client.ask("POST", "/v1/files", headers=HEADERS, chunks=[form[:5000], form[5000:]])
+        assert (answer.status, error_of(answer)["code"]) == (413, "request_too_large")
+        assert answer.header("connection") == "close"
+        assert client.is_closed(4)
+    assert upstream.requests == []
+    assert tight.record_of(answer)["outcome"] == "client_error"
+
+
+def test_a_form_under_the_limit_is_passed_on(tight: Gateway, upstream: Upstream) -> None:
+    form = FORM % (b"y" * (8192 - len(FORM) + 2))
+    assert len(form) == 8192
+    upstream.play(CHAT)
+    with RawClient(tight.url) as client:
+        assert client.ask("POST", "/v1/files", headers=HEADERS, chunks=[form[:5000], form[5000:]]).status == 200
+    assert upstream.requests[0].body == form
