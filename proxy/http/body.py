@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import StreamReader
 
+from proxy.core.call import Call
 from proxy.core.errors import ClientDisconnected, ClientError
 
 #: The `model` field of a form. Nothing in it goes back over what it has passed, and a line begins it once: a form may be made to be slow.
@@ -36,21 +37,24 @@ def body_in_hand(reader: StreamReader, *, limit: int) -> bytes | None:
     return data
 
 
-async def read_body(reader: StreamReader, *, limit: int, patience: float) -> bytes:
+async def read_body(call: Call, reader: StreamReader, *, limit: int, patience: float) -> bytes:
     """A whole body. Raises ClientError: 413 past `limit` bytes, 408 as `Arrival` does."""
     in_hand = body_in_hand(reader, limit=limit)
     if in_hand is not None:
         return in_hand
-    return b"".join([part async for part in Arrival(reader, limit=limit, patience=patience)])
+    return b"".join([part async for part in Arrival(call, reader, limit=limit, patience=patience)])
 
 
 class Arrival:
-    """A body on its way, of `limit` bytes in all. The time that is spent with what came is not the client's and is not counted."""
+    """A body on its way, of `limit` bytes in all: `call.bytes_in` counts them, so that a record says what came also where it is not whole.
 
-    def __init__(self, reader: StreamReader, *, limit: int, patience: float) -> None:
+    The time that is spent with what came is not the client's and is not counted.
+    """
+
+    def __init__(self, call: Call, reader: StreamReader, *, limit: int, patience: float) -> None:
+        self._call = call
         self._reader = reader
         self._limit = limit
-        self._size = 0
         self._patience = patience
         self._left = patience * _PAUSES
 
@@ -82,8 +86,8 @@ class Arrival:
         except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
             raise ClientDisconnected("The request's body broke off.") from None
         self._left += len(data) / _RATE - (loop.time() - began)
-        self._size += len(data)
-        if self._size > self._limit:
+        self._call.bytes_in += len(data)
+        if self._call.bytes_in > self._limit:
             raise too_large(self._limit)
         return data
 

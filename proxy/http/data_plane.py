@@ -236,8 +236,9 @@ class _Exchange:
         if reply is not None:
             call.bytes_out = self._writer.bytes_out
             reply.close(ended)
-        # The call knows this exchange by `receive`: a circle, which would keep both until the collector comes by.
+        # The call knows this exchange by `receive`, and what counts its bytes by `content`: circles, kept until the collector comes by.
         call.receive = _received
+        call.content = None
 
     def close_after(self) -> None:
         self._writer.close_after()
@@ -282,7 +283,7 @@ class _Exchange:
             self._connection.transport.write(_CONTINUE)
         if is_json:
             call.memo[_PLAIN] = True
-            self._take_json(call, await body.read_body(self._payload, limit=limits.max_body, patience=limits.body_timeout))
+            self._take_json(call, await body.read_body(call, self._payload, limit=limits.max_body, patience=limits.body_timeout))
         else:
             await self._receive_content(call, content_type, length)
 
@@ -297,12 +298,11 @@ class _Exchange:
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
         limits, head = self.serving.limits, b""
-        arrival = body.Arrival(self._payload, limit=limits.max_body, patience=limits.body_timeout)
+        arrival = body.Arrival(call, self._payload, limit=limits.max_body, patience=limits.body_timeout)
         if content_type.startswith("multipart/form-data"):
             head, model = await body.form_head(arrival)
             call.model = None if model is None else parse.checked_model(model)
         call.content = body.FormContent(head, arrival, length)
-        call.bytes_in = length or 0
 
     # -- the answer --
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.gateway import Gateway, error_of
 from tests.support.raw_client import RawClient
 from tests.support.script import CHAT
@@ -20,7 +22,8 @@ def test_a_form_over_the_limit_is_refused_before_anyone_is_asked(tight: Gateway,
         assert answer.header("connection") == "close"
         assert client.is_closed(4)
     assert upstream.requests == []
-    assert tight.record_of(answer)["outcome"] == "client_error"
+    record = tight.record_of(answer)
+    assert (record["outcome"], record["bytes_in"] > 8192) == ("client_error", True)
 
 
 def test_a_form_under_the_limit_is_passed_on(tight: Gateway, upstream: Upstream) -> None:
@@ -29,4 +32,17 @@ def test_a_form_under_the_limit_is_passed_on(tight: Gateway, upstream: Upstream)
     upstream.play(CHAT)
     with RawClient(tight.url) as client:
         assert client.ask("POST", "/v1/files", headers=HEADERS, chunks=[form[:5000], form[5000:]]).status == 200
+    assert upstream.requests[0].body == form
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/octet-stream"])
+def test_what_came_is_in_the_record(gateway: Gateway, upstream: Upstream, chunked: bool, kind: str) -> None:
+    form = FORM % (b"y" * 70_000)
+    upstream.play(CHAT)
+    chunks = [form[at : at + 9000] for at in range(0, len(form), 9000)] if chunked else None
+    with RawClient(gateway.url) as client:
+        answer = client.ask("POST", "/v1/files", form, headers={"Content-Type": kind}, chunks=chunks)
+    assert answer.status == 200
+    assert gateway.record_of(answer)["bytes_in"] == len(form)
     assert upstream.requests[0].body == form

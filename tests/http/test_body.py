@@ -12,7 +12,7 @@ from aiohttp.base_protocol import BaseProtocol
 from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http import body
 from proxy.http.parse import checked_model
-from tests.core.doubles import HandClock, every_cut, in_virtual_time
+from tests.core.doubles import HandClock, every_cut, in_virtual_time, make_call
 
 
 def reader_of(*parts: bytes, ends: bool = True) -> StreamReader:
@@ -39,20 +39,20 @@ def reader_of(*parts: bytes, ends: bool = True) -> StreamReader:
 
 @pytest.mark.parametrize("parts", [(), (b"abc",), (b"a", b"b", b"c")])
 async def test_a_body_is_read_whole(parts: tuple[bytes, ...]):
-    assert await body.read_body(reader_of(*parts), limit=3, patience=5) == b"".join(parts)
+    assert await body.read_body(make_call(), reader_of(*parts), limit=3, patience=5) == b"".join(parts)
 
 
 async def test_a_body_that_is_there_already_is_taken_at_once():
     reader = reader_of()
     reader.feed_data(b"abc")
     reader.feed_eof()
-    assert await body.read_body(reader, limit=3, patience=5) == b"abc"
+    assert await body.read_body(make_call(), reader, limit=3, patience=5) == b"abc"
 
 
 @pytest.mark.parametrize("parts", [(b"abcd",), (b"abc", b"d"), (b"a",) * 4])
 async def test_a_body_over_the_limit_is_refused_while_it_arrives(parts: tuple[bytes, ...]):
     with pytest.raises(ClientError) as caught:
-        await body.read_body(reader_of(*parts, ends=False), limit=3, patience=5)
+        await body.read_body(make_call(), reader_of(*parts, ends=False), limit=3, patience=5)
     assert (caught.value.status, caught.value.code) == (413, "request_too_large")
 
 
@@ -61,7 +61,7 @@ async def test_a_body_that_is_there_already_is_measured_too():
     reader.feed_data(b"abcd")
     reader.feed_eof()
     with pytest.raises(ClientError) as caught:
-        await body.read_body(reader, limit=3, patience=5)
+        await body.read_body(make_call(), reader, limit=3, patience=5)
     assert caught.value.status == 413
 
 
@@ -69,7 +69,7 @@ def test_a_body_that_stands_still_is_given_up():
     async def main(clock: HandClock) -> float:
         began = clock.now
         with pytest.raises(ClientError) as caught:
-            await body.read_body(reader_of(b"a", ends=False), limit=3, patience=15)
+            await body.read_body(make_call(), reader_of(b"a", ends=False), limit=3, patience=15)
         assert (caught.value.status, caught.value.code) == (408, "request_timeout")
         return clock.now - began
 
@@ -100,7 +100,7 @@ def test_a_body_that_drips_is_given_up_the_later_the_more_of_it_came(part: bytes
     async def main(clock: HandClock) -> float:
         began = clock.now
         with pytest.raises(ClientError) as caught:
-            await body.read_body(dripping(10, part), limit=2**20, patience=15)
+            await body.read_body(make_call(), dripping(10, part), limit=2**20, patience=15)
         assert (caught.value.status, caught.value.code) == (408, "request_timeout")
         return clock.now - began
 
@@ -113,7 +113,7 @@ def test_a_body_over_a_slow_line_is_read():
     async def main(clock: HandClock) -> tuple[int, float]:
         began = clock.now
         with pytest.raises(ClientError) as caught:
-            await body.read_body(dripping(1, b"x" * 10_240), limit=2**24, patience=15)
+            await body.read_body(make_call(), dripping(1, b"x" * 10_240), limit=2**24, patience=15)
         return caught.value.status, clock.now - began
 
     status, seconds = in_virtual_time(main)
@@ -124,7 +124,7 @@ def test_a_body_over_a_slow_line_is_read():
 def test_what_the_gateway_does_with_a_body_meanwhile_is_not_the_clients_time():
     async def main(clock: HandClock) -> int:
         size = 0
-        async for part in body.Arrival(reader_of(*([b"x"] * 5)), limit=2**20, patience=15):
+        async for part in body.Arrival(make_call(), reader_of(*([b"x"] * 5)), limit=2**20, patience=15):
             size += len(part)
             await asyncio.sleep(100)
         return size
@@ -136,11 +136,11 @@ async def test_a_body_that_breaks_off_is_a_client_that_left():
     reader = reader_of(b"a", ends=False)
     reader.set_exception(ConnectionResetError())
     with pytest.raises(ClientDisconnected):
-        await body.read_body(reader, limit=3, patience=5)
+        await body.read_body(make_call(), reader, limit=3, patience=5)
 
 
 async def test_reading_a_body_can_be_cancelled():
-    task = asyncio.ensure_future(body.read_body(reader_of(ends=False), limit=3, patience=60))
+    task = asyncio.ensure_future(body.read_body(make_call(), reader_of(ends=False), limit=3, patience=60))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -148,12 +148,31 @@ async def test_reading_a_body_can_be_cancelled():
 
 
 async def test_a_body_can_be_passed_on_as_it_comes():
-    found = [part async for part in body.Arrival(reader_of(b"a", b"", b"bc"), limit=3, patience=5)]
+    found = [part async for part in body.Arrival(make_call(), reader_of(b"a", b"", b"bc"), limit=3, patience=5)]
     assert b"".join(found) == b"abc"
     assert all(found)
     with pytest.raises(ClientError) as caught:
-        [part async for part in body.Arrival(reader_of(b"ab", b"cd"), limit=3, patience=5)]
+        [part async for part in body.Arrival(make_call(), reader_of(b"ab", b"cd"), limit=3, patience=5)]
     assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("parts", [(b"abcd",), (b"a", b"", b"bcd"), (b"ab", b"cd", b"")])
+async def test_what_came_is_counted(parts: tuple[bytes, ...]):
+    call = make_call()
+    assert [part async for part in body.Arrival(call, reader_of(*parts), limit=4, patience=5)] == [part for part in parts if part]
+    assert call.bytes_in == 4
+
+
+async def test_what_came_is_counted_where_it_is_too_much_or_breaks_off():
+    call = make_call()
+    with pytest.raises(ClientError):
+        await body.read_body(call, reader_of(b"ab", b"cd"), limit=3, patience=5)
+    assert call.bytes_in == 4
+    call, reader = make_call(), reader_of(b"ab", ends=False)
+    asyncio.get_running_loop().call_later(0.01, reader.set_exception, ConnectionResetError())
+    with pytest.raises(ClientDisconnected):
+        await body.read_body(call, reader, limit=3, patience=5)
+    assert call.bytes_in == 2
 
 
 # -- forms --
@@ -173,7 +192,7 @@ FORMS = {
 
 async def content(*parts: bytes, length: int | None = None) -> tuple[body.FormContent, str | None]:
     reader = reader_of(*parts)
-    arrival = body.Arrival(reader, limit=2**20, patience=5)
+    arrival = body.Arrival(make_call(), reader, limit=2**20, patience=5)
     head, model = await body.form_head(arrival)
     return body.FormContent(head, arrival, length), model
 
@@ -216,7 +235,7 @@ async def test_a_form_without_a_model_passes_as_it_is(form: bytes):
 
 async def test_a_forms_beginning_is_searched_no_further_than_its_bound():
     reader = reader_of(*([b"x" * 2**14] * 8), BOUNDARY + FIELD)
-    head, model = await body.form_head(body.Arrival(reader, limit=2**20, patience=5))
+    head, model = await body.form_head(body.Arrival(make_call(), reader, limit=2**20, patience=5))
     assert model is None
     assert len(head) <= 2**16 + 2**14
 
@@ -238,7 +257,7 @@ async def test_a_form_that_is_made_to_be_slow_is_searched_in_time_that_grows_wit
     form = (b'--b\r\ncontent-disposition: form-data; name="model"\r\n' + line * 2**16)[: 2**16]
     reader = reader_of(*(form[at : at + size] for at in range(0, len(form), size)))
     began = time.process_time()
-    _, model = await body.form_head(body.Arrival(reader, limit=2**20, patience=5))
+    _, model = await body.form_head(body.Arrival(make_call(), reader, limit=2**20, patience=5))
     assert model is None
     assert time.process_time() - began < 0.5, "it would stand in the way of all other requests"
 
@@ -246,7 +265,7 @@ async def test_a_form_that_is_made_to_be_slow_is_searched_in_time_that_grows_wit
 @pytest.mark.parametrize("parts", [(b"x" * 5000,), (b"x" * 4000, b"x" * 1000)])
 async def test_a_forms_beginning_is_measured_too(parts: tuple[bytes, ...]):
     with pytest.raises(ClientError) as caught:
-        await body.form_head(body.Arrival(reader_of(*parts, ends=False), limit=4999, patience=5))
+        await body.form_head(body.Arrival(make_call(), reader_of(*parts, ends=False), limit=4999, patience=5))
     assert (caught.value.status, caught.value.code) == (413, "request_too_large")
     assert "4999" in caught.value.message
 
@@ -254,7 +273,7 @@ async def test_a_forms_beginning_is_measured_too(parts: tuple[bytes, ...]):
 @pytest.mark.parametrize(("limit", "fits"), [(0, True), (-1, False)])
 async def test_a_form_is_measured_from_its_beginning_to_its_end(limit: int, fits: bool):
     form = FORMS["model first"]
-    arrival = body.Arrival(reader_of(form[:90], form[90:]), limit=len(form) + limit, patience=5)
+    arrival = body.Arrival(make_call(), reader_of(form[:90], form[90:]), limit=len(form) + limit, patience=5)
     head, model = await body.form_head(arrival)
     assert (model, len(head)) == ("whisper-1", 90)
     found = body.FormContent(head, arrival, None)
