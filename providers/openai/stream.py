@@ -1,8 +1,6 @@
 """OpenAI's event streams, decoded with as little reading as each event needs.
 
-Once content has begun, a canonical event (`data: {…}` and a blank line) whose bytes mention neither an error nor usage nor an end
-goes through unparsed: inside a JSON string every quote is escaped, so `"error"` with bare quotes can only be a member's name or a
-whole value.
+Most events differ from one that was read in their text alone, and go through without being parsed (`frame.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from typing import Any
 import orjson
 
 from providers.openai.errors import error_in_body
+from providers.openai.frame import Frame, frame_of
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.splice import remove_member
@@ -23,12 +22,12 @@ _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "out
 DONE = b"data: [DONE]\n\n"
 _DELTA = b".delta"
 _BETWEEN = b"\n\ndata: "
-_ERROR = b'"error"'
 _USAGE = b'"usage"'
-_NULL_USAGE = b',"usage":null'
-_FINISH = b'"finish_reason"'
-_UNFINISHED = b'"finish_reason":null'
-_SPACED_UNFINISHED = b'"finish_reason": null'
+_NULL_USAGES = (b',"usage":null', b', "usage": null')
+
+#: Frames in a row that fitted nothing, after which all of a stream's events are read: each is different (they tell probabilities, say).
+_FRAMES = 8
+
 _TOO_LARGE = "The provider sent an event that is larger than the limit."
 _CUT = "The provider's stream ended before the answer was complete."
 
@@ -54,11 +53,6 @@ def _canonical(data: bytes) -> int:
     return count if data.count(b"\n") == 2 * count else 0
 
 
-def _are_objects(data: bytes, count: int) -> bool:
-    """Whether the `count` canonical events of `data` look like JSON objects, and none of them like `[DONE]`."""
-    return data[6] == 0x7B and data[-3] == 0x7D and (count == 1 or data.count(b"}\n\ndata: {") == count - 1)
-
-
 class ChatDecoder:
     """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
 
@@ -79,13 +73,34 @@ class ChatDecoder:
         self._wants_usage = wants_usage
         self._events = EventDecoder(limit)
         self._whole = True
+        self._frame: Frame | None = None
+        self._hidden = b""
+        self._framed = 0
+        self._frames_left = _FRAMES
 
     def feed(self, data: bytes) -> bytes:
+        frame = self._frame
+        if frame is None or not self._whole or len(data) > self._limit:
+            return self._fed(data)
+        passed, size = 0, len(data)
+        while end := frame.end(data, passed):
+            self.tokens += 1
+            passed = end
+            if end == size:
+                return data.replace(self._hidden, b"") if self._hidden else data
+        if not passed:
+            return self._fed(data)
+        events = data[:passed]
+        return (events.replace(self._hidden, b"") if self._hidden else events) + self._fed(data[passed:])
+
+    def _fed(self, data: bytes) -> bytes:
+        """The same for what is not known by its frame."""
         if self._whole and data[:6] == b"data: " and data[-2:] == b"\n\n":
             # Mostly one event comes at a time: its first line ends where it does.
             count = 1 if data.find(b"\n") == len(data) - 2 else _canonical(data)
             if count and b"\r" not in data and len(data) <= self._limit:
-                return self._pass(data, count) if self.started and _are_objects(data, count) else self._known(data)
+                self._events.start()
+                return self._decoded(data[6:-2].split(_BETWEEN))
         try:
             events = self._events.feed(data)
         except ProtocolError as error:
@@ -95,24 +110,6 @@ class ChatDecoder:
             return frames
         self._whole = self._events.is_clean
         return self._decoded([event.data for event in events])
-
-    def _pass(self, data: bytes, count: int) -> bytes:
-        plain = data.replace(_NULL_USAGE, b"")
-        if _ERROR in plain or _USAGE in plain or self._finishes(plain):
-            return self._known(data)
-        self.tokens += count
-        return data if self._wants_usage else plain
-
-    def _known(self, data: bytes) -> bytes:
-        """The same for canonical events that have to be looked into."""
-        self._events.start()
-        return self._decoded(data[6:-2].split(_BETWEEN))
-
-    @staticmethod
-    def _finishes(data: bytes) -> bool:
-        """Whether a finish_reason is more than null; some servers send an empty one with every chunk, which ends nothing."""
-        left = data.count(_FINISH) - data.count(_UNFINISHED)
-        return left > 0 and left != data.count(_SPACED_UNFINISHED)
 
     def _decoded(self, events: list[bytes]) -> bytes:
         """The client's events for the data of the provider's."""
@@ -133,19 +130,33 @@ class ChatDecoder:
         if chunk.get("error"):
             raise error_in_body(chunk["error"])
         choices = chunk.get("choices")
+        tokens, finished = self.tokens, self._finished
         if isinstance(choices, list):
             self._read(choices)
+        shown = data
         if "usage" in chunk:
             usage = chunk["usage"]
             if usage:
-                self.usage = read_usage(usage)
+                self.usage = read_usage(usage) or self.usage
             if not self._wants_usage:
                 if usage and not choices:
                     return b""
-                data = data.replace(_NULL_USAGE, b"")
-                if _USAGE in data:
-                    data = remove_member(data, "usage")
-        return b"data: %b\n\n" % data.replace(b"\n", b" ")
+                shown = _without_usage(data)
+        if self.tokens == tokens + 1 and self._finished == finished and not chunk.get("usage"):
+            self._remember(data, shown)
+        return b"data: %b\n\n" % shown.replace(b"\n", b" ")
+
+    def _remember(self, data: bytes, shown: bytes) -> None:
+        """The frame of an event that brought one content and nothing else, and what of it is not `shown`."""
+        if self._frames_left == 0:
+            return
+        self._frames_left = self._frames_left - 1 if self._framed == self.tokens - 1 else _FRAMES
+        self._framed = self.tokens
+        self._frame, self._hidden = None, b""
+        if shown != data:
+            self._hidden = next((null for null in _NULL_USAGES if data.replace(null, b"") == shown), b"")
+        if self._frames_left and b"\n" not in data and (self._hidden or shown == data):
+            self._frame = frame_of(b"data: %b\n\n" % data)
 
     def _read(self, choices: list[Any]) -> None:
         for choice in choices:
@@ -242,12 +253,22 @@ class TypedEventDecoder:
         inner = value.get("response")
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
         if usage:
-            self.usage = read_usage(usage)
+            self.usage = read_usage(usage) or self.usage
 
     def eof(self) -> bytes:
         if self._events.eof() or (self._terminal and not self._closed):
             self.failure = UpstreamError("stream_truncated", _CUT)
         return b""
+
+
+def _without_usage(data: bytes) -> bytes:
+    """An event's object without its own member `usage`; what is deeper inside stays."""
+    for null in _NULL_USAGES:
+        at = data.find(null)
+        if at >= 0 and data.find(b"}", at) == len(data) - 1 and data.count(_USAGE) == 1:
+            # Nothing but the event's own object is closed after it.
+            return data[:at] + data[at + len(null) :]
+    return remove_member(data, "usage")
 
 
 def _is_delta(data: bytes) -> bool:

@@ -17,6 +17,11 @@ LATE_ERROR = event({"error": {"message": "the model fell over", "type": "server_
 LATE_WORDS = event({"error": "the model fell over"})
 COUNTED = chunk(event({**delta(" you"), "usage": usage(7, 3)}))
 COMMENTS = tuple(step for _ in range(12) for step in (Wait(0.25), Send(chunk(b": ping\n\n"))))
+EMPTIES = tuple(
+    step
+    for _ in range(6)
+    for step in (Wait(0.25), Send(chunk(event(delta("")))), Wait(0.25), Send(chunk(event({**delta(""), "choices": []}))))
+)
 LENGTH = head(200, [("Content-Type", "text/event-stream"), ("Content-Length", "5000")])
 
 BROKEN_STREAMS = [
@@ -38,6 +43,7 @@ BROKEN_STREAMS = [
     fault("8 after usage", *COMMITTED, COUNTED, Reset(), codes=["stream_interrupted"], usage=("reported",)),
     fault("10 silence", *COMMITTED, Stall(), status=504, codes=["upstream_timeout"], usage=("estimated",)),
     fault("10 comments only", *COMMITTED, *COMMENTS, Stall(), status=504, codes=["upstream_timeout"], usage=("estimated",)),
+    fault("10 events without content", *COMMITTED, *EMPTIES, Stall(), status=504, codes=["upstream_timeout"], usage=("estimated",)),
     fault("23 no finish reason", *COMMITTED, LAST_CHUNK, codes=["stream_truncated"], usage=("estimated",)),
     fault(
         "23 half an event last", *COMMITTED, chunk(event(delta(" you"))[:30]) + LAST_CHUNK, codes=["stream_truncated"], usage=("estimated",)

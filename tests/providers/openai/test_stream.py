@@ -12,7 +12,7 @@ from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import StreamDecoder
 from tests.core.doubles import every_cut
-from tests.providers.openai.fixtures import CHAT, CHAT_REFUSED, COUNTS, DONE, PLAIN, USAGE, Stream, chunk, delta, finish
+from tests.providers.openai.fixtures import CHAT, CHAT_REFUSED, COUNTS, DONE, LAST, NULL, PLAIN, USAGE, Stream, chunk, delta, finish
 
 LIMIT = 4600
 
@@ -29,6 +29,12 @@ def read(decoder: StreamDecoder, parts: tuple[bytes, ...]) -> bytes:
 
 def kind_of(error: UpstreamError | None) -> str | None:
     return None if error is None else error.kind
+
+
+def found_by(decoder: StreamDecoder) -> tuple[object, ...]:
+    """All that a decoder tells of its stream."""
+    failure = decoder.failure and (decoder.failure.kind, decoder.failure.code, decoder.failure.message, decoder.failure.status)
+    return decoder.usage, decoder.tokens, decoder.started, decoder.done, decoder.mended, failure
 
 
 def chat(stream: Stream) -> ChatDecoder:
@@ -116,9 +122,76 @@ def test_the_short_way_gives_what_the_long_way_gives(chunks: list[dict[str, obje
     by_event = read(short, (first, *events))
     by_byte = read(long, tuple(bytes([byte]) for byte in first + b"".join(events)))
     assert by_event == by_byte
-    assert (kind_of(short.failure), short.done, short.usage) == (kind_of(long.failure), long.done, long.usage)
+    assert found_by(short) == found_by(long)
     at_once = ChatDecoder(2**20, wants_usage=wants_usage)
     assert read(at_once, (first, b"".join(events))) == by_byte
+    assert found_by(at_once) == found_by(long)
+
+
+@pytest.mark.parametrize(
+    ("event", "tokens"),
+    [
+        (chunk(delta(b"b")), 1),
+        (chunk(delta(b"")), 0),
+        (chunk(b""), 0),
+        (chunk(b'{"index":0,"delta":{},"finish_reason":null}'), 0),
+        (chunk(b'{"index":0,"delta":{"content":null},"finish_reason":null}'), 0),
+        (chunk(b'{"index":0,"delta":{"role":"assistant"},"finish_reason":null}'), 0),
+        (chunk(b'{"index":0,"delta":{"reasoning_content":"b","content":null},"finish_reason":null}'), 1),
+        (chunk(b'{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"b"}}]},"finish_reason":null}'), 1),
+        (chunk(delta(b"b") + b"," + delta(b"c", 1)), 2),
+        (b'data: {"choices":[{"text":"","index":0}]}\n\n', 0),
+    ],
+)
+def test_only_content_counts_as_content_wherever_the_bytes_were_cut(event: bytes, tokens: int):
+    for parts in every_cut(event):
+        decoder = ChatDecoder(LIMIT)
+        decoder.feed(PLAIN[: PLAIN.index(b"data: ", 400)])
+        before = decoder.tokens
+        for part in parts:
+            decoder.feed(part)
+        assert before > 0
+        assert decoder.tokens - before == tokens, parts
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b'{"index":0,"delta":{"content":"b"},"usage":null,"finish_reason":null}',
+        b'{"index":0,"delta":{"content":"b","usage":null},"finish_reason":null}',
+        b'{"index":0,"delta":{"content":"b"},"finish_reason":null,"usage":null}',
+    ],
+)
+def test_a_choices_own_usage_stays(inner: bytes):
+    ours, last = chunk(delta(b"a")) + chunk(inner) * 2, chunk(finish()) + DONE
+    shown = ours + chunk(inner) * 2 + last
+    for parts in every_cut(ours + chunk(inner, NULL) * 2 + last):
+        assert read(ChatDecoder(LIMIT), parts) == shown
+    events = tuple(event + b"\n\n" for event in (ours + chunk(inner, NULL) * 2 + last).split(b"\n\n")[:-1])
+    assert read(ChatDecoder(LIMIT), events) == shown
+
+
+@pytest.mark.parametrize("nonsense", [b'data: {"choices":[{"delta":{"content":"a"}}\n\n', b"data: {nonsense}\n\n", chunk(delta(b"\t"))])
+def test_what_is_no_json_is_not_handed_on_however_it_comes(nonsense: bytes):
+    for parts in every_cut(nonsense):
+        decoder = ChatDecoder(LIMIT)
+        assert read(decoder, (chunk(delta(b"a")), *parts)) == chunk(delta(b"a"))
+        assert kind_of(decoder.failure) == "invalid_response"
+
+
+def test_a_usage_that_is_none_does_not_erase_an_earlier_one():
+    upstream = chunk(delta(b"a")) + LAST + chunk(finish(), b',"usage":[1]') + DONE
+    for parts in every_cut(upstream):
+        decoder = ChatDecoder(LIMIT)
+        read(decoder, parts)
+        assert decoder.usage == USAGE
+
+
+def test_a_stream_whose_events_are_all_different_is_read():
+    decoder = ChatDecoder(2**20)
+    events = [chunk(delta(b"a"), b',"number":%d' % number) for number in range(50)] + [chunk(delta(b"a"))] * 50 + [chunk(finish()), DONE]
+    assert read(decoder, tuple(events)) == b"".join(events)
+    assert decoder.tokens == 100
 
 
 def _written(value: object, spaced: bool) -> bytes:
