@@ -15,9 +15,22 @@ def _base_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError('it is no address; write it whole, such as "https://api.openai.com/v1"')
+    if value.split() != [value]:
+        raise ValueError("there is a blank in it")
+    if not _is_host_name(parts.hostname):
+        raise ValueError("its host name is none: each part between its dots has 1 to 63 characters")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("no user, password, query or fragment belongs into base_url; the key goes into api_key, as a reference")
     return value.rstrip("/")
+
+
+def _is_host_name(host: str) -> bool:
+    """Whether a name server could be asked for it (RFC 5890)."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 BaseURL = Annotated[str, AfterValidator(_base_url)]

@@ -579,6 +579,15 @@ async def test_a_name_that_does_not_resolve_is_a_dns_failure(make: Make):
 
 
 @BOTH
+async def test_a_host_that_no_name_server_can_be_asked_for_is_a_dns_failure(make: Make):
+    url = "http://a..example:1"
+    async with reaching(make, url) as transport:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, url)
+    assert (caught.value.kind, caught.value.reached) == ("dns", False)
+
+
+@BOTH
 async def test_a_head_that_does_not_come_is_late(make: Make):
     async with serving(answering(b"")) as server, reaching(make, server.url) as transport:
         with pytest.raises(UpstreamError) as caught:

@@ -24,7 +24,11 @@ class PinnedResolver(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
-        infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+        try:
+            infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+        except UnicodeError as error:
+            # Such as an empty label, or one of over 63 characters: no name server can be asked for it (RFC 5890).
+            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
         found = [(str(info[4][0]), info[0]) for info in infos]
         # A literal address, or localhost, is what the administrator wrote: that is the permission.
         if not self._allow_private and host != "localhost" and not _is_literal(host):

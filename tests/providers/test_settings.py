@@ -8,7 +8,16 @@ from pydantic import ValidationError
 from providers.settings import NetworkSettings, TimeoutSettings
 
 
-@pytest.mark.parametrize("url", ["https://api.example.net/v1", "http://127.0.0.1:8000/v1", "http://[::1]:8000"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.example.net/v1",
+        "http://127.0.0.1:8000/v1",
+        "http://[::1]:8000",
+        "http://model_1.example.",
+        f"http://{'a' * 63}.example",
+    ],
+)
 def test_an_address_is_taken_whole(url: str) -> None:
     assert NetworkSettings(base_url=url).base_url == url
 
@@ -32,6 +41,24 @@ def test_what_is_no_plain_address_is_refused(url: str) -> None:
     with pytest.raises(ValidationError) as caught:
         NetworkSettings(base_url=url)
     assert "hunter2" not in caught.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://a..example", "host name"),
+        ("http://.example/v1", "host name"),
+        (f"http://{'a' * 64}.example", "host name"),
+        ("http://\u200b.example", "host name"),
+        ("http://a host/v1", "blank"),
+        ("http://host/v1 ", "blank"),
+        (" http://host/v1", "blank"),
+    ],
+)
+def test_what_can_never_be_connected_to_is_refused_and_says_why(url: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        NetworkSettings(base_url=url)
+    assert said in caught.value.errors()[0]["msg"]
 
 
 def test_keys_are_used_in_the_order_in_which_they_are_written() -> None:
