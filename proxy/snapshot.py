@@ -24,9 +24,9 @@ from proxy.core.hierarchy import Hierarchy
 from proxy.core.protocols import Clock, Handler, Policy, Services, Transport
 from proxy.dispatch import Dispatch, Upstream
 from proxy.fields import Section
-from proxy.http.data_plane import EdgeLimits, Serving
 from proxy.http.llm import Llm
 from proxy.http.models import Models
+from proxy.http.serving import EdgeLimits, Serving
 from proxy.http.user_config import UserConfig
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
 from proxy.routing.router import Router

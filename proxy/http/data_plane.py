@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import HttpVersion10, StreamReader
@@ -17,13 +16,14 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from proxy.core.call import Call
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Clock, Handler
+from proxy.core.protocols import Clock
 from proxy.core.reply import Reply
 from proxy.http import body, errors, parse
 from proxy.http.known_head import WholeBody
 from proxy.http.readiness import HEALTH, Readiness, Told
 from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Connection
+from proxy.http.serving import EdgeLimits, Serving
 from proxy.http.write import PING, Writer, compose_head
 from proxy.stream import EventStream
 
@@ -45,29 +45,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: What is remembered of a head: where it goes, and that its body is plain JSON.
 _LINE = "request line"
 _PLAIN = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeLimits:
-    """Bytes and seconds of the edge; `server` in the configuration."""
-
-    max_body: int = 32 * 2**20
-    body_timeout: float = 15.0
-    write_timeout: float = 30.0
-    ping: float = 10.0
-    max_in_flight: int = 20_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Serving:
-    """What answers requests: `gateway` those that go to a provider, `local` those that are answered here.
-
-    A reload puts another in its place; a request keeps the one that it began with.
-    """
-
-    gateway: Handler
-    local: Mapping[str, Handler]
-    limits: EdgeLimits
 
 
 class DataPlane:

@@ -16,8 +16,9 @@ from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.reply import Reply
 from proxy.core.sse import EventDecoder, ProtocolError
-from proxy.http.data_plane import DataPlane, EdgeLimits, Serving
+from proxy.http.data_plane import DataPlane
 from proxy.http.server import Listener
+from proxy.http.serving import EdgeLimits, Serving
 from proxy.transport import Connection
 from tests.core.doubles import HandClock, make_call
 from tests.fuzz import seeds
