@@ -296,11 +296,10 @@ class PooledTransport:
         self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap) if kept else None
 
     async def close(self) -> None:
+        """Close every connection. Who still waits for an address or a place goes on, and nothing is kept of it."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
-        if self._lookup is not None:
-            self._lookup.cancel()
         for connection in tuple(self._live):
             connection.abort()
         self._idle.clear()

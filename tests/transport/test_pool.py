@@ -204,3 +204,25 @@ def test_what_is_sent_again_is_sent_on_a_connection_that_nobody_has_used_and_onl
         assert (await first, await third) == ((200, b"one"), (200, b"three"))
 
     on_wires(main)
+
+
+# -- closing --
+
+
+def test_who_waits_for_an_address_while_the_pool_is_closed_is_served_and_leaves_nothing() -> None:
+    """Closing cancels no request, so none may find itself cancelled."""
+
+    async def main(loop: WiredLoop) -> None:
+        found = loop.create_future()
+        transport = pool(lookup=found)
+        waiting = [asyncio.ensure_future(ask(transport)) for _ in range(2)]
+        await turns()
+        await transport.close()
+        found.set_result(None)
+        await turns()
+        for wire in loop.wires:
+            wire.feed(answer(b"yes"))
+        assert await asyncio.gather(*waiting) == [(200, b"yes")] * 2
+        assert [wire.is_closing() for wire in loop.wires] == [True, True]
+
+    on_wires(main)

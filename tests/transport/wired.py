@@ -21,11 +21,15 @@ def answer(body: bytes, status: int = 200, *more: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def pool(*, connections: int = 4, addresses: Sequence[str] = ("192.0.2.1",)) -> PooledTransport:
-    async def lookup(_host: str, port: int, **_options: Any) -> list[Any]:
+def pool(*, connections: int = 4, addresses: Sequence[str] = ("192.0.2.1",), lookup: asyncio.Future[None] | None = None) -> PooledTransport:
+    """A pool whose provider has these addresses, once `lookup` is done."""
+
+    async def look_up(_host: str, port: int, **_options: Any) -> list[Any]:
+        if lookup is not None:
+            await lookup
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
-    resolver = PinnedResolver(allow_private=True, lookup=lookup)
+    resolver = PinnedResolver(allow_private=True, lookup=look_up)
     return PooledTransport(ORIGIN, connections=connections, keep_alive=60, resolver=resolver)
 
 
