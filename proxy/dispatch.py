@@ -240,17 +240,21 @@ class Dispatch:
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         decoder = upstream.provider.stream_decoder(call)
-        begun = b""
+        begun: list[bytes] = []
+        left = upstream.body_limit
         while not (decoder.started or decoder.done):
             data = await response.receive()
-            begun += decoder.feed(data) if data else decoder.eof()
+            begun.append(decoder.feed(data) if data else decoder.eof())
+            left -= len(begun[-1])
             if decoder.failure is not None and not decoder.started:
                 raise decoder.failure
+            if left < 0 and not decoder.started:
+                raise UpstreamError("response_too_large", TOO_LARGE)
             if not data:
                 break
         call.tokens_seen = decoder.tokens
         call.first_token = call.last_token = watch.progress()
-        stream = EventStream(call, response, decoder, watch, begun)
+        stream = EventStream(call, response, decoder, watch, b"".join(begun))
         floor = floor_of(call.timeouts)
         if floor is not None:
             stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))

@@ -232,6 +232,16 @@ async def test_a_stream_that_fails_with_its_first_content_has_begun():
     assert bench.failures == {("p", "server_error"): 1}
 
 
+async def test_events_before_content_are_held_as_far_as_a_whole_answer_may_reach():
+    response = ScriptedResponse([b"-" * 60, b"-" * 60, b"a."], headers=EVENTS)
+    bench = Bench(response)
+    _, error = await bench.fail(stream=True)
+    assert (error.kind, list(response.script), response.reused) == ("response_too_large", [b"a."], False)
+    assert bench.failures == {("p", "response_too_large"): 1}
+    _, reply = await Bench(ScriptedResponse([b"-" * 50, b"-" * 50, b"a", b"-" * 90, b"."], headers=EVENTS)).ask(stream=True)
+    assert await read(reply) == b"-" * 100 + b"a" + b"-" * 90 + b"."
+
+
 async def test_a_stream_that_breaks_later_is_counted_and_estimated():
     bench = Bench(ScriptedResponse([b"a", UpstreamError("reset", "m")], headers=EVENTS))
     call, reply = await bench.ask(stream=True)

@@ -182,7 +182,7 @@ def test_a_failure_after_content_keeps_the_providers_own_code():
 
 
 class WordDecoder:
-    """Every byte is an event: `x` fails, `.` ends, a blank is silence, all else is content."""
+    """Every byte is an event: `x` fails, `.` ends, a blank is silence, `-` has no content, all else is content."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -200,7 +200,7 @@ class WordDecoder:
                 break
             if byte == ".":
                 self.done = True
-            elif byte != " ":
+            elif byte not in " -":
                 self.tokens += 1
                 self.started = True
             if byte != " ":
