@@ -183,6 +183,9 @@ class _Exchange:
             else:
                 if reply.stream is not None:
                     await self._answer(reply, reply.stream)
+                elif self._writer.begun:
+                    self._go_on(reply, reply.body)
+                    self._writer.end()
                 else:
                     self._writer.whole(reply.status, self._headers(reply), reply.body)
                     if self._writer.is_full:
@@ -288,7 +291,7 @@ class _Exchange:
         headers = self._headers(reply)
         first = await anext(stream, b"")
         if writer.begun:
-            writer.piece(first)
+            self._go_on(reply, first)
         else:
             writer.start(reply.status, headers, first)
             if writer.head_only:
@@ -301,6 +304,12 @@ class _Exchange:
                 if writer.is_full:
                     await writer.drain()
         writer.end()
+
+    def _go_on(self, reply: Reply, piece: bytes) -> None:
+        """A ping has begun a stream of events: only events may follow it, and above all no second head."""
+        if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+            raise TypeError("the answer to a call that streams is no stream of events")
+        self._writer.piece(piece)
 
     def _headers(self, reply: Reply) -> dict[str, str]:
         call = self._call

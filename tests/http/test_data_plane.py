@@ -1,0 +1,155 @@
+"""One request and its answer: where pings cross it, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.core.call import Call
+from proxy.core.metrics import Registry
+from proxy.core.protocols import Handler
+from proxy.core.reply import Reply
+from proxy.http.data_plane import DataPlane
+from proxy.http.server import Connection, Listener
+from proxy.http.serving import EdgeLimits, Serving
+from tests.core.doubles import HandClock, in_virtual_time
+from tests.fuzz.wires import Wire
+
+PING = b": ping\n\n"
+STREAMING = b'{"model":"m","messages":[],"stream":true}'
+
+
+class Line(Wire):
+    """A client's connection that says whether it was cut."""
+
+    def __init__(self, protocol: Connection) -> None:
+        self.connection = protocol
+        self.cut = False
+        super().__init__(protocol)
+
+    def abort(self) -> None:
+        self.cut = True
+        super().abort()
+
+    def ask(self, body: bytes, path: bytes = b"/v1/chat/completions", kind: bytes = b"application/json") -> None:
+        self.feed(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (path, kind, len(body), body))
+
+    @property
+    def text(self) -> bytes:
+        return bytes(self.written)
+
+
+class Edge:
+    """The data plane over connections without wires. `ended`: what each reply was closed with; `reported`: what nobody foresaw."""
+
+    def __init__(self, clock: HandClock, answer: Handler) -> None:
+        self.ended: list[BaseException | None] = []
+        self.reported: list[BaseException] = []
+        self._answer = answer
+        self.plane = DataPlane(
+            Serving(self._serve, {}, EdgeLimits(ping=10)),
+            clock=clock,
+            metrics=Registry(),
+            state=lambda: "ready",
+            report=lambda error, _id: self.reported.append(error),
+        )
+        options: dict[str, Any] = {"header_timeout": 10.0, "keepalive_timeout": 75.0, "access_log": None, "auto_decompress": False}
+        self._listener = Listener(self.plane, self.plane.refuse, most=10, most_per_address=10, options=options)
+
+    def line(self) -> Line:
+        return Line(self._listener())
+
+    async def _serve(self, call: Call) -> Reply:
+        arriving = call.receive(call)
+        if arriving is not None:
+            await arriving
+        reply = await self._answer(call)
+        reply.on_close(self.ended.append)
+        return reply
+
+
+async def _whole(_call: Call) -> Reply:
+    return Reply(200, {"content-type": "application/json"}, b'{"a":1}')
+
+
+# -- a whole answer after a ping --
+
+
+def after(seconds: float, reply: Reply) -> Handler:
+    async def answer(_call: Call) -> Reply:
+        await asyncio.sleep(seconds)
+        return reply
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, {"content-type": "application/json"}, b'{"choices":[]}'),
+        Reply(403, {"content-type": "application/json"}, b'{"error":{"message":"no"}}'),
+    ],
+    ids=["an answer", "an error"],
+)
+def test_a_whole_answer_to_a_stream_that_a_ping_has_begun_is_no_second_head(reply: Reply):
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, after(25, reply))
+        line = edge.line()
+        line.ask(STREAMING)
+        await asyncio.sleep(30)
+        assert line.text.count(b"HTTP/1.1 ") == 1
+        assert line.text.count(PING) == 2
+        assert b"content-length" not in line.text
+        event = line.text.partition(b"data: ")[2].partition(b"\n\n")
+        assert orjson.loads(event[0])["error"]["code"] == "internal_error"
+        assert event[2] == b"\r\n0\r\n\r\n"
+        assert (len(edge.reported), edge.ended) == (1, edge.reported)
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+def test_whole_events_after_a_ping_go_on_with_its_stream():
+    events = b'data: {"a":1}\n\ndata: [DONE]\n\n'
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, after(15, Reply(200, {"content-type": "text/event-stream"}, events)))
+        line = edge.line()
+        line.ask(STREAMING)
+        await asyncio.sleep(20)
+        assert line.text.count(b"HTTP/1.1 ") == 1
+        assert line.text.endswith(b"8\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (PING, len(events), events))
+        assert (edge.reported, edge.ended, line.lost) == ([], [None], False)
+
+    in_virtual_time(main)
+
+
+# -- what is left --
+
+
+def test_an_upload_leaves_no_circle():
+    """What only the collector would find keeps its bytes in memory until it comes by."""
+    contents: list[weakref.ref[Any]] = []
+
+    async def answer(call: Call) -> Reply:
+        contents.append(weakref.ref(call.content))
+        return await _whole(call)
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, answer)
+        edge.line().ask(b"abc", b"/v1/files", b"application/octet-stream")
+        await asyncio.sleep(1)
+        assert edge.ended == [None]
+        assert [content() for content in contents] == [None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        in_virtual_time(main)
+    finally:
+        gc.enable()
