@@ -140,8 +140,7 @@ class Dispatch:
             watch = Watch(self._clock, response, timeouts, attempt.started, self._sweeper)
             return await self._arriving(call, upstream, response, watch)
         except UpstreamError as error:
-            attempt.error = error.kind
-            self._note(call, error, target.credential)
+            self._note(call, attempt, error)
             self._rest(upstream, error, target.credential)
             call.target = chosen  # another try takes the next credential in turn
             raise
@@ -152,13 +151,14 @@ class Dispatch:
             attempt.ended = self._clock.monotonic()
             call.upstream_seconds += attempt.ended - attempt.started
 
-    def _note(self, call: Call, error: UpstreamError, credential: Credential | None) -> None:
+    def _note(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
         """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""
-        self._count(call.attempts[-1].target.provider, error.kind)
+        attempt.error = error.kind
+        self._count(attempt.target.provider, error.kind)
         if error.kind in MAY_HAVE_CHARGED and error.reached:
             call.usage = call.estimated_usage()
-        if credential is not None:
-            error.redact(credential.secret)
+        if attempt.target.credential is not None:
+            error.redact(attempt.target.credential.secret)
 
     def _rest(self, upstream: Upstream, error: UpstreamError, credential: Credential | None) -> None:
         """Do not use a credential again soon that was refused, or whose account is empty."""
@@ -258,7 +258,8 @@ class Dispatch:
         floor = floor_of(call.timeouts)
         if floor is not None:
             stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))
-        stream.report(partial(self._note, call, credential=call.attempts[-1].target.credential), partial(self._count, upstream.name))
+        # Bound now: by the time the stream breaks, the last of the attempts may be another one, made beside this one.
+        stream.report(partial(self._note, call, call.attempts[-1]), partial(self._count, upstream.name))
         reply = Reply(response.status, shown(response), stream=stream)
         reply.headers["content-type"] = "text/event-stream; charset=utf-8"
         reply.on_close(stream.close)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.call import Call, Credential, Target, Timeouts, Usage
+from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import ClientError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import ResponseHead, UpstreamRequest
@@ -250,6 +250,19 @@ async def test_a_stream_that_breaks_later_is_counted_and_estimated():
     reply.close(caught.value)
     assert bench.failures == {("p", "stream_interrupted"): 1}
     assert call.usage == Usage(2, 1)
+    assert [attempt.error for attempt in call.attempts] == ["stream_interrupted"]
+
+
+async def test_a_stream_that_breaks_is_its_own_targets_failure_whatever_was_asked_beside_it():
+    error = UpstreamError("server_error", "the key sk-aaaa is not good")
+    bench = Bench(ScriptedResponse([b"a", error], headers=EVENTS), credentials=KEYS[:1])
+    call, reply = await bench.ask(stream=True)
+    call.attempts.append(Attempt(Target("q", "m"), 1000.0, 1000.0, "hedge_lost", is_hedge=True))
+    with pytest.raises(StreamError) as caught:
+        await read(reply)
+    assert bench.failures == {("p", "server_error"): 1}
+    assert [attempt.error for attempt in call.attempts] == ["server_error", "hedge_lost"]
+    assert caught.value.message == "the key *** is not good"
 
 
 async def test_events_that_nobody_asked_for_are_no_whole_answer():
