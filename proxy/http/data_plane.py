@@ -114,10 +114,7 @@ class DataPlane:
 
     def interrupt(self, error: GatewayError) -> int:
         """Give up what is running: each request gets `error`, as its answer or as its stream's last event. Returns how many there were."""
-        found = list(self._running)
-        for exchange in found:
-            exchange.interrupt(error)
-        return len(found)
+        return sum(exchange.interrupt(error) for exchange in list(self._running))
 
     def turn_away(self) -> bytes:
         """The whole answer to a connection that is one too many."""
@@ -136,7 +133,19 @@ def _received(_call: Call) -> None:
 class _Exchange:
     """One request and its answer. Whatever way it ends, its reply is closed, and with that its record written."""
 
-    __slots__ = ("_allowed", "_call", "_connection", "_headers_in", "_payload", "_ping", "_pinged", "_plane", "_writer", "serving")
+    __slots__ = (
+        "_allowed",
+        "_call",
+        "_connection",
+        "_headers_in",
+        "_is_written",
+        "_payload",
+        "_ping",
+        "_pinged",
+        "_plane",
+        "_writer",
+        "serving",
+    )
 
     def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: StreamReader, writer: Writer) -> None:
         arrived: StreamReader | WholeBody = payload
@@ -153,6 +162,7 @@ class _Exchange:
         self._writer = writer
         self._ping: asyncio.TimerHandle | None = None
         self._pinged = 0.0
+        self._is_written = False
         # By position: names cost half as much again.
         self._call = Call(
             next(plane._ids),
@@ -189,6 +199,7 @@ class _Exchange:
                 else:
                     self._writer.whole(reply.status, self._headers(reply), reply.body)
                     if self._writer.is_full:
+                        self._is_written = True
                         await self._writer.drain()
         except asyncio.CancelledError:
             ended = call.interrupted or ClientDisconnected("The client has closed the connection.")
@@ -223,10 +234,14 @@ class _Exchange:
     def close_after(self) -> None:
         self._writer.close_after()
 
-    def interrupt(self, error: GatewayError) -> None:
-        self._call.interrupted = error
+    def interrupt(self, error: GatewayError) -> bool:
+        """Give up, and say whether there was anything to: a whole answer is on its way as it is, its client has only to read it."""
         self._writer.close_after()
+        if self._is_written:
+            return False
+        self._call.interrupted = error
         self._connection.cancel()
+        return True
 
     # -- the request --
 

@@ -1,16 +1,18 @@
-"""One request and its answer: where pings cross it, and what is left of it."""
+"""One request and its answer where they cross: with pings, with a shutdown, and what is left of them."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import weakref
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
 
 from proxy.core.call import Call
+from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
@@ -22,6 +24,8 @@ from tests.fuzz.wires import Wire
 
 PING = b": ping\n\n"
 STREAMING = b'{"model":"m","messages":[],"stream":true}'
+WHOLE = b'{"model":"m","messages":[]}'
+SHUTTING_DOWN = CapacityError("The gateway is shutting down.", code="shutting_down")
 
 
 class Line(Wire):
@@ -125,6 +129,67 @@ def test_whole_events_after_a_ping_go_on_with_its_stream():
         assert line.text.count(b"HTTP/1.1 ") == 1
         assert line.text.endswith(b"8\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (PING, len(events), events))
         assert (edge.reported, edge.ended, line.lost) == ([], [None], False)
+
+    in_virtual_time(main)
+
+
+# -- shutdown --
+
+
+def test_a_whole_answer_that_its_client_reads_slowly_is_not_cut_by_a_shutdown():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        line = edge.line()
+        line.connection.pause_writing()
+        line.ask(WHOLE)
+        await asyncio.sleep(1)
+        assert line.text.endswith(b'{"a":1}')
+        edge.plane.drain()
+        assert edge.plane.interrupt(SHUTTING_DOWN) == 0
+        await asyncio.sleep(1)
+        assert (line.cut, line.lost, edge.ended) == (False, False, [])
+        line.connection.resume_writing()
+        await asyncio.sleep(1)
+        assert (line.cut, line.lost, edge.ended) == (False, True, [None])
+        assert line.text.count(b"HTTP/1.1 ") == 1
+
+    in_virtual_time(main)
+
+
+def test_a_client_that_never_reads_its_whole_answer_does_not_outlast_the_shutdown():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        line = edge.line()
+        line.connection.pause_writing()
+        line.ask(WHOLE)
+        await asyncio.sleep(1)
+        edge.plane.interrupt(SHUTTING_DOWN)
+        line.connection.abort_body()
+        await asyncio.sleep(1)
+        assert [type(error).__name__ for error in edge.ended] == ["ClientDisconnected"]
+        assert edge.plane.in_flight == 0
+
+    in_virtual_time(main)
+
+
+async def _endless(_call: Call) -> Reply:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(1)
+
+    return Reply(200, {"content-type": "audio/mpeg"}, stream=body())
+
+
+def test_a_body_that_goes_on_is_cut_by_a_shutdown():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _endless)
+        line = edge.line()
+        line.ask(WHOLE)
+        await asyncio.sleep(3)
+        assert edge.plane.interrupt(SHUTTING_DOWN) == 1
+        await asyncio.sleep(1)
+        assert (line.cut, edge.ended) == (True, [SHUTTING_DOWN])
 
     in_virtual_time(main)
 
