@@ -11,7 +11,7 @@ from functools import partial
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Clock, LLMProvider, Reusing, Transport, UpstreamResponse
+from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
@@ -144,8 +144,9 @@ class Dispatch:
             self._rest(upstream, error, target.credential)
             call.target = chosen  # another try takes the next credential in turn
             raise
-        except CancelledError:
-            call.usage = call.estimated_usage()
+        except CancelledError as error:
+            if UNSENT not in error.args:
+                call.usage = call.estimated_usage()
             raise
         finally:
             attempt.ended = self._clock.monotonic()
@@ -231,6 +232,7 @@ class Dispatch:
             return await self._stream(call, upstream, response, watch)
         if response.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
+        call.usage = None  # what an earlier attempt may have cost is not what this one did
         reply = Reply(response.status, shown(response), stream=relayed(response, watch))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:

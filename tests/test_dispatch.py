@@ -10,7 +10,7 @@ import pytest
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import ClientError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import ResponseHead, UpstreamRequest
+from proxy.core.protocols import UNSENT, ResponseHead, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.dispatch import MAY_HAVE_CHARGED, Dispatch, Upstream
 from tests.core.doubles import HandClock, ScriptedResponse, ScriptedTransport, make_call
@@ -299,6 +299,16 @@ async def test_a_relay_that_ends_badly_does_not_give_its_connection_back():
     assert response.reused is False
 
 
+async def test_a_relay_after_a_failed_attempt_does_not_report_that_ones_cost():
+    bench = Bench(UpstreamError("reset", "m"), ScriptedResponse([b"abc"], headers={"content-type": "audio/mpeg"}))
+    call, _ = await bench.fail(operation="audio")
+    assert call.usage == Usage(2, 0)
+    reply = await bench.dispatch(call)
+    assert await read(reply) == b"abc"
+    reply.close()
+    assert call.usage is None
+
+
 async def test_a_page_is_never_passed_on():
     response = ScriptedResponse([b"<html>"], headers={"content-type": "text/html; charset=utf-8"})
     _, error = await Bench(response).fail(operation="files", method="GET")
@@ -370,6 +380,22 @@ async def test_a_cancelled_attempt_closes_its_connection_and_estimates_what_it_c
     assert call.usage == Usage(2, 0)
     assert call.attempts[0].ended is not None
     assert bench.failures == {}
+
+
+@pytest.mark.parametrize("before", [None, Usage(2, 0)])
+async def test_an_attempt_that_was_cancelled_before_anything_was_sent_costs_nothing(before: Usage | None):
+    bench = Bench()
+
+    class Full(ScriptedTransport):
+        async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ScriptedResponse:
+            raise asyncio.CancelledError(UNSENT)
+
+    bench.upstream.transport = Full()
+    call = bench.call(usage=before)
+    with pytest.raises(asyncio.CancelledError):
+        await bench.dispatch(call)
+    assert call.usage is before, "only what an earlier attempt may have cost"
+    assert call.attempts[0].ended is not None
 
 
 async def test_time_spent_on_the_provider_is_told_apart():

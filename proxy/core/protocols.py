@@ -169,6 +169,10 @@ class Told(Protocol):
         """Tell `call` from now on."""
 
 
+#: The argument of a CancelledError that ended `Transport.send` before anything was sent: nothing can have been spent.
+UNSENT = "unsent"
+
+
 class Transport(Protocol):
     """Bytes to and from one provider.
 
@@ -176,7 +180,7 @@ class Transport(Protocol):
     """
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
-        """Send and wait for the head. Raises UpstreamError only. Cancelling it closes the connection."""
+        """Send and wait for the head. Raises UpstreamError only. Cancelling it closes the connection; see `UNSENT`."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UpstreamError
-from proxy.core.protocols import UpstreamRequest
+from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.sweeper import Sweeper
 from proxy.transport.addresses import PinnedResolver, PrivateAddress
 from proxy.transport.client import may_be_sent_again, translate, uncounted
@@ -79,7 +79,10 @@ class PooledTransport:
         due = begun + least(timeouts.first_token, timeouts.total)
         connection = self._take_idle(begun)
         if connection is None:
-            connection = await self._connect(timeouts, due)
+            try:
+                connection = await self._connect(timeouts, due)
+            except asyncio.CancelledError:
+                raise asyncio.CancelledError(UNSENT) from None
             begun = time.monotonic()
         while True:
             connection.due = due
