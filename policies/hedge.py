@@ -138,6 +138,10 @@ class Hedge:
             state = self._board.of(target)
             yield Rival(target, is_available(state, now), state.first_token)
 
+    def refund(self) -> None:
+        """A rival that was paid for was not asked."""
+        self._saved += 1.0
+
     def count(self, provider: str, outcome: str) -> None:
         self._hedges.labels(provider, outcome).value += 1
 
@@ -294,6 +298,10 @@ class Race:
         usage = arm.usage
         if not task.done():
             task.cancel()
+            if not arm.attempts:
+                self._hedge.refund()
+                del self._call.notes[NOTE]
+                return
             usage = arm.estimated_usage()
         elif task.cancelled() or task.exception() is not None:
             outcome = "failed"

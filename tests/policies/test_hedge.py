@@ -241,6 +241,18 @@ async def test_hedges_are_a_share_of_the_calls(world: World):
     assert world.withheld()["a", "spent"] >= calls - most
 
 
+@played(share=0.2)
+async def test_a_second_request_that_was_never_made_costs_nothing_of_the_share(world: World):
+    """The first answer comes in the moment in which the second request would have been made."""
+    await world.warm()
+    world.plays["a"] = (1.0 - 5e-10, None)
+    call = world.call()
+    await world.handler(call)
+    assert (world.asked, world.hedges(), call.notes) == (["a"], {}, {})
+    world.plays["a"] = (60.0, None)
+    assert (await world.handler(world.call())).headers["by"] == "b"
+
+
 @played(same_target=True)
 async def test_the_same_target_is_asked_again_where_that_is_wanted_and_there_is_no_other(world: World):
     await world.warm()
