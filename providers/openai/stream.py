@@ -100,7 +100,7 @@ class ChatDecoder:
             count = 1 if data.find(b"\n") == len(data) - 2 else _canonical(data)
             if count and b"\r" not in data and len(data) <= self._limit:
                 self._events.start()
-                return self._decoded(data[6:-2].split(_BETWEEN))
+                return self._decoded([data[6:-2]] if count == 1 else data[6:-2].split(_BETWEEN))
         try:
             events = self._events.feed(data)
         except ProtocolError as error:
@@ -142,14 +142,12 @@ class ChatDecoder:
                 if usage and not choices:
                     return b""
                 shown = _without_usage(data)
-        if self.tokens == tokens + 1 and self._finished == finished and not chunk.get("usage"):
+        if self._frames_left and self.tokens == tokens + 1 and self._finished == finished and not chunk.get("usage"):
             self._remember(data, shown)
         return b"data: %b\n\n" % shown.replace(b"\n", b" ")
 
     def _remember(self, data: bytes, shown: bytes) -> None:
         """The frame of an event that brought one content and nothing else, and what of it is not `shown`."""
-        if self._frames_left == 0:
-            return
         self._frames_left = self._frames_left - 1 if self._framed == self.tokens - 1 else _FRAMES
         self._framed = self.tokens
         self._frame, self._hidden = None, b""
@@ -263,11 +261,13 @@ class TypedEventDecoder:
 
 def _without_usage(data: bytes) -> bytes:
     """An event's object without its own member `usage`; what is deeper inside stays."""
-    for null in _NULL_USAGES:
-        at = data.find(null)
-        if at >= 0 and data.find(b"}", at) == len(data) - 1 and data.count(_USAGE) == 1:
-            # Nothing but the event's own object is closed after it.
-            return data[:at] + data[at + len(null) :]
+    name = data.find(_USAGE)
+    if data.find(b"}", name) == len(data) - 1 and data.find(_USAGE, name + 1) < 0:
+        # It is the only one, and nothing but the event's own object is closed after it.
+        for null in _NULL_USAGES:
+            at = name - null.index(_USAGE)
+            if data.startswith(null, at):
+                return data[:at] + data[at + len(null) :]
     return remove_member(data, "usage")
 
 
