@@ -19,6 +19,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from proxy.core.errors import ClientError
 from proxy.http.forwarded import Behind, Proxies
 from proxy.http.known_head import KnownHead, end_of, learnt
+from proxy.http.salvage import requests_before
 
 #: Answers one request; says whether the connection may carry another.
 Handle = Callable[["Connection", RawRequestMessage, StreamReader], Awaitable[bool]]
@@ -123,11 +124,20 @@ class Connection(RequestHandler):
         message, payload = self._messages[-1]
         if isinstance(message, _ErrInfo):
             self._missing = -1
+            self._salvage(data)
             return
         self._missing = end_of(message, payload, data)
         if not self._missing and self._request_count > 1 and self._learnt < _MOST_LEARNT and not is_doubtful(message):
             self._learnt += 1
             self._known = learnt(message, payload, data)
+
+    def _salvage(self, data: bytes) -> None:
+        """What came is no HTTP, but began where a request may: those that stand before what is wrong are answered first."""
+        limits = {"max_line_size": self.max_line_size, "max_headers": self.max_headers, "max_field_size": self.max_field_size}
+        found = requests_before(data, {**limits, "max_msg_queue_size": self._max_msg_queue_size})
+        messages: Any = self._messages
+        messages.extend((*found, messages.pop()))
+        self._request_count += len(found)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.
