@@ -71,8 +71,8 @@ def may_be_sent_again(method: str, after: float) -> bool:
     """Whether a request may be sent once more whose kept connection was lost `after` so many seconds without a byte of an answer.
 
     Lost at once, the connection had most likely been closed while it lay idle. Later, its server has taken the request, and may have done
-    (and charged for) what it asks; then that is for the retry policy to say, except of what may be done twice. nginx, Go's net/http and
-    urllib3 never do it for a POST that was sent; they would show their clients each connection that was closed while it lay idle.
+    (and charged for) what it asks; then that is for the retry policy to say, except of what may be done twice. By default nginx, Go's
+    net/http and urllib3 never repeat a POST that was sent, and so show their callers each connection that was closed while it lay idle.
     """
     return after < AT_ONCE or method in _IDEMPOTENT
 
