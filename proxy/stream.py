@@ -175,14 +175,16 @@ class EventStream:
             self._pace.resume()
 
     def _pass(self, data: bytes) -> bool:
-        decoder, sink = self._decoder, self._sink
+        decoder, call = self._decoder, self._call
         events = decoder.feed(data)
-        if decoder.tokens != self._call.tokens_seen:
-            self._call.tokens_seen = decoder.tokens
-            self._call.last_token = self._watch.progress()
+        tokens = decoder.tokens
+        if tokens != call.tokens_seen:
+            call.tokens_seen = tokens
+            call.last_token = self._watch.progress()
+        has_room = True
         if events:
             try:
-                sink.piece(events)
+                has_room = self._sink.piece(events)
             except ClientDisconnected as error:
                 self._left = error
                 self._ended = True
@@ -190,7 +192,7 @@ class EventStream:
         if decoder.done:
             self._ended = True
             return False
-        return decoder.failure is None and not sink.is_full
+        return has_room and decoder.failure is None
 
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True

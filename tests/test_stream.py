@@ -345,11 +345,12 @@ class Shelf:
     def is_full(self) -> bool:
         return self._left <= 0
 
-    def piece(self, data: bytes) -> None:
+    def piece(self, data: bytes) -> bool:
         if self.gone:
             raise ClientDisconnected("gone")
         self.pieces.append(data)
         self._left -= 1
+        return self._left > 0
 
     async def drain(self) -> None:
         self.drained += 1

@@ -154,8 +154,8 @@ class Sink(Protocol):
     def is_full(self) -> bool:
         """Whether `drain` should be awaited before more is written."""
 
-    def piece(self, data: bytes) -> None:
-        """One write. Raises ClientDisconnected."""
+    def piece(self, data: bytes) -> bool:
+        """One write. Says whether there is room for more; where there is not, `drain`. Raises ClientDisconnected."""
 
     async def drain(self) -> None:
         """Wait until there is room. Raises ClientDisconnected."""

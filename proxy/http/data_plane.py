@@ -315,8 +315,7 @@ class _Exchange:
             await stream.pipe(writer)
         else:
             async for piece in stream:
-                writer.piece(piece)
-                if writer.is_full:
+                if not writer.piece(piece):
                     await writer.drain()
         writer.end()
 

@@ -47,7 +47,19 @@ _MOST_LEARNT = 16
 class Connection(RequestHandler):
     """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
-    __slots__ = ("_body", "_header_handle", "_header_timeout", "_known", "_learnt", "_listener", "_missing", "_trusted", "behind", "peer")
+    __slots__ = (
+        "_body",
+        "_header_handle",
+        "_header_timeout",
+        "_known",
+        "_learnt",
+        "_listener",
+        "_missing",
+        "_trusted",
+        "behind",
+        "lags",
+        "peer",
+    )
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
         super().__init__(listener, **options)
@@ -61,6 +73,8 @@ class Connection(RequestHandler):
         #: Bytes until the message ends that is being read: 0 between two, negative once that is not known.
         self._missing = 0
         self.peer = ""
+        #: Whether the client reads more slowly than is written to it.
+        self.lags = False
         #: Says who asks, where the peer is a proxy that is trusted.
         self.behind: Behind | None = None
 
@@ -138,6 +152,14 @@ class Connection(RequestHandler):
         messages: Any = self._messages
         messages.extend((*found, messages.pop()))
         self._request_count += len(found)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.lags = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.lags = False
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.

@@ -96,15 +96,21 @@ class Writer:
         self._write(compose_head(status, headers, http10=self.http10) + body)
         self.bytes_out = len(body)
 
-    def piece(self, data: bytes) -> None:
-        """One write for one piece. Follow it by `drain` where `is_full`."""
+    def piece(self, data: bytes) -> bool:
+        """One write for one piece. Says whether the client keeps up; where it does not, `drain`."""
         if self.head_only:
-            return
-        transport = self._connection.transport
+            return True
+        connection = self._connection
+        transport = connection.transport
         if transport is None:
             raise ClientDisconnected("The client has closed the connection.")
-        transport.write(self._framed(data))
-        self.bytes_out += len(data)
+        size = len(data)
+        self.bytes_out += size
+        if self._chunked and 0 < size < _MOST_SIZES:
+            transport.write(b"".join((_SIZES[size], data, b"\r\n")))
+        else:
+            transport.write(self._framed(data))
+        return not connection.lags
 
     def end(self) -> None:
         """The body is whole."""
@@ -134,7 +140,7 @@ class Writer:
     @property
     def is_full(self) -> bool:
         """Whether the client reads more slowly than we write."""
-        return self._connection.writing_paused
+        return self._connection.lags
 
     async def drain(self) -> None:
         """Wait until the client has read. Raises ClientDisconnected when it has not for `stall` seconds."""

@@ -13,6 +13,7 @@ import httptools
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
+from proxy.transport.framing import CHUNK_LINES, NAMES, Refused, spelt
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
 HIGH_WATER = 256 * 1024
@@ -23,18 +24,6 @@ _HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
 _FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger than the limit for headers."
 
 
-#: Header names as they came -> in lower case. Servers use few spellings; what they are not asked for cannot fill memory.
-_NAMES: dict[bytes, str] = {}
-_MOST_NAMES = 1024
-
-
-def _spelt(name: bytes) -> str:
-    if len(_NAMES) >= _MOST_NAMES:
-        _NAMES.clear()
-    _NAMES[name] = key = name.decode("latin-1").lower()
-    return key
-
-
 class Connection(asyncio.Protocol):
     """A connection, and the answer that it is carrying; see `proxy.core.protocols.UpstreamResponse`.
 
@@ -43,6 +32,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_bare",
+        "_between_chunks",
         "_body_limit",
         "_complete",
         "_decoder",
@@ -110,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._header_size = 0
         self._bare = -1
+        self._between_chunks = False
         self._fresh_bytes = False
         self._complete = False
         self._until_close = False
@@ -256,6 +247,19 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for: whatever they are, they must not become the next answer.
             self.abort()
             return
+        take = self._take_piece
+        if take is not None and self._between_chunks:
+            line = CHUNK_LINES.get(len(data))
+            if line is not None and data.startswith(line) and data.endswith(b"\r\n"):
+                # One whole chunk, and the parser stands between two: it need not see it.
+                self._bare = 0
+                if not take(data[len(line) : -2]):
+                    self._take_piece = None
+                    self._wake()
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         self._fresh_bytes = True
         size = self._size
         try:
@@ -263,14 +267,16 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail_parsing(error)
             return
+        if self._between_chunks and not data.endswith(b"\r\n"):
+            self._between_chunks = False  # the first bytes of a chunk's line were among them: the parser tells of it at its end
         if self._size > HIGH_WATER and not self._paused and not self._complete and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
         if self.draining:
             self._drain(len(data))
-        elif self._take_piece is not None and self._parts:
+        elif (take := self._take_piece) is not None and self._parts:
             self._bare = 0
-            if not self._take_piece(self._take()) or self._complete:
+            if not take(self._take()) or self._complete:
                 self._take_piece = None
                 self._wake()
         elif not self._head_done:
@@ -310,7 +316,7 @@ class Connection(asyncio.Protocol):
             if self.draining:
                 self.abort()
             self._wake()
-        elif isinstance(error.__context__, _Refused):
+        elif isinstance(error.__context__, Refused):
             self.fail(error.__context__.reason)
         else:
             self.fail(UpstreamError("bad_upstream", _NOT_HTTP, detail=str(error)[:200]))
@@ -346,25 +352,25 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._complete:
-            raise _Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
+            raise Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
         self._header_size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
             return
-        key = _NAMES.get(name) or _spelt(name)
+        key = NAMES.get(name) or spelt(name)
         text = value.decode("latin-1")
         headers = self.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
         self._header_size += len(name) + len(value)
         if self._header_size > self._header_limit:
-            raise _Refused(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
+            raise Refused(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             if status < 100:
-                raise _Refused(UpstreamError("bad_upstream", _NOT_HTTP))
+                raise Refused(UpstreamError("bad_upstream", _NOT_HTTP))
             self.headers = {}
             return
         headers = self.headers
@@ -377,16 +383,15 @@ class Connection(asyncio.Protocol):
         self._parts.append(body)
         self._size += len(body)
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
+        self._between_chunks = False
         if self._head_done:
             self._complete = True
             if "transfer-encoding" in self.headers and not self._parser.should_keep_alive():
                 self.keep_alive = False  # a trailer said so, and the parser reads no further
-
-
-class _Refused(Exception):
-    """Raised inside httptools' callbacks, which hand it on as the context of their own error."""
-
-    def __init__(self, reason: UpstreamError) -> None:
-        super().__init__(reason.message)
-        self.reason = reason

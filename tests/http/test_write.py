@@ -19,7 +19,7 @@ class Client:
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.transport: Any = self
-        self.writing_paused = False
+        self.lags = False
         self.aborted = False
         self.error: Exception | None = None
 
@@ -32,7 +32,7 @@ class Client:
     async def drained(self) -> None:
         if self.error is not None:
             raise self.error
-        while self.writing_paused:
+        while self.lags:
             await asyncio.sleep(1)
 
     @property
@@ -148,6 +148,15 @@ def test_a_stream_is_one_write_for_each_piece():
     assert (made.bytes_out, made.is_event_stream) == (18, True)
 
 
+@pytest.mark.parametrize("lags", [False, True])
+def test_a_piece_says_whether_the_client_keeps_up(lags: bool):
+    client = Client()
+    made = writer(client)
+    made.start(200, {})
+    client.lags = lags
+    assert made.piece(b"data: b\n\n") is not lags
+
+
 def test_an_empty_first_piece_is_no_end():
     client = Client()
     made = writer(client)
@@ -198,9 +207,9 @@ def test_a_slow_client_is_waited_for_while_it_reads():
     async def main(clock: HandClock) -> None:
         client = Client()
         made = writer(client)
-        client.writing_paused = True
+        client.lags = True
         before = made.is_full
-        asyncio.get_running_loop().call_later(10, setattr, client, "writing_paused", False)
+        asyncio.get_running_loop().call_later(10, setattr, client, "lags", False)
         await made.drain()
         assert (before, made.is_full) == (True, False)
         assert clock.now >= 1010
@@ -211,7 +220,7 @@ def test_a_slow_client_is_waited_for_while_it_reads():
 def test_a_client_that_stops_reading_is_given_up():
     async def main(clock: HandClock) -> None:
         client = Client()
-        client.writing_paused = True
+        client.lags = True
         with pytest.raises(ClientDisconnected):
             await writer(client, stall=30).drain()
         assert client.aborted

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 
 from proxy.core.errors import UpstreamError
@@ -90,3 +93,115 @@ async def test_a_head_does_not_count_for_what_follows_it():
     for byte in b"2;" + b"a" * (LIMIT - 20) + b"\r\n{}\r\n0\r\n\r\n":
         wire.feed(bytes((byte,)))
     assert connection.ready() == b"{}"
+
+
+# -- chunks that come one at a time, while somebody takes each piece as it comes --
+
+
+class Taker:
+    """Takes pieces as they come, as a stream does that is attached to an answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.taken: list[bytes] = []
+        self._connection = connection
+        self._task: asyncio.Task[None] | None = None
+
+    async def attach(self) -> Taker:
+        attached = self._connection.attach(self._take)
+        assert attached is not None
+        self._task = asyncio.ensure_future(attached)
+        await asyncio.sleep(0)
+        return self
+
+    def _take(self, data: bytes) -> bool:
+        self.taken.append(data)
+        return True
+
+
+def _chunk(data: bytes, line: str = "{:x}") -> bytes:
+    return line.format(len(data)).encode() + b"\r\n" + data + b"\r\n"
+
+
+#: What may stand in a chunk, and looks like what stands around one.
+_TRICKS = (b"{}", b"\r\n", b"a\r\n", b"2\r\n{}\r\n", b"0\r\n\r\n", b"data: {}\n\n", b"\n\n\r\n", b"x" * 300, b"2", b"1\r\n")
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_chunks_are_the_same_however_their_bytes_come(seed: int):
+    """Also where each chunk comes alone, which is not shown to the parser."""
+    dice = random.Random(seed)
+    for _ in range(10):
+        pieces = dice.choices(_TRICKS, k=dice.randint(1, 8))
+        lines = dice.choices(("{:x}", "{:X}", "0{:x}", "{:x};a=b", "{:x}"), k=len(pieces))
+        framed = [_chunk(piece, line) for piece, line in zip(pieces, lines, strict=True)]
+        connection, wire = connected()
+        taker = await (Taker(connection)).attach()
+        fed = b""
+        for chunk in framed:
+            cut = dice.choice((0, 0, 0, dice.randint(1, len(chunk) - 1)))
+            if cut:
+                wire.feed(fed + chunk[:cut])
+                fed = chunk[cut:]
+            elif dice.random() < 0.2:
+                fed += chunk
+            else:
+                wire.feed(fed + chunk)
+                fed = b""
+        wire.feed(fed + b"0\r\n\r\n")
+        await asyncio.sleep(0)
+        assert b"".join(taker.taken) == b"".join(pieces)
+        assert await connection.receive() == b""
+        connection.close(reuse=True)
+        assert connection.is_usable
+
+
+async def test_a_lone_chunk_is_one_piece():
+    connection, wire = connected()
+    taker = await Taker(connection).attach()
+    for piece in (b"{}", b"data: {}\n\n"):
+        wire.feed(_chunk(piece))
+        wire.feed(_chunk(piece, "{:X}"))
+    assert taker.taken == [b"{}", b"{}", b"data: {}\n\n", b"data: {}\n\n"]
+
+
+async def test_what_looks_like_a_chunk_within_another_s_line_is_none():
+    connection, wire = connected()
+    taker = await Taker(connection).attach()
+    wire.feed(_chunk(b"{}") + b"1")
+    wire.feed(b"2\r\n{}\r\n")
+    assert taker.taken == [b"{}", b"{}\r\n"], "the chunk is 0x12 bytes long"
+
+
+@pytest.mark.parametrize("begun", [b"9\r\na\r\n", b"9\r\n"])
+async def test_what_looks_like_a_chunk_within_another_s_data_is_none(begun: bytes):
+    connection, wire = connected()
+    taker = await Taker(connection).attach()
+    wire.feed(_chunk(b"{}"))
+    wire.feed(begun)
+    wire.feed(b"2\r\nx")
+    assert b"".join(taker.taken) == b"{}" + begun[3:] + b"2\r\nx"
+
+
+@pytest.mark.parametrize("end", [b"2\r\n{}x\r\n", b"2\r\n{}\r\r", b"2\r\n{}\n\n", b"2\r\n{}ab"])
+async def test_a_lone_chunk_without_its_end_is_refused(end: bytes):
+    connection, wire = connected()
+    taker = await Taker(connection).attach()
+    wire.feed(_chunk(b"{}"))
+    wire.feed(end)
+    assert wire.is_closing()
+    assert taker.taken[0] == b"{}"
+    with pytest.raises(UpstreamError):
+        while await connection.receive():
+            pass
+
+
+async def test_a_chunk_after_the_answer_is_no_part_of_it():
+    connection, wire = connected()
+    taker = await Taker(connection).attach()
+    wire.feed(_chunk(b"{}"))
+    wire.feed(b"0\r\n\r\n")
+    wire.feed(_chunk(b"no"))
+    await asyncio.sleep(0)
+    assert taker.taken == [b"{}"]
+    connection.close(reuse=True)
+    assert not connection.is_usable
