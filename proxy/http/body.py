@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import re
+from collections import deque
 from collections.abc import AsyncIterator
+from copy import copy
 
 from aiohttp import StreamReader
 
 from proxy.core.call import Call
 from proxy.core.errors import ClientDisconnected, ClientError
+from proxy.http.form import FormReader, boundary_of, too_late
+from proxy.http.parse import checked_model
 
-#: The `model` field of a form. Nothing in it goes back over what it has passed, and a line begins it once: a form may be made to be slow.
-_FORM_MODEL = re.compile(
-    rb'(?<=\r\n)content-disposition:[ \t]*+form-data;(?>[^\r\n]*?\bname="model")[^\r\n]*+\r\n'
-    rb"(?:[^\r\n]++\r\n){0,16}+\r\n([^\r\n]*+)\r\n",
-    re.IGNORECASE,
-)
-_FORM_HEAD = 64 * 1024
+#: Operations whose forms are held back until their model is known. Of all others only the fields that stand before the first file are.
+_NAMED_ANYWHERE = frozenset({"audio", "images", "videos"})
+
+#: Those of them that nobody serves without a model.
+_NEEDS_MODEL = frozenset({"/audio/transcriptions", "/audio/translations"})
+
+#: Bytes of a form that are held back: the files that OpenAI takes in one (25 MB of sound), which its own examples for curl put before the
+#: model; no more than a JSON body may take. And where files are not held back, bytes of the fields before them.
+MOST_HELD = 32 * 2**20
+_MOST_FIELDS = 64 * 1024
 
 #: A body may take so many pauses' time in all (a minute by default), and a second more for so many bytes that came. Go's servers bound the
 #: whole, nginx only the pause; this is Apache's way (mod_reqtimeout, `MinRate`), which large uploads over slow lines survive.
@@ -102,45 +108,99 @@ def unsupported_coding(coding: str) -> ClientError:
     return ClientError(message, status=415, code="unsupported_media_type")
 
 
-async def form_head(arrival: Arrival) -> tuple[bytes, str | None]:
-    """The beginning of a multipart body, as far as its `model` field or 64 KiB, and that field's value. Raises as `Arrival.next`."""
-    head, searched = b"", 0
-    while len(head) < _FORM_HEAD and not arrival.is_over:
-        head += await arrival.next()
-        if len(head) >= 2 * searched:  # not at each byte of one that drips: that would be the square of them
-            searched = len(head)
-            model = _model_of(head)
-            if model is not None:
-                return head, model
-    return head, _model_of(head)
+async def read_form(call: Call, arrival: Arrival, content_type: str, length: int | None) -> FormContent:
+    """A form, read as far as its model, which `call` is given, or as it may be held back for one.
 
-
-def _model_of(head: bytes) -> str | None:
-    match = _FORM_MODEL.search(head)
-    return None if match is None else match[1].decode("utf-8", "replace")
-
-
-def with_form_model(head: bytes, model: str) -> bytes:
-    """`head` with the value of its `model` field replaced."""
-    match = _FORM_MODEL.search(head)
-    return head if match is None else head[: match.start(1)] + model.encode() + head[match.end(1) :]
+    Raises as `Arrival.next`, and ClientError (400) for a form that cannot be read, or whose model comes too late.
+    """
+    reader = FormReader(boundary_of(content_type))
+    held: deque[bytes] = deque()
+    behind_files, size = call.operation in _NAMED_ANYWHERE, 0
+    while reader.model is None and not reader.is_closed and not arrival.is_over:
+        if size > (MOST_HELD if behind_files else _MOST_FIELDS) or (reader.in_file and not behind_files):
+            if call.path in _NEEDS_MODEL:
+                raise too_late()
+            reader.go_on_without()
+            break
+        came = await arrival.next()
+        size += len(came)
+        passed = reader.feed(came)
+        if passed:
+            held.append(passed)
+    form = FormContent(reader, held, arrival, length)
+    call.model = form.model
+    if arrival.is_over:
+        form.require_end()
+    return form
 
 
 class FormContent:
-    """A client's body as it arrives, its beginning read already; see `proxy.core.call.Content`."""
+    """A client's form as it arrives, its beginning read already; see `proxy.core.call.Content`.
 
-    def __init__(self, head: bytes, rest: Arrival, length: int | None) -> None:
+    The rest is read as it is passed on. Whatever is wrong with it is raised then (ClientError, 400), and its end is never passed on.
+    """
+
+    def __init__(self, reader: FormReader, held: deque[bytes], rest: Arrival, length: int | None) -> None:
         self.length = length
-        self._head = head
+        self._reader = reader
+        self._held = held
         self._rest = rest
+        self._model = reader.model
+        self._head = self._tail = b""
+        if self._model is not None:
+            last, at = held.pop(), reader.model_at
+            self._head, self._tail = last[: at.start], last[at.stop :]
+
+    @property
+    def model(self) -> str | None:
+        """Raises ClientError (400 `invalid_value`) for what is no name."""
+        if self._model is None:
+            return None
+        try:
+            return checked_model(self._model.decode())
+        except UnicodeDecodeError:
+            raise ClientError("'model' is not in UTF-8.", param="model", code="invalid_value") from None
+
+    def require_end(self) -> None:
+        """Of a form that came whole. Raises ClientError (400) where it has no end."""
+        self._tail += self._reader.end()
 
     def named(self, model: str) -> FormContent:
-        head = with_form_model(self._head, model)
-        length = None if self.length is None else self.length + len(head) - len(self._head)
-        return FormContent(head, self._rest, length)
+        before = self._model
+        if before is None:
+            return self
+        other = copy(self)
+        other._model = value = model.encode()
+        other._head = self._reader.named(self._head, value)
+        if other.length is not None:
+            other.length += len(value) - len(before) + len(other._head) - len(self._head)
+        return other
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._head:
-            yield self._head
-        async for part in self._rest:
-            yield part
+        # Nothing empty: in a chunked body that would be its end.
+        while self._held:
+            yield self._held.popleft()
+        head = self._head + (self._model or b"") + self._tail
+        if head:
+            yield head
+        async for data in self._rest:
+            passed = self._reader.feed(data)
+            if passed:
+                yield passed
+        last = self._reader.end()
+        if last:
+            yield last
+
+
+class RawContent:
+    """A client's body that is no form, as it arrives; see `proxy.core.call.Content`."""
+
+    def __init__(self, rest: Arrival, length: int | None) -> None:
+        self.length = length
+        self._rest = rest
+
+    def named(self, _model: str) -> RawContent:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._rest)

@@ -292,12 +292,10 @@ class _Exchange:
             self._ping = asyncio.get_running_loop().call_later(ping, self._send_ping)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
-        limits, head = self.serving.limits, b""
+        limits = self.serving.limits
         arrival = body.Arrival(call, self._payload, limit=limits.max_body, patience=limits.body_timeout)
-        if content_type.startswith("multipart/form-data"):
-            head, model = await body.form_head(arrival)
-            call.model = None if model is None else parse.checked_model(model)
-        call.content = body.FormContent(head, arrival, length)
+        is_form = content_type[:10].lower() == "multipart/"
+        call.content = await body.read_form(call, arrival, content_type, length) if is_form else body.RawContent(arrival, length)
 
     # -- the answer --
 

@@ -219,6 +219,43 @@ def test_a_key_that_may_not_name_users_does_not(closed: Gateway, office: Office,
     assert asked(closed, office.key(Limits(names_users=True)), **{"x-comporta-user": "bob"}).status == 200
 
 
+FIELD = 'Content-Disposition: form-data; name="model"\r\n\r\n{}\r\n'
+SOUND = 'Content-Disposition: form-data; name="file"; filename="{}"\r\n\r\n{}\r\n'
+ALLOWED, BARRED = FIELD.format("small-1"), FIELD.format("large-1")
+HIDDEN = {
+    "nothing but another": ([BARRED], "model_not_allowed"),
+    "another one behind it": ([ALLOWED, BARRED], "ambiguous_model"),
+    "another one behind it and 300 KB": ([ALLOWED, SOUND.format("a", "y" * 300_000), BARRED], "ambiguous_model"),
+    "what looks like it in a file, before it": ([SOUND.format("a", f"\r\n{ALLOWED}"), BARRED], "model_not_allowed"),
+    "another one without quotes": ([ALLOWED, BARRED.replace('"', "")], "ambiguous_model"),
+    "another one, folded": ([ALLOWED, BARRED.replace("; name", ";\r\n name")], "invalid_form"),
+    "another one as RFC 5987 has it": ([ALLOWED, BARRED.replace('name="model"', "name*=utf-8''model")], "invalid_form"),
+    "its name in a file's name": ([SOUND.format('\\"; name=\\"model', "large-1"), ALLOWED], "invalid_form"),
+    "another one after a bare line's end": ([ALLOWED, SOUND.format("a", "y\n--x\r\n" + BARRED)], "invalid_form"),
+}
+
+
+@pytest.mark.parametrize(("parts", "code"), HIDDEN.values(), ids=HIDDEN.keys())
+def test_a_form_hides_no_model_from_a_keys_limits(closed: Gateway, office: Office, upstream: Upstream, parts: list[str], code: str):
+    form = "".join("--x\r\n" + part for part in parts).encode() + b"--x--\r\n"
+    headers = {"Authorization": f"Bearer {limited(office)}", "Content-Type": "multipart/form-data; boundary=x"}
+    answer = ask(closed.url, "POST", "/v1/audio/transcriptions", form, headers=headers)
+    assert (answer.status, error_of(answer)["code"]) == (403 if code == "model_not_allowed" else 400, code)
+    assert upstream.requests == []
+
+
+def test_a_key_that_is_limited_to_models_may_send_forms_for_them(closed: Gateway, office: Office, upstream: Upstream):
+    form = f"--x\r\n{SOUND.format('a', f'{BARRED}y')}--x\r\n{ALLOWED}--x--\r\n".encode()
+    upstream.play(script(CHAT))
+    headers = {"Authorization": f"Bearer {limited(office)}", "Content-Type": "multipart/form-data; boundary=x"}
+    assert ask(closed.url, "POST", "/v1/audio/transcriptions", form, headers=headers).status == 200
+    assert upstream.requests[0].body == form
+
+
+def limited(office: Office) -> str:
+    return office.key(Limits(models=("small-*",)))
+
+
 # ----------------------------------------------------------------------------------------------------------------------- hostile clients
 @pytest.mark.parametrize(
     "shown",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.support.gateway import Gateway, error_of
@@ -46,3 +48,54 @@ def test_what_came_is_in_the_record(gateway: Gateway, upstream: Upstream, chunke
     assert answer.status == 200
     assert gateway.record_of(answer)["bytes_in"] == len(form)
     assert upstream.requests[0].body == form
+
+
+# -- forms whose model is known --
+
+AUDIO = "/v1/audio/transcriptions"
+MODEL = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n'
+SOUND = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + b"y" * 300_000 + b"\r\n"
+END = b"--x--\r\n"
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_model_behind_its_file_is_found_and_renamed(gateway: Gateway, upstream: Upstream, chunked: bool) -> None:
+    form = SOUND + MODEL % b"alias-model" + END
+    upstream.play(CHAT)
+    chunks = [form[at : at + 9000] for at in range(0, len(form), 9000)] if chunked else None
+    with RawClient(gateway.url) as client:
+        answer = client.ask("POST", AUDIO, form, headers=HEADERS, chunks=chunks)
+    assert answer.status == 200
+    assert upstream.requests[0].body == SOUND + MODEL % b"vendor/real-model" + END
+    assert answer.header("x-comporta-model") == "alias-model"
+
+
+WORSE = {
+    "another model": (MODEL % b"other-model" + END, "ambiguous_model"),
+    "another model behind a bare line's end": (b"--x\r\nX: y\n" + (MODEL % b"other-model")[5:] + END, "invalid_form"),
+    "no end": (b"", "invalid_form"),
+    "something after its end": (END + MODEL % b"other-model" + END, "invalid_form"),
+}
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize(("rest", "code"), WORSE.values(), ids=WORSE.keys())
+def test_a_form_that_turns_out_bad_while_it_passes_never_ends_for_its_provider(
+    gateway: Gateway, upstream: Upstream, rest: bytes, code: str, chunked: bool
+) -> None:
+    form = MODEL % b"test-model" + SOUND + rest
+    upstream.hang_up()
+    begun = len(upstream.connections)
+    with RawClient(gateway.url) as client:
+        whole = client.request_bytes("POST", AUDIO, form, headers=HEADERS, chunks=[form[:200_000], form[200_000:]] if chunked else None)
+        client.send(whole[:200_000])
+        until = time.monotonic() + 5
+        while len(upstream.connections) == begun and time.monotonic() < until:
+            time.sleep(0.005)
+        client.send(whole[200_000:])
+        answer = client.read("POST")
+        assert (answer.status, error_of(answer)["code"]) == (400, code)
+    assert upstream.connections[begun].closed.wait(5), "the gateway holds on to a connection on which half a body was sent"
+    assert upstream.requests == [], "the provider has got a whole body"
+    record = gateway.record_of(answer)
+    assert (record["outcome"], record["attempts"]) == ("client_error", 1)

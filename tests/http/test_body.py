@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 from aiohttp import StreamReader
@@ -11,7 +10,6 @@ from aiohttp.base_protocol import BaseProtocol
 
 from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http import body
-from proxy.http.parse import checked_model
 from tests.core.doubles import HandClock, every_cut, in_virtual_time, make_call
 
 
@@ -177,9 +175,11 @@ async def test_what_came_is_counted_where_it_is_too_much_or_breaks_off():
 
 # -- forms --
 
+TYPE = "multipart/form-data; boundary=b"
 BOUNDARY = b"--b\r\n"
 FIELD = b'Content-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
 FILE = b'Content-Disposition: form-data; name="file"; filename="model"\r\nContent-Type: audio/wav\r\n\r\n\x00\xff\r\n\r\n\x01\r\n'
+LONG = FILE[:-2] + b"x" * 200_000 + b"\r\n"
 END = b"--b--\r\n"
 FORMS = {
     "model first": BOUNDARY + FIELD + BOUNDARY + FILE + END,
@@ -187,18 +187,24 @@ FORMS = {
     "small letters": BOUNDARY + FIELD.lower() + END,
     "further headers": BOUNDARY + FIELD.replace(b"\r\n\r\n", b"\r\nContent-Type: text/plain\r\n\r\n") + END,
     "a name that ends alike": BOUNDARY + b'Content-Disposition: form-data; name="my-model"\r\n\r\nno\r\n' + BOUNDARY + FIELD + END,
+    "a length": BOUNDARY + FIELD.replace(b"\r\n\r\n", b"\r\ncontent-length:9\r\n\r\n") + BOUNDARY + FILE + END,
+    "a boundary at the very beginning of the line's end": b"\r\n" + BOUNDARY + FIELD + END,
 }
 
 
-async def content(*parts: bytes, length: int | None = None) -> tuple[body.FormContent, str | None]:
-    reader = reader_of(*parts)
-    arrival = body.Arrival(make_call(), reader, limit=2**20, patience=5)
-    head, model = await body.form_head(arrival)
-    return body.FormContent(head, arrival, length), model
+async def content(
+    *parts: bytes, length: int | None = None, operation: str = "audio", path: str = "/audio/transcriptions"
+) -> tuple[body.FormContent, str | None]:
+    call = make_call(operation)
+    call.path = path
+    arrival = body.Arrival(call, reader_of(*parts), limit=2**27, patience=5)
+    return await body.read_form(call, arrival, TYPE, length), call.model
 
 
 async def read(found: body.FormContent) -> bytes:
-    return b"".join([part async for part in found])
+    pieces = [part async for part in found]
+    assert all(pieces), "an empty chunk is the end of a chunked body"
+    return b"".join(pieces)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
@@ -215,68 +221,134 @@ async def test_a_forms_model_is_replaced_at_any_split(form: bytes):
     for parts in every_cut(form):
         found, _ = await content(*parts, length=len(form))
         named = found.named("other/longer-model")
-        expected = form.replace(b"whisper-1", b"other/longer-model")
-        assert await read(named) == expected
+        expected = form.replace(b"whisper-1", b"other/longer-model").replace(b"content-length:9", b"content-length:18")
         assert named.length == len(expected)
+        assert await read(named) == expected
 
 
-@pytest.mark.parametrize(
-    "form",
-    [b"", END, BOUNDARY + FILE + END, BOUNDARY + FIELD[:-2], BOUNDARY + FILE + b"x" * 200_000],
-    ids=["empty", "no parts", "no model", "cut in the model", "a long file"],
-)
-async def test_a_form_without_a_model_passes_as_it_is(form: bytes):
-    found, model = await content(form, length=None)
+async def test_a_forms_model_can_be_replaced_twice():
+    found, _ = await content(FORMS["a length"], length=len(FORMS["a length"]))
+    named = found.named("other/longer-model").named("m")
+    expected = FORMS["a length"].replace(b"whisper-1", b"m").replace(b"content-length:9", b"content-length:1")
+    assert (named.length, await read(named)) == (len(expected), expected)
+
+
+async def test_a_forms_model_is_not_replaced_by_one_that_would_end_it():
+    found, _ = await content(FORMS["model first"])
+    with pytest.raises(ClientError, match="boundary"):
+        found.named("a--bc")
+
+
+@pytest.mark.parametrize("form", [END, BOUNDARY + FILE + END, BOUNDARY + LONG + END], ids=["no parts", "no model", "a long file"])
+@pytest.mark.parametrize("size", [2**20, 1000])
+async def test_a_form_without_a_model_passes_as_it_is(form: bytes, size: int):
+    found, model = await content(*(form[at : at + size] for at in range(0, len(form), size)))
     assert model is None
     renamed = found.named("other")
     assert renamed.length is None
     assert await read(renamed) == form
 
 
-async def test_a_forms_beginning_is_searched_no_further_than_its_bound():
-    reader = reader_of(*([b"x" * 2**14] * 8), BOUNDARY + FIELD)
-    head, model = await body.form_head(body.Arrival(make_call(), reader, limit=2**20, patience=5))
-    assert model is None
-    assert len(head) <= 2**16 + 2**14
+@pytest.mark.parametrize("form", [b"", BOUNDARY + FIELD[:-2], BOUNDARY + FIELD + BOUNDARY + FILE], ids=["empty", "cut in the model", "cut"])
+async def test_a_form_that_came_whole_without_its_end_is_refused_before_anyone_is_asked(form: bytes):
+    reader, call = reader_of(), make_call("audio")
+    reader.feed_data(form)
+    reader.feed_eof()
+    with pytest.raises(ClientError) as caught:
+        await body.read_form(call, body.Arrival(call, reader, limit=2**20, patience=5), TYPE, None)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_form")
 
 
-@pytest.mark.parametrize("size", [2**16, 64], ids=["at once", "in pieces"])
+async def refused_while_it_passes(found: body.FormContent) -> tuple[str | None, bytes]:
+    """The code, and what was passed on before."""
+    passed = b""
+    with pytest.raises(ClientError) as caught:
+        async for part in found:
+            passed += part
+    assert caught.value.status == 400
+    return caught.value.code, passed
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("rest", "code"),
     [
-        b'content-disposition: form-data; name="model"\r\n',
-        b"content-disposition: form-data;" + b' name="model"' * 20 + b"\r\n",
-        b'content-disposition: form-data; name="model"',
-        b'name="model"',
-        b"a\r\n",
-        b" ",
+        (BOUNDARY + FIELD.replace(b"whisper-1", b"gpt-4") + END, "ambiguous_model"),
+        (BOUNDARY + b"X: y\r\n\r\nz\r\n" + END, "invalid_form"),
+        (b"", "invalid_form"),
+        (END + BOUNDARY + FIELD + END, "invalid_form"),
     ],
-    ids=["lines", "lines of many names", "a line of many beginnings", "a line of names", "headers", "spaces"],
+    ids=["another model", "a part that cannot be read", "no end", "another form"],
 )
-async def test_a_form_that_is_made_to_be_slow_is_searched_in_time_that_grows_with_its_size(line: bytes, size: int):
-    form = (b'--b\r\ncontent-disposition: form-data; name="model"\r\n' + line * 2**16)[: 2**16]
-    reader = reader_of(*(form[at : at + size] for at in range(0, len(form), size)))
-    began = time.process_time()
-    _, model = await body.form_head(body.Arrival(make_call(), reader, limit=2**20, patience=5))
+async def test_a_form_that_is_found_bad_while_it_passes_is_never_passed_to_its_end(rest: bytes, code: str):
+    form = BOUNDARY + FIELD + BOUNDARY + LONG + rest
+    found, model = await content(*(form[at : at + 10_000] for at in range(0, len(form), 10_000)))
+    assert model == "whisper-1"
+    refused, passed = await refused_while_it_passes(found)
+    assert refused == code
+    assert form.startswith(passed)
+    assert 180_000 < len(passed) < len(BOUNDARY + FIELD + BOUNDARY + LONG)
+
+
+async def test_a_model_behind_more_than_is_held_back_is_refused():
+    pieces = [BOUNDARY + FILE[:-2], *([b"x" * 2**20] * 40), b"\r\n" + BOUNDARY + FIELD + END]
+    with pytest.raises(ClientError) as caught:
+        await content(*pieces)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "model_too_late", "model")
+    assert "before the files" in caught.value.message
+    # Nobody needs a model for this one: it goes on without, and cannot have another later.
+    found, model = await content(*pieces, operation="images", path="/images/edits")
     assert model is None
-    assert time.process_time() - began < 0.5, "it would stand in the way of all other requests"
+    refused, passed = await refused_while_it_passes(found)
+    assert refused == "model_too_late"
+    assert FIELD not in passed
+
+
+async def test_a_model_behind_a_large_file_is_found():
+    pieces = [BOUNDARY + FILE[:-2], *([b"x" * 2**20] * 25), b"\r\n" + BOUNDARY + FIELD + END]
+    found, model = await content(*pieces, length=123)
+    assert (model, found.length) == ("whisper-1", 123)
+    assert await read(found) == b"".join(pieces)
+
+
+async def test_a_file_that_needs_no_model_is_not_held_back():
+    pieces = [BOUNDARY + b'Content-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n' + BOUNDARY + FILE[:-2], b"x" * 100]
+    reader = reader_of(*pieces, ends=False)
+    call = make_call("files")
+    found = await body.read_form(call, body.Arrival(call, reader, limit=2**20, patience=5), TYPE, None)
+    assert call.model is None
+    assert (await anext(aiter(found)))[:3] == b"--b"
+    found, model = await content(*pieces, b"\r\n" + BOUNDARY + FIELD + END, operation="files", path="/files")
+    assert model is None
+    assert (await refused_while_it_passes(found))[0] == "model_too_late"
+    _, model = await content(BOUNDARY + FIELD + pieces[0], *pieces[1:], operation="files", path="/files")
+    assert model == "whisper-1", "what stands before the files is read"
+
+
+async def test_fields_without_end_are_not_held_back():
+    pieces = [BOUNDARY, *([b'Content-Disposition: form-data; name="x"\r\n\r\n' + b"x" * 2**14 + b"\r\n" + BOUNDARY] * 8)]
+    reader = reader_of(*pieces, ends=False)
+    call = make_call("files")
+    found = await body.read_form(call, body.Arrival(call, reader, limit=2**20, patience=5), TYPE, None)
+    assert call.bytes_in <= 2**16 + 2**15
+    assert await anext(aiter(found))
 
 
 @pytest.mark.parametrize("parts", [(b"x" * 5000,), (b"x" * 4000, b"x" * 1000)])
 async def test_a_forms_beginning_is_measured_too(parts: tuple[bytes, ...]):
+    call = make_call("audio")
+    reader = reader_of(BOUNDARY + FILE[:-2], *parts, ends=False)
     with pytest.raises(ClientError) as caught:
-        await body.form_head(body.Arrival(make_call(), reader_of(*parts, ends=False), limit=4999, patience=5))
+        await body.read_form(call, body.Arrival(call, reader, limit=4999, patience=5), TYPE, None)
     assert (caught.value.status, caught.value.code) == (413, "request_too_large")
     assert "4999" in caught.value.message
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(0, True), (-1, False)])
 async def test_a_form_is_measured_from_its_beginning_to_its_end(limit: int, fits: bool):
-    form = FORMS["model first"]
-    arrival = body.Arrival(make_call(), reader_of(form[:90], form[90:]), limit=len(form) + limit, patience=5)
-    head, model = await body.form_head(arrival)
-    assert (model, len(head)) == ("whisper-1", 90)
-    found = body.FormContent(head, arrival, None)
+    form, call = FORMS["model first"], make_call("audio")
+    arrival = body.Arrival(call, reader_of(form[:90], form[90:]), limit=len(form) + limit, patience=5)
+    found = await body.read_form(call, arrival, TYPE, None)
+    assert (call.model, call.bytes_in) == ("whisper-1", 90)
     if fits:
         assert await read(found) == form
         return
@@ -284,7 +356,14 @@ async def test_a_form_is_measured_from_its_beginning_to_its_end(limit: int, fits
         await read(found)
 
 
-async def test_a_forms_model_that_is_no_text_is_still_a_name():
-    _, model = await content(BOUNDARY + FIELD.replace(b"whisper-1", b"\xff"))
-    assert model == "\ufffd"
-    assert checked_model(model) == "\ufffd"
+@pytest.mark.parametrize("name", [b"", b"\xff", b"a\0b", b"x" * 257, b"x" * 2000], ids=["none", "no text", "a control", "long", "longer"])
+async def test_a_forms_model_that_is_no_name_is_refused(name: bytes):
+    with pytest.raises(ClientError) as caught:
+        await content(BOUNDARY + FIELD.replace(b"whisper-1", name) + END)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_value", "model")
+
+
+async def test_a_body_that_is_no_form_passes_as_it_is():
+    found = body.RawContent(body.Arrival(make_call(), reader_of(b"ab", b"c"), limit=3, patience=5), 3)
+    assert found.named("other") is found
+    assert (found.length, b"".join([part async for part in found])) == (3, b"abc")
