@@ -32,6 +32,9 @@ ONCE = frozenset({"connect_timeout", "reset", "bad_upstream", "invalid_response"
 #: Of these nobody knows how far the provider came with the request.
 AMBIGUOUS = frozenset({"reset", "bad_upstream"})
 
+#: What a provider says of itself, and may be over in a moment.
+_PASSING = AGAIN | {"overloaded"}
+
 #: A credential was refused: worth one try with another, if there is one.
 CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
 
@@ -141,6 +144,15 @@ def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
     return error.kind in ("rate_limit_exceeded", "overloaded") and error.retry_after is not None and stop.reason in ("hint", "kind")
 
 
+def is_left_to_client(error: UpstreamError, stop: Stop, *, repeated: bool) -> bool:
+    """Whether the client may do as it would without a gateway: nothing was repeated for it, and no rule of ours speaks against it."""
+    if helps_to_return(error, stop):
+        return True
+    if repeated or error.should_retry is False:
+        return False
+    return (error.kind in _PASSING and stop.reason in ("streamed", "unrepeatable")) or (error.kind == "overloaded" and stop.reason == "kind")
+
+
 class Retry:
     """Outermost of an attempt's policies. What reaches it as an error has shown the client nothing; what is a reply is never repeated."""
 
@@ -173,7 +185,7 @@ class Retry:
             seen = self._seen_now(call, seen)
             decision = decide(failed, seen, rules, self._jitter)
             if isinstance(decision, Stop):
-                raise self._final(call, failed, decision)
+                raise self._final(call, failed, decision, repeated=seen.retries > 0 or len(call.attempts) > 1)
             self._count(call, failed)
             seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN))
             await self._wait(call, decision.after)
@@ -211,13 +223,13 @@ class Retry:
         self._board.provider(provider).budget.take()
         self._retries.labels(provider, failed.kind).value += 1
 
-    def _final(self, call: Call, failed: UpstreamError, stop: Stop) -> UpstreamError:
+    def _final(self, call: Call, failed: UpstreamError, stop: Stop, *, repeated: bool) -> UpstreamError:
         """The failure as the client sees it: official clients would repeat what was repeated here already, unless told not to."""
         if stop.reason == "budget" and call.target is not None:
             self._exhausted.labels(call.target.provider).value += 1
         call.notes.setdefault(STOPPED, {})[len(call.attempts)] = stop.reason
         if failed.kind != "rejected":
-            failed.should_retry = None if helps_to_return(failed, stop) else False
+            failed.should_retry = None if is_left_to_client(failed, stop, repeated=repeated) else False
         return failed
 
     async def _wait(self, call: Call, seconds: float) -> None:

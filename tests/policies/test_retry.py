@@ -321,7 +321,8 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
     [
         (failures(3), False),
         (failures(1, "upstream_timeout"), False),
-        (failures(1, "overloaded", told=True), False),
+        (failures(1, "overloaded"), None),
+        ([*failures(1), *failures(1, "overloaded")], False),
         (failures(3, "rate_limit_exceeded"), False),
         (failures(3, "rate_limit_exceeded", retry_after=1.0), False),
         (failures(1, "rate_limit_exceeded", retry_after=60.0), None),
@@ -332,7 +333,8 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
     ids=[
         "spent",
         "kind",
-        "said-otherwise",
+        "nothing-repeated",
+        "repeated-before",
         "no-hint",
         "hint-waited-for",
         "hint-too-long",
@@ -345,3 +347,22 @@ def test_the_client_is_told_not_to_repeat_what_was_repeated_here(errors: list[Up
     got, _ = outcome(*errors)
     assert got is errors[-1]
     assert got.should_retry is told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (failed("server_error"), None),
+        (failed("rate_limit_exceeded"), None),
+        (failed("overloaded"), None),
+        (failed("server_error", told=False), False),
+        (failed("upstream_timeout"), False),
+        (failed("provider_auth"), False),
+    ],
+)
+@pytest.mark.parametrize("why", ["streamed", "unrepeatable"])
+def test_what_is_never_repeated_here_is_the_client_s_to_repeat(why: str, error: UpstreamError, told: bool | None):
+    """As it would be without a gateway; but not what another try costs a whole timeout for, or cannot mend."""
+    members: dict[str, Any] = {"content": object()} if why == "streamed" else {"body": {"store": True}}
+    got, bench = outcome(error, **members)
+    assert (got.should_retry, len(bench.asked)) == (told, 1)
