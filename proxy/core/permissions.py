@@ -10,7 +10,9 @@ from proxy.core.call import Principal
 
 #: Operations that neither read nor leave anything on the account that the gateway's users share. Any other one, also one that is new,
 #: needs a grant of its name: files and batches of one user are in another's reach there.
-PLAIN = frozenset({"chat", "completion", "embedding", "models", "llm", "llm_config", "responses", "audio", "images", "moderations"})
+PLAIN = frozenset({"chat", "completion", "embedding", "models", "llm", "llm_config", "responses", "audio", "images", "moderations"}) | {
+    "decisions", "rerank", "score", "classify", "pooling", "tokenize",
+}  # fmt: skip
 
 #: What stands among plain operations and is none: operation -> (method, or None for any; beginning of the path; grant that it needs).
 _AMONG_PLAIN: dict[str, tuple[str | None, str, str]] = {

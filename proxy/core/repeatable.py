@@ -5,7 +5,9 @@ from __future__ import annotations
 from proxy.core.call import Call
 
 #: Operations that leave nothing behind at the provider, so that doing them twice does no harm.
-REPEATABLE = frozenset({"chat", "completion", "embedding", "responses", "moderations"})
+REPEATABLE = frozenset(
+    ("chat", "completion", "embedding", "responses", "moderations", "decisions", "rerank", "score", "classify", "pooling", "tokenize")
+)
 
 #: Members of a request with which it leaves something behind all the same.
 _STORING = ("background", "store", "conversation")

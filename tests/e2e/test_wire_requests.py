@@ -38,6 +38,29 @@ def test_a_request_that_needs_no_change_is_not_changed(gateway: Gateway, upstrea
     assert upstream.requests[0].header("content-type") == "application/json"
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions/", "/v1//chat/completions", "//v1/chat/completions", "//v1//chat/completions//?a=b"]
+)
+def test_a_base_url_with_a_slash_too_many_is_understood(gateway: Gateway, upstream: Upstream, path: str) -> None:
+    upstream.play(CHAT)
+    assert ask(gateway.url, "POST", path, ODD).status == 200
+    assert upstream.requests[0].target == PATH + ("?a=b" if "?" in path else ""), "what was checked is what is sent"
+
+
+def test_an_escaped_slash_is_part_of_an_id(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.play(CHAT)
+    ask(gateway.url, "GET", "//v1//files/a%2F%2fb%2F/content/")
+    assert upstream.requests[0].target == "/v1/files/a%2F%2fb%2F/content"
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/score"])
+def test_what_servers_of_open_models_have_beside_it_goes_by_its_model(gateway: Gateway, upstream: Upstream, path: str) -> None:
+    upstream.play(CHAT)
+    assert ask(gateway.url, "POST", path, b'{"model":"alias-model","query":"q","documents":["d"]}').status == 200
+    assert upstream.requests[0].target == "/v1/" + path.rpartition("/")[2]
+    assert upstream.requests[0].body == b'{"model":"vendor/real-model","query":"q","documents":["d"]}'
+
+
 def test_a_streamed_request_that_asks_for_usage_is_not_changed(gateway: Gateway, upstream: Upstream) -> None:
     body = ODD_STREAM.replace(b'"x_unknown"', b'"stream_options": { "include_usage" :true},"x_unknown"')
     upstream.play(CHAT_STREAM)

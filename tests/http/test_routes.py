@@ -44,9 +44,9 @@ def test_the_methods_of_a_template_are_told():
 @pytest.mark.parametrize(
     "path",
     [
-        "", "/", "/v1", "/v1/", "/v2/models", "/v1/v1/models", "/v1models", "//models", "/models/", "/chat", "/chat/completions/",
-        "/Chat/Completions", "/admin", "/metrics", "/realtime", "/files/a/b", "/files//content", "/files/a/content/", "/files/a/contents",
-        "/threads/a/runs/b/steps/c/d", "models", "*", "http://h/v1/models", "/vector_stores/a/b/c/d/e",
+        "", "/", "/v1", "/v1/", "//", "/v1//", "/v2/models", "/v1/v1/models", "/v1//v1/models", "/v1models", "/v1x/files/a", "/chat",
+        "/Chat/Completions", "/admin", "/metrics", "/realtime", "/v1/realtime", "/files/a/b", "/files/a/contents", "/live",
+        "/threads/a/runs/b/steps/c/d", "models", "models/", "*", "http://h/v1/models", "/vector_stores/a/b/c/d/e", "/v2/rerank",
     ],
 )  # fmt: skip
 def test_what_is_not_in_the_table_is_refused(path: str):
@@ -71,6 +71,42 @@ def test_an_id_holds_no_control_characters(escape: str):
             assert find(method, path) == (), path
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/v1/chat/completions/", Route("chat", "/chat/completions")),
+        ("POST", "/chat/completions//", Route("chat", "/chat/completions")),
+        ("POST", "/v1//chat/completions", Route("chat", "/chat/completions")),
+        ("POST", "//v1/chat/completions", Route("chat", "/chat/completions")),
+        ("POST", "//v1///chat/completions/", Route("chat", "/chat/completions")),
+        ("POST", "//chat/completions", Route("chat", "/chat/completions")),
+        ("GET", "/v1/models/", Route("models", "/models")),
+        ("GET", "/v1//models/a%2Fb/", Route("models", "/models/a%2Fb")),
+        ("GET", "/v1/files/f-1/content/", Route("files", "/files/f-1/content")),
+        ("GET", "//v1//files/a%2F%2Fb%2F", Route("files", "/files/a%2F%2Fb%2F")),
+        ("DELETE", "/v1/files/", ("GET", "POST")),
+        ("PUT", "//v1//files/f-1/", ("DELETE", "GET")),
+    ],
+)
+def test_slashes_that_a_base_url_leaves_are_taken_away(method: str, path: str, route: Route | tuple[str, ...]):
+    assert find(method, path) == route
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/files//content", "/v1/threads//runs", "/responses//cancel", "/models//x", "//v1/files//content/", "/v1/chat//completions"],
+)
+def test_an_id_that_was_left_out_does_not_make_another_request(path: str):
+    for method in METHODS:
+        assert find(method, path) == (), "POST /threads//runs is not POST /threads/runs"
+
+
+@pytest.mark.parametrize("path", ["//v1//files/%2e%2e/content/", "//..//files/a", "/v1//files/a%00/", "/v1//../files/a/", "//files/./"])
+def test_what_is_canonical_is_checked_as_any_other_path(path: str):
+    for method in METHODS:
+        assert find(method, path) == ()
+
+
 @pytest.mark.parametrize("name", ["gpt-4.1", "provider/model", "org/team/model:7b", "..model", "a..b", "...", "m%2Fn", "%C3%A9", "a.b."])
 def test_a_models_name_may_hold_slashes_and_dots(name: str):
     assert find("GET", f"/v1/models/{name}") == Route("models", f"/models/{name}")
@@ -80,6 +116,8 @@ def test_a_fixed_path_goes_before_a_template():
     assert find("POST", "/threads/runs") == Route("assistants", "/threads/runs")
     assert find("GET", "/threads/runs") != Route("assistants", "/threads/runs")
     assert find("POST", "/videos/edits") == Route("videos", "/videos/edits")
+    assert find("GET", "/agents/environments/templates/t") == Route("agents", "/agents/environments/templates/t")
+    assert find("PUT", "/agents/automations/a") == ("DELETE", "GET", "POST")
 
 
 def test_operations_are_named_once_and_are_fit_for_a_label():

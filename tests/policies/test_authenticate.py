@@ -250,7 +250,9 @@ async def test_a_user_has_a_name(name: str):
 
 # ----------------------------------------------------------------------------------------------------------------------- routes and roles
 #: Operations that a key has without being granted anything, but for what `test_permissions` lists; written out, so that a new one is seen.
-EVERYONES = {"chat", "completion", "embedding", "models", "llm", "llm_config", "responses", "audio", "images", "moderations"}
+EVERYONES = {"chat", "completion", "embedding", "models", "llm", "llm_config", "responses", "audio", "images", "moderations"} | {
+    "decisions", "rerank", "score", "classify", "pooling", "tokenize",
+}  # fmt: skip
 EXCEPTIONS = {("DELETE", "/models/{model}"): "fine_tuning"} | {
     (method, path): "voices" for _, methods, path in routes.ROWS for method in methods if path.startswith("/audio/voice")
 }
