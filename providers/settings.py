@@ -68,7 +68,8 @@ class LimitSettings(Section):
 
     body: Size = Field(64 * 2**20, description="a whole answer")
     header: Size = Field(64 * 2**10, description="an answer's headers")
-    event: Size = Field(8 * 2**20, description="one event of a stream")
+    # An image in base64, or the last event of an answer that repeats several, is one event.
+    event: Size = Field(32 * 2**20, description="one event of a stream")
 
 
 class NetworkSettings(Section):

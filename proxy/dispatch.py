@@ -13,12 +13,17 @@ from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
+from proxy.download import ADDED, REDIRECTS, is_download, location_of
+from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
 from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
 
+#: What a provider says of its rate limits: clients pace themselves by it, most of all when it has refused one.
+RATE_LIMITS = frozenset(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens"))
+
 #: Upstream headers that the client may see.
-SHOWN = frozenset(
+SHOWN = RATE_LIMITS.union(
     (
         "content-type",
         "content-disposition",
@@ -29,12 +34,6 @@ SHOWN = frozenset(
         "openai-model",
         "retry-after",
         "retry-after-ms",
-        "x-ratelimit-limit-requests",
-        "x-ratelimit-limit-tokens",
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-remaining-tokens",
-        "x-ratelimit-reset-requests",
-        "x-ratelimit-reset-tokens",
     )
 )
 
@@ -130,6 +129,7 @@ class Dispatch:
             call.target = target = upstream.authorised(target, started)
         attempt = Attempt(target, started)
         call.attempts.append(attempt)
+        response: UpstreamResponse | None = None
         try:
             timeouts = call.timeouts or upstream.timeouts(call)
             response = await upstream.transport.send(upstream.provider.encode(call, target), timeouts)
@@ -140,6 +140,8 @@ class Dispatch:
             watch = Watch(self._clock, response, timeouts, attempt.started, self._sweeper)
             return await self._arriving(call, upstream, response, watch)
         except UpstreamError as error:
+            if response is not None:
+                error.rate_limits = {name: value for name, value in response.headers.items() if name in RATE_LIMITS}
             self._note(call, attempt, error)
             self._rest(upstream, error, target.credential)
             call.target = chosen  # another try takes the next credential in turn
@@ -174,7 +176,7 @@ class Dispatch:
     async def _arriving(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         """The reply to an answer of which more than the head is still to come, or that is not simply good."""
         if not 200 <= response.status < 300:
-            raise await self._refusal(upstream, response, watch)
+            return await self._refused(call, upstream, response, watch)
         try:
             if call.operation in CHECKED:
                 return await self._checked(call, upstream, response, watch)
@@ -184,8 +186,11 @@ class Dispatch:
             response.close()
             raise
 
-    async def _refusal(self, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> UpstreamError:
-        """What an answer outside 2xx means. Its connection is as good as any; its body is read as far as an error object may reach."""
+    async def _refused(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
+        """An answer outside 2xx, raised as what it means, unless it says where a file lies.
+
+        Its connection is as good as any; its body is read as far as an error object may reach.
+        """
         whole = False
         try:
             body = await read_some(response, _ERROR_BODY_LIMIT, watch)
@@ -193,9 +198,14 @@ class Dispatch:
         finally:
             watch.stop()
             response.close(reuse=whole)
+        if response.status in REDIRECTS and is_download(call):
+            headers = _redirect(call, response)
+            if headers is not None:
+                call.usage = None
+                return Reply(response.status, headers)
         error = upstream.provider.decode_error(response, body)
         error.should_retry = _SHOULD_RETRY.get(response.headers.get("x-should-retry", ""), error.should_retry)
-        return error
+        raise error
 
     async def _checked(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         if is_event_stream(response):
@@ -227,13 +237,17 @@ class Dispatch:
         return reply
 
     async def _relay(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
-        """An answer that is not ours to understand: events by their frames, anything else as it comes; but never a page for data."""
+        """An answer that is not ours to understand: events by their frames, anything else as it comes; but never a page for data.
+
+        A file's content is whatever it is.
+        """
         if is_event_stream(response):
             return await self._stream(call, upstream, response, watch)
-        if response.headers.get("content-type", "").startswith("text/html"):
+        downloads = is_download(call)
+        if not downloads and response.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         call.usage = None  # what an earlier attempt may have cost is not what this one did
-        reply = Reply(response.status, shown(response), stream=relayed(response, watch))
+        reply = Reply(response.status, _shown_of_download(response) if downloads else shown(response), stream=relayed(response, watch))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
@@ -275,6 +289,26 @@ def is_event_stream(response: UpstreamResponse) -> bool:
 def shown(response: UpstreamResponse) -> dict[str, str]:
     """What of an answer's headers the client may see."""
     return {name: value for name, value in response.headers.items() if name in SHOWN}
+
+
+def _shown_of_download(response: UpstreamResponse) -> dict[str, str]:
+    """The same of a file's content."""
+    headers = {name: value for name, value in response.headers.items() if name in SHOWN or name in SHOWN_OF_DOWNLOADS}
+    headers.update(ADDED)
+    return headers
+
+
+def _redirect(call: Call, response: UpstreamResponse) -> dict[str, str] | None:
+    """The headers of an answer that says where a file lies, without its body's; None if the client may not be told."""
+    credential = call.target.credential if call.target is not None else None
+    location = location_of(response.headers, credential.secret if credential is not None else "")
+    if location is None:
+        return None
+    headers = _shown_of_download(response)
+    for name in ("content-type", "content-disposition", "content-range"):
+        headers.pop(name, None)
+    headers["location"] = location
+    return headers
 
 
 def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:

@@ -309,6 +309,65 @@ async def test_a_relay_after_a_failed_attempt_does_not_report_that_ones_cost():
     assert call.usage is None
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda headers: ScriptedResponse([b"slow down"], status=429, headers=headers),
+        lambda headers: ScriptedResponse([b"bad"], headers=headers),
+        lambda headers: ScriptedResponse(arrived=b"bad", headers=headers),
+        lambda headers: ScriptedResponse([b"a"], headers={**headers, **EVENTS}),
+    ],
+    ids=["a refusal", "nonsense", "nonsense at once", "a stream that nobody asked for"],
+)
+async def test_a_failure_keeps_what_the_provider_said_of_its_rate_limits_and_nothing_else(answer):
+    said = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "6m0s"}
+    bench = Bench(answer({**JSON, **said, "openai-version": "2020", "x-ratelimit-limit-tokens": "sk-aaaa"}), credentials=KEYS[:1])
+    _, error = await bench.fail()
+    assert error.rate_limits == said, "and none that shows the credential"
+
+
+async def test_a_failure_without_an_answer_says_nothing_of_rate_limits():
+    _, error = await Bench(UpstreamError("dns", "m")).fail()
+    assert error.rate_limits == {}
+
+
+async def test_the_content_of_a_file_may_be_a_page():
+    kept = {"content-type": "text/html", "etag": '"v1"', "last-modified": "Sat, 01 Aug 2026 00:00:00 GMT", "cache-control": "private"}
+    response = ScriptedResponse([b"<html>"], headers={**kept, "set-cookie": "a=b"})
+    _, reply = await Bench(response).ask(operation="files", method="GET", path="/files/file-1/content")
+    assert await read(reply) == b"<html>"
+    assert kept.items() <= reply.headers.items()
+    assert reply.headers["content-security-policy"] == "sandbox", "a browser runs nothing of it in our name"
+    assert "set-cookie" not in reply.headers
+
+
+async def test_where_a_files_content_is_elsewhere_the_client_is_told_so():
+    response = ScriptedResponse([b"<html>"], status=302, headers={"content-type": "text/html", "location": "https://cdn.example/f?sig=1"})
+    bench = Bench(response, credentials=KEYS[:1])
+    call, reply = await bench.ask(operation="files", method="GET", path="/files/file-1/content")
+    assert (reply.status, reply.headers["location"], reply.body) == (302, "https://cdn.example/f?sig=1", b"")
+    assert "content-type" not in reply.headers
+    assert (len(bench.transport.sent), response.reused, call.attempts[0].error) == (1, True, None)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"operation": "files", "method": "GET", "path": "/files/file-1"},
+        {"operation": "chat", "method": "POST", "path": "/chat/completions"},
+    ],
+)
+async def test_what_is_no_files_content_is_never_elsewhere(asked: dict[str, str]):
+    _, error = await Bench(ScriptedResponse(status=302, headers={"location": "https://cdn.example/f"})).fail(**asked)
+    assert error.status == 302, "as the provider's decoder understands it"
+
+
+async def test_a_redirect_that_shows_the_credential_is_not_passed_on():
+    response = ScriptedResponse(status=302, headers={"location": "https://cdn.example/f?key=sk-aaaa"})
+    _, error = await Bench(response, credentials=KEYS[:1]).fail(operation="files", method="GET", path="/files/file-1/content")
+    assert "sk-aaaa" not in str(error.__dict__)
+
+
 async def test_a_page_is_never_passed_on():
     response = ScriptedResponse([b"<html>"], headers={"content-type": "text/html; charset=utf-8"})
     _, error = await Bench(response).fail(operation="files", method="GET")

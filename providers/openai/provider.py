@@ -17,7 +17,18 @@ from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member
 
 #: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
-FORWARDED = ("accept", "content-type", "openai-beta", "idempotency-key", "range", "traceparent", "tracestate", "x-client-request-id")
+FORWARDED = (
+    "accept",
+    "content-type",
+    "openai-beta",
+    "openai-safety-identifier",
+    "idempotency-key",
+    "range",
+    "if-range",
+    "traceparent",
+    "tracestate",
+    "x-client-request-id",
+)
 
 #: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
 CHAT_STREAMS = frozenset({"chat", "completion"})
@@ -43,6 +54,7 @@ class OpenAI:
     def __init__(self, settings: OpenAISettings) -> None:
         self.settings = settings
         self.base_url = settings.base_url
+        self._forwarded = tuple(dict.fromkeys(FORWARDED + settings.forward_headers))
         self._headers = {"accept-encoding": "identity", "user-agent": "comporta"}
         if settings.organization:
             self._headers["openai-organization"] = settings.organization
@@ -66,14 +78,14 @@ class OpenAI:
         if target.credential is not None:
             headers["authorization"] = "Bearer " + target.credential.secret
         client = call.headers
-        for name in FORWARDED:
+        for name in self._forwarded:
             value = client.get(name)
             if value is not None:
                 headers[name] = value
         if "connection" in client:
             for name in client["connection"].lower().split(","):
                 # What the client names there is for one hop, and this hop is us.
-                if name.strip() in FORWARDED:
+                if name.strip() in self._forwarded:
                     headers.pop(name.strip(), None)
         url = self.base_url + call.path
         if call.query:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from providers.openai.headers import forwardable
 from providers.settings import BaseURL, NetworkSettings
+
+ForwardedNames = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(dict.fromkeys(map(forwardable, names))))]
 
 
 class OpenAISettings(NetworkSettings):
@@ -16,4 +19,5 @@ class OpenAISettings(NetworkSettings):
     base_url: BaseURL = Field("https://api.openai.com/v1", description="where it is, up to and with /v1")
     organization: str | None = Field(None, description="sent as OpenAI-Organization")
     project: str | None = Field(None, description="sent as OpenAI-Project")
+    forward_headers: ForwardedNames = Field((), description="further headers of the client's that are passed on, such as HTTP-Referer")
     stream_usage: bool = Field(True, description="ask for the usage of streams; false for servers that refuse stream_options")

@@ -120,8 +120,8 @@ class UpstreamError(GatewayError):
     """A provider's failure, in our words.
 
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
-    begun to work on (and charge for) the request, `should_retry` what it said of trying again, and `spare_credential` that it refused a
-    credential while there is another.
+    begun to work on (and charge for) the request, `should_retry` what it said of trying again, `rate_limits` what it said of them (headers,
+    by lower-case name), and `spare_credential` that it refused a credential while there is another.
     """
 
     fault = "upstream"
@@ -156,6 +156,7 @@ class UpstreamError(GatewayError):
         self.code = code if code is not None else _CODES.get(kind, kind)
         self.retryable = retryable
         self.reached = reached
+        self.rate_limits: dict[str, str] = {}
 
     def redact(self, secret: str) -> None:
         """Take a secret out of everything that the client may see."""
@@ -163,6 +164,7 @@ class UpstreamError(GatewayError):
         self.type = self.type.replace(secret, "***")
         self.code = self.code and self.code.replace(secret, "***")
         self.param = self.param and self.param.replace(secret, "***")
+        self.rate_limits = {name: value for name, value in self.rate_limits.items() if secret not in value}
 
 
 class StreamError(UpstreamError):

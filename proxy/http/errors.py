@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.core.errors import ClientError, GatewayError
+from proxy.core.errors import ClientError, GatewayError, UpstreamError
 
 _UNFORESEEN = GatewayError("The gateway failed on this request. Its id is in the x-request-id header.")
 
@@ -49,6 +49,8 @@ def headers(error: GatewayError) -> dict[str, str]:
         found["retry-after-ms"] = str(int(error.retry_after * 1000))
     if error.should_retry is not None:
         found["x-should-retry"] = "true" if error.should_retry else "false"
+    if isinstance(error, UpstreamError):
+        found.update(error.rate_limits)
     if error.status == 401:
         found["www-authenticate"] = 'Bearer realm="comporta"'  # RFC 9110, 11.6.1
     if isinstance(error, MethodNotAllowed):

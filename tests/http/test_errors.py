@@ -35,6 +35,17 @@ def test_a_lone_surrogate_is_written_all_the_same(name: str):
     assert orjson.loads(typed.split(b"data: ")[1])["error"][name] == "a?b"
 
 
+def test_the_providers_rate_limits_go_out_with_its_error():
+    error = UpstreamError("rate_limit_exceeded", "Slow down.", retry_after=2.0)
+    error.rate_limits = {"x-ratelimit-remaining-requests": "0"}
+    assert errors.headers(error) == {
+        "content-type": "application/json",
+        "retry-after": "2",
+        "retry-after-ms": "2000",
+        "x-ratelimit-remaining-requests": "0",
+    }
+
+
 def test_what_was_not_foreseen_is_opaque():
     shown = errors.shown(RuntimeError("secret"))
     assert (shown.status, shown.code) == (500, "internal_error")

@@ -80,3 +80,8 @@ def test_a_stream_may_be_as_slow_as_it_likes_unless_a_floor_is_written() -> None
     assert TimeoutSettings().decided(stream=True).min_tokens_per_second is None
     written = TimeoutSettings.model_validate({"min_tokens_per_second": 2, "window": "5s"}).decided(stream=True)
     assert (written.min_tokens_per_second, written.window) == (2.0, 5.0)
+
+
+def test_an_event_may_hold_several_images() -> None:
+    limits = NetworkSettings(base_url="https://host/v1").limits
+    assert (limits.event, limits.body) == (32 * 2**20, 64 * 2**20)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from multidict import CIMultiDict
+from pydantic import ValidationError
 
 from providers.openai import OpenAI, OpenAISettings
 from providers.openai.stream import ChatDecoder, TypedEventDecoder
@@ -114,6 +115,10 @@ CLIENTS = CIMultiDict(
         "OpenAI-Beta": "assistants=v2",
         "Idempotency-Key": "i",
         "X-Client-Request-Id": "r",
+        "OpenAI-Safety-Identifier": "who",
+        "If-Range": '"v1"',
+        "HTTP-Referer": "https://app.example",
+        "X-Title": "app",
     }
 )
 
@@ -129,7 +134,51 @@ def test_of_the_clients_headers_only_the_listed_go_on():
         "openai-beta": "assistants=v2",
         "idempotency-key": "i",
         "x-client-request-id": "r",
+        "openai-safety-identifier": "who",
+        "if-range": '"v1"',
     }
+
+
+def test_further_headers_of_the_client_go_on_where_they_are_configured():
+    one = provider(forward_headers=["HTTP-Referer", "x-title", "baggage", "X-Secret"], headers={"X-Title": "ours", "Baggage": "a=1"})
+    headers = one.encode(make_call(headers=CLIENTS), Target("p", None, credential=KEY)).headers
+    assert headers["http-referer"] == "https://app.example"
+    assert headers["x-title"] == "app", "the client's own word goes before the configured one"
+    assert headers["baggage"] == "a=1", "which holds where the client says nothing"
+    assert "x-secret" not in headers, "what the client's Connection names is for one hop"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Authorization", "key"),
+        ("API-Key", "key"),
+        ("x-api-key", "key"),
+        ("cookie", "key"),
+        ("Host", "connection"),
+        ("content-length", "connection"),
+        ("Transfer-Encoding", "connection"),
+        ("connection", "connection"),
+        ("Proxy-Authorization", "connection"),
+        ("Upgrade", "connection"),
+        ("TE", "connection"),
+        ("accept-encoding", "connection"),
+        ("if-none-match", "connection"),
+        ("X-Comporta-User", "gateway"),
+        ("a b", "name"),
+        ("a:b", "name"),
+        ("a\r\nb", "name"),
+        ("", "name"),
+    ],
+)
+def test_what_is_not_for_the_provider_cannot_be_forwarded(name: str, said: str):
+    with pytest.raises(ValidationError) as caught:
+        provider(forward_headers=[name])
+    assert said in caught.value.errors()[0]["msg"]
+
+
+def test_names_of_headers_are_kept_in_lower_case():
+    assert provider(forward_headers=["HTTP-Referer", "http-referer", "Accept"]).settings.forward_headers == ("http-referer", "accept")
 
 
 def test_an_account_without_a_key_sends_none():
