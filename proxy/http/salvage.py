@@ -1,7 +1,7 @@
 """The requests that came whole in one piece with bytes that are no HTTP: aiohttp's parser throws them away when it meets those.
 
-A client may send request after request without waiting. What it sent well is answered, and only then the rest refused, however the network
-cut it. None of this runs while what comes is HTTP.
+A client may send request after request without waiting. What it sent well is answered, and only then the rest refused, where it is known
+that a request begins with the piece; of a piece that goes on with a request nothing is found. None of this runs while what comes is HTTP.
 """
 
 from __future__ import annotations

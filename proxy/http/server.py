@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
+from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import ClientError
+from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind, Proxies
 from proxy.http.known_head import KnownHead, end_of, learnt
 from proxy.http.salvage import requests_before
@@ -33,12 +33,12 @@ _LINGER = 2.0
 #: How long a connection without a request stays open once the gateway takes no more of them, in seconds.
 _LAST_MOMENT = 1.0
 
+#: How long a connection stays open after a stream that broke, in seconds. Clients ask again at once or, after a pause, on another.
+_MOMENT = 0.5
+
 #: As many connections are told that they are too many; those beyond are cut.
 _MOST_TOLD = 64
 _TELLING = 0.5
-
-#: A length of more digits than this is nobody's: 18 of them are an exabyte.
-_MOST_DIGITS = 18
 
 #: So many heads of a connection are learnt, one after the other, before it is clear that its client never says one twice.
 _MOST_LEARNT = 16
@@ -269,6 +269,17 @@ class Connection(RequestHandler):
             self._stop_waiting()
             self._header_handle = self._loop.call_later(min(_LAST_MOMENT, self._header_timeout), self._head_is_late)
 
+    def leave_soon(self) -> None:
+        """Close in a moment, unless the client begins another request.
+
+        What it has read said nothing of a close, so it may be sending one just now: it would be lost, though the client did all right.
+        """
+        self._loop.call_later(_MOMENT, self._leave, self._request_count)
+
+    def _leave(self, seen: int) -> None:
+        if self._request_count == seen and self._waiter is not None and self._header_handle is None and self.transport is not None:
+            self.transport.close()
+
     def cancel(self) -> None:
         """Cancel the task that answers the running request."""
         if self._task_handler is not None:
@@ -281,22 +292,6 @@ class Connection(RequestHandler):
 
     async def drained(self) -> None:
         await self._drain_helper()
-
-
-def is_doubtful(message: RawRequestMessage) -> bool:
-    """Whether somebody in front of us may have seen this request end elsewhere (RFC 9112, 6.1 and 6.3): what follows could be anybody's."""
-    version, headers = message.version, message.headers
-    if version not in (HttpVersion11, HttpVersion10):
-        return True
-    coding, length = headers.get(hdrs.TRANSFER_ENCODING), headers.get(hdrs.CONTENT_LENGTH)
-    if coding is not None and (length is not None or version == HttpVersion10 or coding.lower() != "chunked"):
-        return True
-    return length is not None and len(length) > _MOST_DIGITS
-
-
-def status_of(message: RawRequestMessage | _ErrInfo) -> int:
-    """The status that a request earns which is not answered otherwise."""
-    return 431 if isinstance(message, _ErrInfo) and isinstance(message.exc, LineTooLong) else 400
 
 
 class Listener(web.Server):

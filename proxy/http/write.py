@@ -119,10 +119,11 @@ class Writer:
 
     def end_broken(self) -> None:
         """The body is not whole. Of an event stream the client has been told by an event; otherwise the missing end must tell it."""
-        self._keep_alive = False
         if self.is_event_stream:
             self.end()
+            self._connection.leave_soon()
         else:
+            self._keep_alive = False
             self._connection.abort_body()
 
     def _framed(self, data: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.support.gateway import Gateway
@@ -9,6 +11,7 @@ from tests.support.raw_client import RawClient, chat_body
 from tests.support.script import (
     CHAT,
     LAST_CHUNK,
+    Gate,
     Script,
     Stall,
     Wait,
@@ -64,11 +67,13 @@ def test_a_head_of_what_is_passed_through_is_a_head_alone(gateway: Gateway, upst
 def test_what_a_head_has_left_unread_is_no_later_answer(gateway: Gateway, upstream: Upstream) -> None:
     """The provider's connection is used again only once its body's end has come by."""
     upstream.hang_up()
-    upstream.play(script(HOSTILE, b"a", Wait(0.1), FORGED))
+    rest = threading.Event()
+    upstream.play(script(HOSTILE, b"a", Gate(rest), FORGED))
     with RawClient(gateway.url) as client:
         assert client.ask("HEAD", "/v1/files/file-1/content").status == 200
         for _ in range(3):
             check_in_step(client, gateway, upstream)
+            rest.set()
         assert upstream.requests[1].connection.number != upstream.requests[0].connection.number
 
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from proxy.core.call import Call
-from proxy.core.errors import CapacityError
+from proxy.core.errors import CapacityError, StreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
@@ -129,6 +129,67 @@ def test_whole_events_after_a_ping_go_on_with_its_stream():
         assert line.text.count(b"HTTP/1.1 ") == 1
         assert line.text.endswith(b"8\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (PING, len(events), events))
         assert (edge.reported, edge.ended, line.lost) == ([], [None], False)
+
+    in_virtual_time(main)
+
+
+# -- a stream that breaks --
+
+
+async def _broken(_call: Call) -> Reply:
+    async def events() -> AsyncIterator[bytes]:
+        yield b'data: {"a":1}\n\n'
+        raise StreamError("stream_interrupted", "It broke.")
+
+    return Reply(200, {"content-type": "text/event-stream"}, stream=events())
+
+
+def test_after_a_stream_that_broke_the_connection_closes_in_a_moment():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _broken)
+        line = edge.line()
+        line.ask(STREAMING)
+        await asyncio.sleep(0.4)
+        assert line.text.endswith(b"0\r\n\r\n")
+        assert not line.lost, "a client that asks again at once would lose its request"
+        await asyncio.sleep(0.2)
+        assert (line.lost, line.cut) == (True, False)
+
+    in_virtual_time(main)
+
+
+def test_who_asks_again_after_a_stream_that_broke_is_answered():
+    answers = [_broken, _broken, after(2, Reply(200, {"content-type": "application/json"}, b'{"a":1}'))]
+
+    async def each_its_own(call: Call) -> Reply:
+        return await answers.pop(0)(call)
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, each_its_own)
+        line = edge.line()
+        for _ in range(3):
+            line.ask(STREAMING if len(answers) > 1 else WHOLE)
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(30)
+        assert line.text.count(b"HTTP/1.1 200") == 3
+        assert line.text.endswith(b'{"a":1}')
+        assert not line.lost
+
+    in_virtual_time(main)
+
+
+def test_pings_go_on_after_a_client_that_did_not_read_does_so_again():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, after(100, Reply()))
+        line = edge.line()
+        line.ask(STREAMING)
+        await asyncio.sleep(15)
+        line.connection.pause_writing()
+        await asyncio.sleep(30)
+        assert line.text.count(PING) == 1
+        line.connection.resume_writing()
+        await asyncio.sleep(25)
+        assert line.text.count(PING) >= 3
 
     in_virtual_time(main)
 

@@ -1,0 +1,27 @@
+"""Requests that are parsed and yet not to be trusted, and what those earn that are none."""
+
+from __future__ import annotations
+
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
+
+#: A length of more digits than this is nobody's: 18 of them are an exabyte.
+_MOST_DIGITS = 18
+
+
+def is_doubtful(message: RawRequestMessage) -> bool:
+    """Whether somebody in front of us may have seen this request end elsewhere (RFC 9112, 6.1 and 6.3): what follows could be anybody's."""
+    version, headers = message.version, message.headers
+    if version not in (HttpVersion11, HttpVersion10):
+        return True
+    coding, length = headers.get(hdrs.TRANSFER_ENCODING), headers.get(hdrs.CONTENT_LENGTH)
+    if coding is not None and (length is not None or version == HttpVersion10 or coding.lower() != "chunked"):
+        return True
+    return length is not None and len(length) > _MOST_DIGITS
+
+
+def status_of(message: RawRequestMessage | _ErrInfo) -> int:
+    """The status that a request earns which is not answered otherwise."""
+    return 431 if isinstance(message, _ErrInfo) and isinstance(message.exc, LineTooLong) else 400
