@@ -252,7 +252,6 @@ class Connection(asyncio.Protocol):
             line = CHUNK_LINES.get(len(data))
             if line is not None and data.startswith(line) and data.endswith(b"\r\n"):
                 # One whole chunk, and the parser stands between two: it need not see it.
-                self._bare = 0
                 if not take(data[len(line) : -2]):
                     self._take_piece = None
                     self._wake()

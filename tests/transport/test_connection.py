@@ -101,8 +101,9 @@ async def test_a_head_does_not_count_for_what_follows_it():
 class Taker:
     """Takes pieces as they come, as a stream does that is attached to an answer."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, most: int = 1000) -> None:
         self.taken: list[bytes] = []
+        self._most = most
         self._connection = connection
         self._task: asyncio.Task[None] | None = None
 
@@ -115,7 +116,7 @@ class Taker:
 
     def _take(self, data: bytes) -> bool:
         self.taken.append(data)
-        return True
+        return len(self.taken) < self._most
 
 
 def _chunk(data: bytes, line: str = "{:x}") -> bytes:
@@ -172,14 +173,24 @@ async def test_what_looks_like_a_chunk_within_another_s_line_is_none():
     assert taker.taken == [b"{}", b"{}\r\n"], "the chunk is 0x12 bytes long"
 
 
-@pytest.mark.parametrize("begun", [b"9\r\na\r\n", b"9\r\n"])
+@pytest.mark.parametrize("begun", [b"9\r\n", b"a\r\na\r\n"])
 async def test_what_looks_like_a_chunk_within_another_s_data_is_none(begun: bytes):
     connection, wire = connected()
     taker = await Taker(connection).attach()
     wire.feed(_chunk(b"{}"))
     wire.feed(begun)
-    wire.feed(b"2\r\nx")
-    assert b"".join(taker.taken) == b"{}" + begun[3:] + b"2\r\nx"
+    wire.feed(b"2\r\nxy\r\n")
+    assert b"".join(taker.taken) == b"{}" + begun[3:] + b"2\r\nxy\r\n"
+
+
+async def test_who_has_had_enough_with_a_lone_chunk_is_given_no_more():
+    connection, wire = connected()
+    taker = await Taker(connection, most=2).attach()
+    for piece in (b"{}", b"{1}", b"{2}"):
+        wire.feed(_chunk(piece))
+    await asyncio.sleep(0)
+    assert taker.taken == [b"{}", b"{1}"]
+    assert await connection.receive() == b"{2}"
 
 
 @pytest.mark.parametrize("end", [b"2\r\n{}x\r\n", b"2\r\n{}\r\r", b"2\r\n{}\n\n", b"2\r\n{}ab"])
