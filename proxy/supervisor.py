@@ -85,6 +85,7 @@ class Slot:
         self._process: asyncio.subprocess.Process | None = None
         self.channel: Channel | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._asked: set[str] = set()
         self._orders: list[str] = []
         self._steps = itertools.count()
 
@@ -117,6 +118,7 @@ class Slot:
         self.ready.clear()
         for future in self._answers.values():
             future.cancel()
+        self._answers, self._asked = {}, set()
         return status
 
     def _heard(self, name: str, value: Any) -> None:
@@ -131,6 +133,7 @@ class Slot:
         elif name == "numbers":
             self.numbers = value
         self._told(self, name, value)
+        self._asked.discard(name)
         waiting = self._answers.pop(name, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(value)
@@ -139,14 +142,13 @@ class Slot:
         """Ask the worker, and wait for its answer. Raises TimeoutError, or CancelledError when it ends meanwhile."""
         if self.channel is None:
             raise TimeoutError
-        future = self._answers.get(answer)
-        if future is None or future.done():
-            future = self._answers[answer] = asyncio.get_running_loop().create_future()
+        future = self._answers.setdefault(answer, asyncio.get_running_loop().create_future())
+        if answer not in self._asked:
+            self._asked.add(answer)
             self.channel.send(name, value)
         done, _ = await asyncio.wait([future], timeout=patience)
         if not done or future.cancelled():
-            if self._answers.get(answer) is future:
-                del self._answers[answer]  # It may never come: whoever asks next asks the worker.
+            self._asked.discard(answer)  # It may never come: whoever asks next asks the worker, beside those who still wait.
             raise TimeoutError
         return future.result()
 
@@ -158,11 +160,12 @@ class Slot:
         except TimeoutError:
             return _SILENT
         finally:
-            self._answers.pop(answer, None)
+            self.forget(answer)
         return found
 
     def forget(self, answer: str) -> None:
         """An answer that comes now is nobody's."""
+        self._asked.discard(answer)
         self._answers.pop(answer, None)
 
     def tell(self, name: str, value: Any = None, *, always: bool = False) -> None:
@@ -204,9 +207,7 @@ class Supervisor:
         self._silent = self.metrics.counter(
             "comporta_worker_silent_total", "Times that a worker did not tell its numbers in time; the last ones were shown."
         ).labels()
-        self._hung = self.metrics.counter(
-            "comporta_worker_hung_total", "Workers that were killed because their event loop did not move."
-        ).labels()
+        self._hung = self.metrics.counter("comporta_worker_hung_total", "Workers killed because their event loop did not move.").labels()
         self._up = self.metrics.gauge("comporta_workers_ready", "Workers that serve.").labels()
 
     # -- what it tells --

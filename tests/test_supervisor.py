@@ -49,3 +49,29 @@ async def test_what_many_want_to_know_at_once_is_asked_once(place: Place):
     assert [type(each) for each in many] == [TimeoutError] * 3
     place.slot.tell("end")
     assert [await place.asked() for _ in range(2)] == [("standing", None), ("end", None)]
+
+
+async def test_an_answer_that_is_too_late_for_the_first_who_asked_is_there_for_those_who_wait_on(place: Place):
+    impatient = asyncio.create_task(place.slot.ask("standing", None, "standing", 0.01))
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(place.slot.ask("standing", None, "standing", 5.0))
+    with pytest.raises(TimeoutError):
+        await impatient
+    place.slot._heard("standing", {"pressure": 1})
+    assert await patient == {"pressure": 1}
+    assert await place.asked() == ("standing", None)
+
+
+async def test_who_asks_after_one_who_gave_up_asks_once_more_and_only_once(place: Place):
+    with pytest.raises(TimeoutError):
+        await place.slot.ask("standing", None, "standing", 0.01)
+    many = [asyncio.create_task(place.slot.ask("standing", None, "standing", 5.0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    place.slot._heard("standing", {"pressure": 1})
+    assert await asyncio.gather(*many) == [{"pressure": 1}] * 3
+    again = asyncio.create_task(place.slot.ask("standing", None, "standing", 5.0))
+    await asyncio.sleep(0)
+    place.slot._heard("standing", {"pressure": 2})
+    assert await again == {"pressure": 2}
+    place.slot.tell("end")
+    assert [await place.asked() for _ in range(4)] == [("standing", None)] * 3 + [("end", None)]
