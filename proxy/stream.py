@@ -14,6 +14,10 @@ TOO_LARGE = "The provider's answer is larger than the limit."
 
 _FOREVER = float("inf")
 
+#: Operations whose streams bring contents in events that are all of one kind, many of them empty: there, contents alone are progress. In
+#: all others each event says what it is, and is progress (`response.in_progress`, a partial image): the next one may take minutes.
+_OF_CONTENTS = frozenset({"chat", "completion"})
+
 
 class Watch:
     """Fails an answer that stands still, or that goes on for too long; the sweeper looks after it, so progress costs a clock reading.
@@ -90,7 +94,20 @@ async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[byt
 class EventStream:
     """A provider's events on their way to the client, whole ones at a time; the first of them are in hand already."""
 
-    __slots__ = ("_begun", "_call", "_counted", "_decoder", "_ended", "_failed", "_left", "_pace", "_response", "_sink", "_watch")
+    __slots__ = (
+        "_begun",
+        "_by_event",
+        "_call",
+        "_counted",
+        "_decoder",
+        "_ended",
+        "_failed",
+        "_left",
+        "_pace",
+        "_response",
+        "_sink",
+        "_watch",
+    )
 
     def __init__(self, call: Call, response: UpstreamResponse, decoder: StreamDecoder, watch: Watch, begun: bytes) -> None:
         self._call = call
@@ -98,6 +115,7 @@ class EventStream:
         self._decoder = decoder
         self._watch = watch
         self._begun = begun
+        self._by_event = call.operation not in _OF_CONTENTS
         self._ended = decoder.done
         self._sink: Sink
         self._left: ClientDisconnected | None = None
@@ -138,6 +156,8 @@ class EventStream:
             if decoder.tokens != self._call.tokens_seen:
                 self._call.tokens_seen = decoder.tokens
                 self._call.last_token = self._watch.progress()
+            elif events and self._by_event:
+                self._watch.progress()
             self._ended = decoder.done or (not data and decoder.failure is None)
             if events:
                 return events
@@ -181,6 +201,8 @@ class EventStream:
         if tokens != call.tokens_seen:
             call.tokens_seen = tokens
             call.last_token = self._watch.progress()
+        elif events and self._by_event:
+            self._watch.progress()
         has_room = True
         if events:
             try:
@@ -197,6 +219,7 @@ class EventStream:
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True
         failure = broken(error)
+        failure.sequence_number = getattr(self._decoder, "following", 0)
         if self._failed is not None:
             self._failed(failure)
         return failure

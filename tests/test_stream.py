@@ -215,9 +215,9 @@ class WordDecoder:
 class Streamed(Watched):
     """An event stream whose first event is in hand."""
 
-    def __init__(self, *script: bytes | UpstreamError | None, begun: bytes = b"a") -> None:
+    def __init__(self, *script: bytes | UpstreamError | None, begun: bytes = b"a", operation: str = "chat") -> None:
         super().__init__(*script)
-        self.call: Call = make_call(raw=b"12345678")
+        self.call: Call = make_call(operation, raw=b"12345678")
         self.decoder = WordDecoder()
         in_hand = self.decoder.feed(begun)
         self.call.tokens_seen = self.decoder.tokens
@@ -292,6 +292,28 @@ async def test_only_content_counts_as_progress():
     streamed.clock.move(10)
     assert await anext(streamed.stream) == b"."
     assert streamed.watch.due == 1040
+
+
+@pytest.mark.parametrize(
+    ("operation", "due"),
+    [("chat", 1030), ("completion", 1030), ("responses", 1040), ("images", 1040), ("audio", 1040), ("response_storage", 1040)],
+)
+@pytest.mark.parametrize("flows", [False, True])
+async def test_an_event_without_content_counts_as_progress_where_each_says_what_it_is(operation: str, due: float, flows: bool):
+    streamed = Streamed(b"-", b".", operation=operation)
+    streamed.response.flows = flows
+    streamed.watch.progress()
+    streamed.clock.move(10)
+    await streamed.stream.pipe(Shelf())
+    assert streamed.watch.due == due
+
+
+async def test_what_is_no_event_is_never_progress():
+    streamed = Streamed(b" ", RESET, operation="responses")
+    streamed.watch.progress()
+    streamed.clock.move(10)
+    await streamed.read()
+    assert streamed.watch.due == 1030
 
 
 async def test_closing_settles_the_usage_and_gives_the_connection_back():
@@ -414,3 +436,16 @@ async def test_a_stream_can_serve_another_call() -> None:
     assert (other.tokens_seen, streamed.call.tokens_seen) == (3, 1)
     assert other.last_token is not None and streamed.call.usage is None
     assert other.usage is not None and (other.usage.prompt, other.usage.completion) == (1, 3)
+
+
+class NumberedDecoder(WordDecoder):
+    following = 7
+
+
+@pytest.mark.parametrize(("decoder", "number"), [(WordDecoder(), 0), (NumberedDecoder(), 7)])
+async def test_what_breaks_a_numbered_stream_is_numbered(decoder: WordDecoder, number: int) -> None:
+    watched = Watched(RESET)
+    stream = EventStream(make_call("responses"), watched.response, decoder, watched.watch, b"")
+    with pytest.raises(StreamError) as caught:
+        await anext(stream)
+    assert caught.value.sequence_number == number

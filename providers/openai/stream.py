@@ -5,6 +5,7 @@ Most events differ from one that was read in their text alone, and go through wi
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -194,6 +195,7 @@ class TypedEventDecoder:
     With `terminal` (the Responses API), a stream that ends without one of its closing events was cut.
     """
 
+    _NUMBER = re.compile(rb'"sequence_number": ?(\d{1,15})')
     _CLOSING = frozenset({"response.completed", "response.failed", "response.incomplete", "error"})
 
     def __init__(self, limit: int, *, terminal: bool) -> None:
@@ -205,6 +207,7 @@ class TypedEventDecoder:
         self.failure: UpstreamError | None = None
         self._terminal = terminal
         self._closed = False
+        self._last = b""
         self._limit = limit
         self._events = EventDecoder(limit)
         self._whole = True
@@ -212,6 +215,7 @@ class TypedEventDecoder:
     def feed(self, data: bytes) -> bytes:
         if self.started and self._whole and len(data) <= self._limit and _is_delta(data):
             self.tokens += 1
+            self._last = data
             return data
         frames = []
         too_large = None
@@ -231,6 +235,7 @@ class TypedEventDecoder:
     def _event(self, event: Event) -> bytes:
         if not event.data.startswith(b"[DONE]"):
             self._read(event)
+        self._last = event.data
         self.tokens += b"delta" in (event.name or event.data[:80])
         self.started = True
         name = b"event: %b\n" % event.name if event.name else b""
@@ -252,6 +257,12 @@ class TypedEventDecoder:
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
         if usage:
             self.usage = read_usage(usage) or self.usage
+
+    @property
+    def following(self) -> int:
+        """The number of the event after the last one, where they are numbered (the Responses API); else 0."""
+        number = self._NUMBER.search(self._last)
+        return int(number[1]) + 1 if number else 0
 
     def eof(self) -> bytes:
         if self._events.eof() or (self._terminal and not self._closed):

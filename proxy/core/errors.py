@@ -28,6 +28,8 @@ class GatewayError(Exception):
     code: str | None = "internal_error"
     retryable: bool = False
     should_retry: bool | None = None
+    #: The number of its event, where it ends a stream that numbers them.
+    sequence_number: int = 0
 
     def __init__(
         self,

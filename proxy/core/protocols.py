@@ -203,6 +203,8 @@ class StreamDecoder(Protocol):
     mended    the provider left out the end of a stream that was whole otherwise; it was added here
     failure   what broke the stream: an error event, nonsense, a cut. The events before it have been handed out, wherever the
               bytes were split
+
+    One whose events are numbered has also `following`, the number that an event of the gateway's own would have.
     """
 
     usage: Usage | None

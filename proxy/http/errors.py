@@ -39,7 +39,8 @@ def event(error: GatewayError, *, typed: bool = False) -> bytes:
     if not typed:
         return b"data: %b\n\n" % body(error)
     fields = _fields(error)
-    return b"event: error\ndata: %b\n\n" % orjson.dumps({**fields, "type": "error", "error": fields})
+    told = {**fields, "type": "error", "sequence_number": error.sequence_number, "error": fields}
+    return b"event: error\ndata: %b\n\n" % orjson.dumps(told)
 
 
 def headers(error: GatewayError) -> dict[str, str]:

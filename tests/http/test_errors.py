@@ -77,6 +77,7 @@ def test_a_typed_stream_is_told_by_an_event_of_its_own_kind():
     value = orjson.loads(data.removeprefix(b"data: "))
     assert (value["type"], value["code"], value["message"], value["param"]) == ("error", "stream_truncated", "Cut.", None)
     assert value["error"]["code"] == "stream_truncated"
+    assert value["sequence_number"] == 0, "clients that check each event's shape ask for it"
 
 
 @pytest.mark.parametrize(

@@ -320,3 +320,20 @@ def test_streams_without_a_known_end_may_end_anywhere_but_inside_an_event():
 )
 def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None):
     assert read_usage(usage) == expected
+
+
+@pytest.mark.parametrize(
+    ("events", "following"),
+    [
+        ((), 0),
+        ((b'{"type":"response.created","sequence_number":0}',), 1),
+        ((b'{"type":"response.created","sequence_number":0}', b'{"type":"response.output_text.delta","sequence_number": 41,"delta":"a"}'), 42),
+        ((b'{"type":"response.created"}',), 0),
+    ],
+)
+def test_what_ends_a_numbered_stream_is_numbered_on(events: tuple[bytes, ...], following: int):
+    decoder = TypedEventDecoder(4096, terminal=True)
+    for data in events:
+        name = orjson.loads(data)["type"].encode()
+        decoder.feed(b"event: %b\ndata: %b\n\n" % (name, data))
+    assert decoder.following == following
