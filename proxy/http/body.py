@@ -185,6 +185,9 @@ class FormContent:
             yield head
         async for data in self._rest:
             passed = self._reader.feed(data)
+            if self._rest.is_over:
+                # Before the last bytes of a body go, whose length was announced: without them it has no end.
+                passed += self._reader.end()
             if passed:
                 yield passed
         last = self._reader.end()

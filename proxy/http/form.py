@@ -207,10 +207,17 @@ class FormReader:
 
     def _read_body(self, data: bytes, at: int) -> int:
         found = data.find(self._mark, at)
-        if found < 0:
-            # What may be the beginning of a boundary, and the end of the line before it, stay.
-            return max(at, len(data) - len(self._mark) - 1)
-        return self._end_part(data, at, found)
+        return self._clear(data, at) if found < 0 else self._end_part(data, at, found)
+
+    def _clear(self, data: bytes, at: int) -> int:
+        """How many bytes are no part of a boundary whose end has not come, nor of the line's end before it: most often all, uncopied."""
+        size = len(data)
+        begun = data.find(b"-", max(at, size - len(self._mark) + 1))
+        while begun >= 0 and not self._mark.startswith(data[begun:]):
+            begun = data.find(b"-", begun + 1)
+        if begun < 0:
+            begun = size - 1 if data.endswith(b"\r") else size
+        return begun - 2 if data.endswith(b"\r\n", at, begun) else begun
 
     def _read_model(self, data: bytes, at: int) -> int:
         begins = at + self._headers
