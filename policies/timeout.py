@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import replace
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
 
 from pydantic import Field
 
@@ -13,19 +13,60 @@ from proxy.core.protocols import Handler, Services
 from proxy.core.reply import Reply
 from proxy.fields import Section
 
-#: The official SDKs tell how long they will wait for the next byte. Source: openai-python, `_base_client.py`.
+#: How long a client waits for the next byte, in seconds. Sources: openai-python, `_base_client.py`; openai-java, `OkHttpClient.kt`.
 CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
+
+#: How long it waits for an answer, in whole seconds cut off: openai-node for its head (`client.js`), openai-go (`requestconfig.go`) and
+#: openai-java for all of it. openai-node and openai-go say it only where their caller has set it.
+CLIENT_TIMEOUT = "x-stainless-timeout"
+
+#: Operations whose answers are read whole before anything of them goes out, unless they are streamed: to the client such an answer's first
+#: byte is its last, too.
+READ_WHOLE = frozenset({"chat", "completion", "embedding", "responses"})
 
 #: Seconds beyond the client's patience: its own time-out, not our answer in the same moment, is what its caller is written for.
 _AFTER_CLIENT = 0.25
 
-_UNTOLD = 0.0
+#: What may have been cut off of a time that is told in whole seconds.
+_CUT_OFF = 1.0
 
 
 class TimeoutSettings(Section):
     """Whose patience counts beside the provider's own."""
 
-    honour_client: bool = Field(True, description=f"end an attempt when the client that sent {CLIENT_READ_TIMEOUT} will have given up")
+    honour_client: bool = Field(
+        True,
+        description=f"go by what the client says of its own time-outs ({CLIENT_READ_TIMEOUT}, {CLIENT_TIMEOUT}): wait no longer than it "
+        "does, and as long as it does where nobody has set first_token or idle",
+    )
+
+
+@dataclass(slots=True)
+class Patience:
+    """What a client says of its own time-outs, in seconds, None where it does not.
+
+    silence  how long it waits for the next byte
+    answer   how long it waits for the answer's beginning, if not for all of it
+    """
+
+    silence: float | None = None
+    answer: float | None = None
+    _kept: tuple[Timeouts, bool, Timeouts] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def whole(self) -> float | None:
+        """How long it waits for an answer that comes all at once."""
+        return self.answer if self.silence is None else _least(self.answer, self.silence)
+
+    def kept(self, limits: Timeouts, *, awaits_answer: bool) -> Timeouts:
+        """As `narrowed`; a client's requests are much alike, so the last outcome is kept."""
+        kept = self._kept
+        if kept is None or kept[0] is not limits or kept[1] is not awaits_answer:
+            kept = self._kept = limits, awaits_answer, narrowed(limits, self, awaits_answer=awaits_answer)
+        return kept[2]
+
+
+_UNTOLD = Patience()
 
 
 class Timeout:
@@ -40,24 +81,54 @@ class Timeout:
         if self._honour_client:
             patience = call.memo.get(self)
             if patience is None:
-                told = call.headers.get(CLIENT_READ_TIMEOUT)
-                patience = call.memo[self] = (told is not None and parse_patience(told)) or _UNTOLD
-            if patience is not _UNTOLD:
-                self._narrow(call, patience)
+                patience = call.memo[self] = patience_of(call.headers)
+            if patience is not _UNTOLD and call.timeouts is not None:
+                self._keep_to(patience, call, call.timeouts)
         if call.deadline is not None and call.timeouts is not None:
             call.timeouts = until(call.timeouts, call.deadline - self._clock.monotonic())
         return call_next(call)
 
-    @staticmethod
-    def _narrow(call: Call, patience: float) -> None:
-        """A whole answer must begin within the client's read timeout; of a stream each silence must be shorter than it."""
-        if call.timeouts is None:
-            return
-        if call.stream:
-            limits = call.timeouts
-            call.timeouts = replace(limits, first_token=_least(limits.first_token, patience), idle=_least(limits.idle, patience))
-        elif call.deadline is None or call.started + patience < call.deadline:
-            call.deadline = call.started + patience
+    def _keep_to(self, patience: Patience, call: Call, limits: Timeouts) -> None:
+        call.timeouts = patience.kept(limits, awaits_answer=not call.stream and call.content is None)
+        if not call.stream and call.operation in READ_WHOLE:
+            # Of what is passed on as it comes, each silence is bounded and not the whole. The client began to wait when it had sent its
+            # body, which had come before the first attempt: a later attempt's deadline is later, and so is not taken.
+            whole = patience.whole
+            ends = self._clock.monotonic() + whole if whole is not None else None
+            if ends is not None and (call.deadline is None or ends < call.deadline):
+                call.deadline = ends
+
+
+def narrowed(limits: Timeouts, patience: Patience, *, awaits_answer: bool) -> Timeouts:
+    """`limits` for a client of this patience.
+
+    The lesser of the two holds, but what is a mere default gives way. `awaits_answer`: the answer is all that the client waits for. Of a
+    stream it may have the head long since, with a ping; and of a form it may still be sending.
+    """
+    first, idle = limits.first_token, limits.idle
+    silence, answer = patience.silence, patience.answer
+    if silence is not None:
+        first = silence if "first_token" in limits.defaults else _least(first, silence)
+        idle = silence if "idle" in limits.defaults else _least(idle, silence)
+    elif answer is not None:
+        # What waits so long for the whole, or after the head for ever, bears a silence that is as long.
+        first = max(first, answer) if first is not None and "first_token" in limits.defaults else first
+        idle = max(idle, answer) if idle is not None and "idle" in limits.defaults else idle
+    if answer is not None and awaits_answer:
+        first = _least(first, answer)
+    return replace(limits, first_token=first, idle=idle)
+
+
+def patience_of(headers: Mapping[str, str]) -> Patience:
+    """What a request's headers say; always the same object where they say nothing."""
+    silence, answer = headers.get(CLIENT_READ_TIMEOUT), headers.get(CLIENT_TIMEOUT)
+    if silence is None and answer is None:
+        return _UNTOLD
+    waits = parse_patience(silence) if silence is not None else None
+    ends = parse_patience(answer) if answer is not None else None
+    if waits is None and ends is None:
+        return _UNTOLD
+    return Patience(waits, None if ends is None else ends + _CUT_OFF)
 
 
 def parse_patience(text: str) -> float | None:
@@ -73,6 +144,8 @@ def until(limits: Timeouts, left: float) -> Timeouts:
     """`limits` cut to the `left` seconds. Raises CapacityError (504) when nothing is left."""
     if left <= 0:
         raise CapacityError("The request's deadline has passed.", status=504, code="deadline_exceeded")
+    if limits.total is not None and limits.total <= left:
+        return limits  # the total bounds the others
     return replace(
         limits, connect=_least(limits.connect, left), first_token=_least(limits.first_token, left), total=_least(limits.total, left)
     )

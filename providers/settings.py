@@ -49,9 +49,14 @@ class TimeoutSettings(Section):
     connect: Duration = Field(5.0, description="name resolution, TCP and TLS")
     first_token: Duration | None = Field(
         None,
-        description='from sending to the first content; "60s" for streams if unset. Set, it also bounds the first byte of whole answers',
+        description="from sending to the first content; if unset, as long as the client says that it waits for a byte, or of streams "
+        '"60s". Set, it also bounds the first byte of whole answers',
     )
-    idle: Duration = Field(30.0, description="between two contents; comments and pings do not count")
+    idle: Duration | None = Field(
+        None,
+        description='between two contents; if unset, as long as the client says that it waits for a byte, or "30s". '
+        "Comments and pings do not count",
+    )
     total: Duration = Field(600.0, description="the whole attempt")
     min_tokens_per_second: float | None = Field(
         None, description="what a stream must bring from its first content on, or it is ended as if it were silent", gt=0
@@ -60,7 +65,9 @@ class TimeoutSettings(Section):
 
     def decided(self, *, stream: bool) -> Timeouts:
         first = self.first_token if self.first_token is not None else 60.0 if stream else None
-        return Timeouts(self.connect, first, self.idle, self.total, self.min_tokens_per_second, self.window)
+        idle = self.idle if self.idle is not None else 30.0
+        unset = frozenset(name for name in ("first_token", "idle") if getattr(self, name) is None)
+        return Timeouts(self.connect, first, idle, self.total, self.min_tokens_per_second, self.window, unset)
 
 
 class LimitSettings(Section):

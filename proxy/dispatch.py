@@ -137,6 +137,8 @@ class Dispatch:
                 body = response.ready()
                 if body is not None:
                     return self._decoded(call, upstream, response, body)
+            if call.content is not None:
+                timeouts = self._once_sent(timeouts, attempt.started)
             watch = Watch(self._clock, response, timeouts, attempt.started, self._sweeper)
             return await self._arriving(call, upstream, response, watch)
         except UpstreamError as error:
@@ -153,6 +155,11 @@ class Dispatch:
         finally:
             attempt.ended = self._clock.monotonic()
             call.upstream_seconds += attempt.ended - attempt.started
+
+    def _once_sent(self, timeouts: Timeouts, started: float) -> Timeouts:
+        """Of a request whose body took its time: its answer, whose head has come now, may take its own."""
+        first = timeouts.first_token
+        return timeouts if first is None else replace(timeouts, first_token=self._clock.monotonic() - started + first)
 
     def _note(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
         """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""

@@ -630,6 +630,69 @@ async def test_a_body_is_passed_on_as_it_arrives(make: Make, length: int | None)
     assert seen[1] == (b"abcdef" if length else b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")
 
 
+class Slow(Pieces):
+    """A body whose client takes its time before each piece, and before its end."""
+
+    def __init__(self, *pieces: bytes, length: int | None, gap: float) -> None:
+        super().__init__(*pieces, length=length)
+        self._gap = gap
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in super().__aiter__():
+            await asyncio.sleep(self._gap)
+            yield piece
+
+
+#: For an answer's first byte, in seconds, and less than such a body takes.
+FIRST_BYTE = 0.2
+
+
+@BOTH
+@pytest.mark.parametrize("length", [6, None])
+async def test_the_time_for_an_answers_first_byte_begins_when_the_body_has_been_sent(make: Make, length: int | None):
+    silent = False
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await (reader.readexactly(6) if length else reader.readuntil(b"0\r\n\r\n"))
+        if not silent:
+            writer.write(OK)
+        await reader.read()
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        patience = Timeouts(connect=2, first_token=FIRST_BYTE, idle=None, total=5)
+        assert await ask(transport, server.url, Slow(b"abc", b"def", length=length, gap=FIRST_BYTE), patience) == (200, b"{}")
+        silent = True
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url, Slow(b"abc", b"def", length=length, gap=FIRST_BYTE), patience)
+        assert caught.value.kind == "upstream_timeout"
+        assert 3 * FIRST_BYTE <= asyncio.get_running_loop().time() - began < 3 * FIRST_BYTE + 0.5
+
+
+@BOTH
+async def test_the_total_bounds_the_sending_too(make: Make):
+    async with serving(answering(b"")) as server, reaching(make, server.url) as transport:
+        patience = Timeouts(connect=2, first_token=0.1, idle=None, total=0.3)
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url, Slow(b"abc", length=3, gap=5), patience)
+        assert caught.value.kind == "upstream_timeout"
+
+
+@BOTH
+@pytest.mark.parametrize("first_token", [None, 0.1])
+async def test_an_answer_that_comes_before_the_bodys_end_is_not_late(make: Make, first_token: float | None):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        patience = Timeouts(connect=2, first_token=first_token, idle=None, total=5)
+        assert await ask(transport, server.url, Slow(b"abc", b"def", length=6, gap=0.05), patience) == (200, b"{}")
+        await asyncio.sleep(0.2)  # whatever is left of the body ends: nobody is failed by it any more
+
+
 @BOTH
 async def test_a_streamed_body_is_never_sent_twice(make: Make):
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from proxy.core.errors import GatewayError
@@ -69,6 +69,7 @@ class Timeouts:
 
     connect: name resolution, TCP and TLS. first_token: from sending to the first content. idle: between two contents.
     total: the whole attempt. min_tokens_per_second: of a stream, once content has begun, over `window` seconds.
+    defaults: which of them nobody has set: a client that says how long it waits knows better.
     """
 
     connect: float | None = 5.0
@@ -77,6 +78,11 @@ class Timeouts:
     total: float | None = 600.0
     min_tokens_per_second: float | None = None
     window: float = 30.0
+    defaults: frozenset[str] = frozenset()
+
+    def overridden(self, values: Mapping[str, float]) -> Timeouts:
+        """With what a level of the configuration sets."""
+        return replace(self, **values, defaults=self.defaults.difference(values))
 
 
 @dataclass(slots=True)

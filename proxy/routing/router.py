@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from random import random as drawn
 from typing import Protocol
 
@@ -59,7 +58,7 @@ class Router:
         call.target = target
         timeouts = self._providers[target.provider].timeouts(call)
         resolved = call.resolved
-        call.timeouts = replace(timeouts, **resolved.timeouts) if resolved is not None and resolved.timeouts else timeouts
+        call.timeouts = timeouts.overridden(resolved.timeouts) if resolved is not None and resolved.timeouts else timeouts
 
     def rests(self, target: Target) -> float | None:
         """Seconds until a target that is out may be tried again; None: it is in."""

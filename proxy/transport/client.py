@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
 
 from proxy.coding import Decoder, decoder_for
-from proxy.core.call import Timeouts
+from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
@@ -125,6 +126,27 @@ class ClientResponse:
             self._response.close()
 
 
+class _SentContent:
+    """A body on its way; at its end `limit` is drawn in to the seconds that the answer's first byte may take."""
+
+    def __init__(self, content: Content, limit: asyncio.Timeout, first_byte: float | None) -> None:
+        self.length = content.length
+        self.is_answered = False
+        self._content = content
+        self._limit = limit
+        self._first_byte = first_byte
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._content:
+            yield piece
+        if self._first_byte is not None and not self.is_answered and not self._limit.expired():
+            due, end = asyncio.get_running_loop().time() + self._first_byte, self._limit.when()
+            self._limit.reschedule(due if end is None else min(due, end))
+
+    def named(self, model: str) -> _SentContent:
+        return _SentContent(self._content.named(model), self._limit, self._first_byte)
+
+
 class ClientTransport:
     """One provider's pool of connections. `limits` are bytes of headers and of a decoded body."""
 
@@ -167,8 +189,16 @@ class ClientTransport:
         self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[float]
     ) -> ClientResponse:
         try:
-            async with asyncio.timeout(_least(timeouts.first_token, timeouts.total)):
-                return await self._exchange(session, request, timeouts, reused)
+            if isinstance(request.body, bytes):
+                async with asyncio.timeout(_least(timeouts.first_token, timeouts.total)):
+                    return await self._exchange(session, request, timeouts, reused)
+            # Until the client's body has been sent, it is the client who is waited for.
+            async with asyncio.timeout(timeouts.total) as limit:
+                body = _SentContent(request.body, limit, timeouts.first_token)
+                try:
+                    return await self._exchange(session, replace(request, body=body), timeouts, reused)
+                finally:
+                    body.is_answered = True
         except UpstreamError:
             raise
         except Exception as error:

@@ -75,7 +75,7 @@ class PooledTransport:
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Connection:
         data = self._message(request)
-        begun = time.monotonic()
+        asked = begun = time.monotonic()
         due = begun + least(timeouts.first_token, timeouts.total)
         connection = self._take_idle(begun)
         if connection is None:
@@ -92,7 +92,9 @@ class PooledTransport:
                 if isinstance(request.body, bytes):
                     await head
                 else:
-                    await self._send_content(connection, request.body, head)
+                    # Until the client's body has been sent, it is the client who is waited for.
+                    connection.due = asked + least(timeouts.total, None)
+                    await self._send_content(connection, request.body, head, timeouts.first_token)
                 connection.check()
                 return connection
             except BaseException as error:
@@ -129,8 +131,11 @@ class PooledTransport:
         return f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}{''.join(lines)}".encode("utf-8", "surrogateescape")
 
     @staticmethod
-    async def _send_content(connection: Connection, content: Content, head: asyncio.Future[None]) -> None:
-        """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use."""
+    async def _send_content(connection: Connection, content: Content, head: asyncio.Future[None], first_byte: float | None) -> None:
+        """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use.
+
+        `first_byte`: how long the answer may take from then on.
+        """
         chunked = content.length is None
 
         async def pump() -> None:
@@ -138,6 +143,7 @@ class PooledTransport:
                 await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             if chunked:
                 await connection.write(b"0\r\n\r\n")
+            connection.due = min(connection.due, time.monotonic() + least(first_byte, None))
 
         sending = asyncio.ensure_future(pump())
         try:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from policies.timeout import CLIENT_READ_TIMEOUT, Timeout, TimeoutSettings, parse_patience, until
+from policies.timeout import (
+    CLIENT_READ_TIMEOUT,
+    CLIENT_TIMEOUT,
+    READ_WHOLE,
+    Patience,
+    Timeout,
+    TimeoutSettings,
+    narrowed,
+    parse_patience,
+    patience_of,
+    until,
+)
 from proxy.core.call import Call, Timeouts
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.reply import Reply
+from proxy.dispatch import CHECKED
 from tests.core.doubles import HandClock, make_call
 
 LIMITS = Timeouts(connect=5, first_token=60, idle=30, total=600)
@@ -57,46 +69,157 @@ def test_nothing_is_tried_when_nothing_is_left(left: float):
     assert (caught.value.status, caught.value.code) == (504, "deadline_exceeded")
 
 
-async def decided(call: Call, *, honour: bool = True, now: float = 1000.0) -> Timeouts | None:
+async def decided(call: Call, *, honour: bool = True, clock: HandClock | None = None, policy: Timeout | None = None) -> Timeouts | None:
     """The timeouts that the next handler sees."""
-    services = Services(HandClock(now), Registry(), lambda fields: None)
+    services = Services(clock or HandClock(), Registry(), lambda fields: None)
     seen: list[Timeouts | None] = []
 
     async def innermost(inner: Call) -> Reply:
         seen.append(inner.timeouts)
         return Reply()
 
-    await Timeout(TimeoutSettings(honour_client=honour), services)(call, innermost)
+    await (policy or Timeout(TimeoutSettings(honour_client=honour), services))(call, innermost)
     return seen[0]
 
 
+# -- a client's patience, and what may be a default --
+
+SET = frozenset[str]()
+UNSET = frozenset(("first_token", "idle"))
+STREAM = {False: Timeouts(5, 60, 30, 600, defaults=SET), True: Timeouts(5, 60, 30, 600, defaults=UNSET)}
+
+
 @pytest.mark.parametrize(
-    ("told", "stream", "deadline", "now", "expected"),
+    ("headers", "silence", "answer"),
     [
-        (None, False, None, 1000.0, LIMITS),
-        ("20", False, None, 1000.0, Timeouts(5, 20 + GRACE, 30, 20 + GRACE)),
-        ("20", False, None, 1015.0, Timeouts(5, 5 + GRACE, 30, 5 + GRACE)),
-        ("20", True, None, 1000.0, Timeouts(5, 20 + GRACE, 20 + GRACE, 600)),
-        ("40", True, None, 1000.0, Timeouts(5, 40 + GRACE, 30, 600)),
-        ("20", False, 1010.0, 1000.0, Timeouts(5, 10, 30, 10)),
-        ("20", False, 1100.0, 1000.0, Timeouts(5, 20 + GRACE, 30, 20 + GRACE)),
-        ("20", True, 1010.0, 1000.0, Timeouts(5, 10, 20 + GRACE, 10)),
-        ("nonsense", False, None, 1000.0, LIMITS),
-        (None, False, 1010.0, 1000.0, Timeouts(5, 10, 30, 10)),
+        ({}, None, None),
+        ({CLIENT_READ_TIMEOUT: "600"}, 600 + GRACE, None),
+        ({CLIENT_READ_TIMEOUT: "nonsense"}, None, None),
+        ({CLIENT_TIMEOUT: "0"}, None, None),
+        ({CLIENT_TIMEOUT: "20"}, None, 21 + GRACE),
+        ({CLIENT_READ_TIMEOUT: "9", CLIENT_TIMEOUT: "20"}, 9 + GRACE, 21 + GRACE),
+        ({CLIENT_READ_TIMEOUT: "nonsense", CLIENT_TIMEOUT: "20"}, None, 21 + GRACE),
     ],
 )
-async def test_the_clients_patience_narrows_the_providers(
-    told: str | None, stream: bool, deadline: float | None, now: float, expected: Timeouts
-):
+def test_a_client_says_how_long_it_waits_for_a_byte_and_for_an_answer(headers: dict[str, str], silence: float | None, answer: float | None):
+    assert patience_of(headers) == Patience(silence, answer)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "patience", "first_token", "idle"),
+    [
+        # What was set holds unless the client is less patient; what is a default gives way, in both directions.
+        (False, Patience(600), 60, 30),
+        (False, Patience(40), 40, 30),
+        (False, Patience(20), 20, 20),
+        (True, Patience(600), 600, 600),
+        (True, Patience(40), 40, 40),
+        (True, Patience(20), 20, 20),
+        # Who says how long it waits for all of it says nothing of silences but that they may be as long.
+        (False, Patience(None, 600), 60, 30),
+        (False, Patience(None, 20), 60, 30),
+        (True, Patience(None, 600), 600, 600),
+        (True, Patience(None, 45), 60, 45),
+        (True, Patience(None, 20), 60, 30),
+        (True, Patience(40, 600), 40, 40),
+    ],
+)
+def test_a_stream_may_be_silent_for_as_long_as_its_client_waits(defaults: bool, patience: Patience, first_token: float, idle: float):
+    assert narrowed(STREAM[defaults], patience, awaits_answer=False) == Timeouts(
+        5, first_token, idle, 600, defaults=STREAM[defaults].defaults
+    )
+
+
+@pytest.mark.parametrize("name", ["first_token", "idle"])
+async def test_what_any_level_sets_is_no_default(name: str):
+    limits = STREAM[True].overridden({name: 10.0})
+    call = make_call(headers={CLIENT_READ_TIMEOUT: "600"}, stream=True, timeouts=limits)
+    found = await decided(call)
+    assert found is not None
+    assert {each: getattr(found, each) for each in UNSET} == {**dict.fromkeys(UNSET, 600 + GRACE), name: 10.0}
+
+
+async def test_the_total_bounds_a_client_of_any_patience():
+    call = make_call(headers={CLIENT_READ_TIMEOUT: "3600"}, stream=True, timeouts=STREAM[True])
+    found = await decided(call)
+    assert found is not None and found.total == 600
+
+
+@pytest.mark.parametrize(("awaits_answer", "first_token"), [(True, 20), (False, None)])
+def test_an_answers_beginning_is_bounded_where_the_client_only_waits_for_it(awaits_answer: bool, first_token: float | None):
+    limits = Timeouts(5, None, 30, 600, defaults=UNSET)
+    assert narrowed(limits, Patience(None, 20), awaits_answer=awaits_answer).first_token == first_token
+
+
+@pytest.mark.parametrize(
+    ("told", "stream", "deadline", "expected"),
+    [
+        (None, False, None, LIMITS),
+        ("20", False, None, Timeouts(5, 20 + GRACE, 20 + GRACE, 20 + GRACE)),
+        ("20", True, None, Timeouts(5, 20 + GRACE, 20 + GRACE, 600)),
+        ("40", True, None, Timeouts(5, 40 + GRACE, 30, 600)),
+        ("20", False, 1010.0, Timeouts(5, 10, 20 + GRACE, 10)),
+        ("20", False, 1100.0, Timeouts(5, 20 + GRACE, 20 + GRACE, 20 + GRACE)),
+        ("20", True, 1010.0, Timeouts(5, 10, 20 + GRACE, 10)),
+        ("nonsense", False, None, LIMITS),
+        (None, False, 1010.0, Timeouts(5, 10, 30, 10)),
+    ],
+)
+async def test_the_clients_patience_narrows_the_providers(told: str | None, stream: bool, deadline: float | None, expected: Timeouts):
     headers = {} if told is None else {CLIENT_READ_TIMEOUT: told}
     call = make_call(headers=headers, stream=stream, deadline=deadline, timeouts=LIMITS)
-    assert await decided(call, now=now) == expected
+    assert await decided(call) == expected
 
 
-async def test_a_client_that_has_given_up_already_is_not_served():
+@pytest.mark.parametrize("name", [CLIENT_READ_TIMEOUT, CLIENT_TIMEOUT])
+@pytest.mark.parametrize(
+    ("operation", "stream", "is_bounded"),
+    [
+        ("chat", False, True),
+        ("completion", False, True),
+        ("embedding", False, True),
+        ("responses", False, True),
+        ("chat", True, False),
+        ("responses", True, False),
+        ("audio", False, False),
+        ("files", False, False),
+        ("images", False, False),
+    ],
+)
+async def test_only_an_answer_that_comes_all_at_once_has_a_deadline_by_its_clients_word(
+    operation: str, stream: bool, is_bounded: bool, name: str
+):
+    call = make_call(operation, headers={name: "20"}, stream=stream, timeouts=LIMITS)
+    await decided(call)
+    assert (call.deadline is not None) is is_bounded
+
+
+def test_answers_that_are_read_whole_are_those_that_are_checked():
+    assert READ_WHOLE == CHECKED
+
+
+async def test_the_deadline_begins_with_the_first_attempt_and_stays():
+    """The client begins to wait once it has sent its body, which may take it longer than that."""
+    clock = HandClock(1015.0)
     call = make_call(headers={CLIENT_READ_TIMEOUT: "20"}, timeouts=LIMITS)
+    policy = Timeout(TimeoutSettings(), Services(clock, Registry(), lambda fields: None))
+    assert await decided(call, policy=policy) == Timeouts(5, 20 + GRACE, 20 + GRACE, 20 + GRACE)
+    clock.move(15)
+    call.timeouts = LIMITS
+    assert await decided(call, policy=policy) == Timeouts(5, 5 + GRACE, 20 + GRACE, 5 + GRACE)
+    clock.move(6)
+    call.timeouts = LIMITS
     with pytest.raises(CapacityError):
-        await decided(call, now=1021.0)
+        await decided(call, policy=policy)
+
+
+async def test_what_was_decided_for_one_upstream_does_not_hold_for_another():
+    call = make_call(headers={CLIENT_READ_TIMEOUT: "40"}, stream=True, timeouts=STREAM[True])
+    policy = Timeout(TimeoutSettings(), Services(HandClock(), Registry(), lambda fields: None))
+    for defaults, idle in [(True, 40 + GRACE), (False, 30), (True, 40 + GRACE), (True, 40 + GRACE)]:
+        call.timeouts = STREAM[defaults]
+        found = await decided(call, policy=policy)
+        assert found is not None and found.idle == idle
 
 
 async def test_the_clients_word_can_be_ignored_by_configuration():

@@ -76,6 +76,25 @@ def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
     assert TimeoutSettings.model_validate(written).decided(stream=stream).first_token == first_token
 
 
+@pytest.mark.parametrize(
+    ("written", "first_token", "idle", "defaults"),
+    [
+        ({}, 60.0, 30.0, frozenset(("first_token", "idle"))),
+        ({"first_token": "60s"}, 60.0, 30.0, frozenset(("idle",))),
+        ({"idle": "30s"}, 60.0, 30.0, frozenset(("first_token",))),
+        ({"first_token": "2s", "idle": "1s"}, 2.0, 1.0, frozenset()),
+    ],
+)
+def test_what_nobody_has_written_is_a_default_even_where_it_is_the_same(
+    written: dict[str, str], first_token: float, idle: float, defaults: frozenset[str]
+) -> None:
+    settings = TimeoutSettings.model_validate(written)
+    decided = settings.decided(stream=True)
+    assert (decided.first_token, decided.idle, decided.defaults) == (first_token, idle, defaults)
+    assert settings.decided(stream=False).defaults == defaults
+    assert (settings == TimeoutSettings()) is (not written), "a reload would not see that it is written now"
+
+
 def test_a_stream_may_be_as_slow_as_it_likes_unless_a_floor_is_written() -> None:
     assert TimeoutSettings().decided(stream=True).min_tokens_per_second is None
     written = TimeoutSettings.model_validate({"min_tokens_per_second": 2, "window": "5s"}).decided(stream=True)
