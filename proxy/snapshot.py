@@ -17,9 +17,9 @@ from policies.fallback import Fallback
 from policies.hedge import Hedge
 from policies.resolve import Resolve
 from policies.route import Route
-from providers.settings import NetworkSettings
+from providers.settings import NetworkSettings, TimeoutSettings
 from proxy.catalogue import Catalogue, table_of
-from proxy.core.call import Credential, Timeouts
+from proxy.core.call import Credential
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.protocols import Clock, Handler, Policy, Services, Transport
 from proxy.dispatch import Dispatch, Upstream
@@ -168,7 +168,8 @@ def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: 
         own = getattr(provider, "transport", None)
         if own is None:
             raise TypeError(f"the provider kind {kind.__name__} has neither network settings nor a transport of its own")
-        return Upstream(name, provider, own(clock), Timeouts(first_token=None), Timeouts())
+        timeouts = TimeoutSettings()
+        return Upstream(name, provider, own(clock), timeouts.decided(stream=False), timeouts.decided(stream=True))
     transport = _transport(section)
     return Upstream(
         name,
