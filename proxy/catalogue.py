@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -73,6 +74,30 @@ def _condition(entry: TargetEntry) -> Condition:
     )
 
 
+class ProvidersList:
+    """What one provider says that it has, remembered for a while."""
+
+    def __init__(self, upstream: Upstream, clock: Clock) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._listed: dict[str, dict[str, Any]] | None = None
+        self._until: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def __call__(self) -> Mapping[str, dict[str, Any]] | None:
+        """Its own model objects by id; None where it has never given a list."""
+        async with self._lock:
+            now = self._clock.monotonic()
+            if self._until is None or now > self._until:
+                try:
+                    self._listed = await listed_by(self._upstream, self._clock)
+                    self._until = now + _LIST_LASTS
+                except GatewayError:
+                    # A provider that does not answer keeps the list that it gave last; the request for a model will tell what is wrong.
+                    self._until = self._clock.monotonic() + _FAILURE_LASTS
+            return self._listed
+
+
 class Catalogue:
     """Lists models by public name: the table's, and, of an open table, what the default provider says that it has."""
 
@@ -81,13 +106,34 @@ class Catalogue:
         self._upstreams = upstreams
         self._clock = clock
         self._created = int(clock.time())
-        self._listed: dict[str, dict[str, Any]] = {}
-        self._listed_until: float | None = None
-        self._lock = asyncio.Lock()
+        self._lists = {name: ProvidersList(upstream, clock) for name, upstream in upstreams.items()}
 
     async def __call__(self) -> Mapping[str, dict[str, Any]]:
-        own = {name: self._model(name, target) for name, target in self._table.targets.items()}
-        return {**await self._provided(), **own} if self._table.open else own
+        own = {name: self._model(name, target.provider) for name, target in self._table.targets.items()}
+        default = self._table.default
+        if not self._table.open or default is None:
+            return own
+        provided = await self._lists[default]() or {}
+        return {**{name: self._model(name, default, said) for name, said in provided.items()}, **own}
+
+    async def find(self, model: str) -> dict[str, Any] | None:
+        """A model of any name that requests would be sent on with, listed or not; None where nobody has it.
+
+        Its provider decides: by its list, else by what it says to the name. Where it cannot be asked, the request for the model will tell.
+        """
+        try:
+            target = self._table.find(model)
+        except ClientError:
+            return None
+        name = target.model or model
+        listed = None if target.public is not None else await self._lists[target.provider]()
+        if listed is None:
+            return self._model(model, target.provider)
+        try:
+            said = listed.get(name) or await described_by(self._upstreams[target.provider], name, self._clock)
+        except GatewayError:
+            said = {}
+        return None if said is None else self._model(model, target.provider, said)
 
     def providers(self, model: str) -> tuple[str, ...]:
         """Who serves a model of that name, the first choice first; nobody where it is unknown."""
@@ -99,26 +145,46 @@ class Catalogue:
         except ClientError:
             return ()
 
-    def _model(self, name: str, target: Target) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._created, "owned_by": target.provider}
-
-    async def _provided(self) -> dict[str, dict[str, Any]]:
-        async with self._lock:
-            now = self._clock.monotonic()
-            if self._listed_until is None or now > self._listed_until:
-                upstream = self._upstreams[self._table.default or ""]
-                try:
-                    self._listed = await listed_by(upstream, self._clock)
-                    self._listed_until = now + _LIST_LASTS
-                except GatewayError:
-                    # A provider that does not answer keeps the list that it gave last; the request for a model will tell what is wrong.
-                    self._listed_until = self._clock.monotonic() + _FAILURE_LASTS
-            return self._listed
+    def _model(self, name: str, provider: str, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """OpenAI's model object: all that the provider `said`, and whatever of OpenAI's members it did not."""
+        said = said or {}
+        created, owner = said.get("created"), said.get("owned_by")
+        if not isinstance(created, (int, float)) or isinstance(created, bool):
+            created = self._created
+        return {
+            **said,
+            "id": name,
+            "object": "model",
+            "created": int(created),
+            "owned_by": owner if isinstance(owner, str) else provider,
+        }
 
 
 async def listed_by(upstream: Upstream, clock: Clock, patience: Timeouts = _PATIENCE) -> dict[str, dict[str, Any]]:
     """A provider's own list of models, by id. Raises UpstreamError."""
-    call = Call("list", "models", "GET", "/models", "", {}, clock.monotonic(), _no_body)
+    found = await _asked(upstream, clock, patience, "/models")
+    try:
+        # Some have no object around it: https://docs.together.ai/reference/models
+        models = found if isinstance(found, list) and found else found["data"]
+        return {model["id"]: model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)}
+    except (KeyError, TypeError):
+        raise UpstreamError("invalid_response", "The provider's list of models is no list.") from None
+
+
+async def described_by(upstream: Upstream, model: str, clock: Clock, patience: Timeouts = _PATIENCE) -> dict[str, Any] | None:
+    """What a provider says of one model; None: that it has none of that name. Raises GatewayError where it says neither."""
+    try:
+        found = await _asked(upstream, clock, patience, f"/models/{quote(model, safe='')}")
+    except UpstreamError as error:
+        if error.kind == "rejected":
+            return None
+        raise
+    return found if isinstance(found, dict) and isinstance(found.get("id"), str) else None
+
+
+async def _asked(upstream: Upstream, clock: Clock, patience: Timeouts, path: str) -> Any:
+    """What a provider answers to a GET, out of JSON. Raises UpstreamError."""
+    call = Call("list", "models", "GET", path, "", {}, clock.monotonic(), _no_body)
     request: UpstreamRequest = upstream.provider.encode(call, Target(upstream.name, None, credential=upstream.credential()))
     response = await upstream.transport.send(request, patience)
     watch = Watch(clock, response, patience, clock.monotonic(), Sweeper(clock.monotonic))
@@ -128,9 +194,9 @@ async def listed_by(upstream: Upstream, clock: Clock, patience: Timeouts = _PATI
             raise upstream.provider.decode_error(response, body)
         found = orjson.loads(body)
         response.close(reuse=True)
-        return {model["id"]: model for model in found["data"] if isinstance(model, dict) and isinstance(model.get("id"), str)}
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise UpstreamError("invalid_response", "The provider's list of models is no list.") from None
+        return found
+    except orjson.JSONDecodeError:
+        raise UpstreamError("invalid_response", "The provider's answer about its models is not JSON.") from None
     finally:
         watch.stop()
         response.close()

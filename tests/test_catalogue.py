@@ -95,6 +95,11 @@ async def test_entries_that_are_no_models_are_left_out():
     assert await listed_by(one, HandClock()) == {"x": {"id": "x"}}
 
 
+async def test_a_list_may_come_without_an_object_around_it():
+    one, _ = upstream(ScriptedResponse([b'[{"id":"x"}]']))
+    assert await listed_by(one, HandClock()) == {"x": {"id": "x"}}
+
+
 CLOSED = Table({"m": Target("a", "gpt", "m")}, frozenset({"a"}), "a")
 OPEN = Table({"sim": Target("sim", "sim", "sim")}, frozenset({"a", "sim"}), "a", open=True)
 
@@ -168,3 +173,85 @@ async def test_a_provider_that_never_answered_leaves_what_the_table_has():
 async def test_a_name_of_the_table_goes_before_the_providers():
     one, _ = upstream(listing("sim"))
     assert (await Catalogue(OPEN, {"a": one}, HandClock())())["sim"]["owned_by"] == "sim"
+
+
+@pytest.mark.parametrize(
+    ("said", "created", "owner"),
+    [
+        ({}, 1_700_001_000, "a"),
+        ({"object": "thing", "created": None, "owned_by": None}, 1_700_001_000, "a"),
+        ({"created": 7, "owned_by": "acme"}, 7, "acme"),
+        ({"created": 7.5, "owned_by": 5}, 7, "a"),
+        ({"created": True}, 1_700_001_000, "a"),
+        ({"created": "yesterday"}, 1_700_001_000, "a"),
+    ],
+)
+async def test_every_model_has_what_openais_have(said: dict[str, Any], created: int, owner: str):
+    one, _ = upstream(ScriptedResponse([orjson.dumps({"data": [{"id": "x", "context_length": 8192, **said}]})]))
+    listed = await Catalogue(OPEN, {"a": one}, HandClock())()
+    assert listed["x"] == {"id": "x", "object": "model", "created": created, "owned_by": owner, "context_length": 8192}
+    assert type(listed["x"]["created"]) is int
+    assert listed["sim"] == {"id": "sim", "object": "model", "created": 1_700_001_000, "owned_by": "sim"}
+
+
+def described(name: str) -> ScriptedResponse:
+    return ScriptedResponse([orjson.dumps({"id": name, "object": "model", "created": 5, "owned_by": "acme"})])
+
+
+def refusing(status: int) -> ScriptedResponse:
+    return ScriptedResponse([b'{"detail":"Not Found"}'], status=status)
+
+
+AWAY = UpstreamError("connect_failed", "m")
+MINE, ITS = (1_700_001_000, "a"), (5, "acme")
+
+
+@pytest.mark.parametrize(
+    ("model", "answers", "paths", "found"),
+    [
+        ("a/x", [listing("x")], ["/models"], MINE),
+        ("x", [listing("x")], ["/models"], MINE),
+        ("a/org/x", [listing("org/x")], ["/models"], MINE),
+        ("a/new", [listing("x"), described("new")], ["/models", "/models/new"], ITS),
+        ("new", [listing("x"), described("new-2")], ["/models", "/models/new"], ITS),
+        ("a/org/new", [listing(), described("new")], ["/models", "/models/org%2Fnew"], ITS),
+        ("a/%2e?b#c", [listing(), refusing(404)], ["/models", "/models/%252e%3Fb%23c"], None),
+        ("a/none", [listing("x"), refusing(404)], ["/models", "/models/none"], None),
+        ("a/none", [listing("x"), refusing(405)], ["/models", "/models/none"], None),
+        ("none", [listing("x"), ScriptedResponse([b'{"object":"list"}'])], ["/models", "/models/none"], None),
+        # Whoever has no list may have anything, and who cannot be asked, too.
+        ("a/any", [refusing(404)], ["/models"], MINE),
+        ("a/any", [AWAY], ["/models"], MINE),
+        ("a/any", [listing("x"), AWAY], ["/models", "/models/any"], MINE),
+        ("a/any", [listing("x"), refusing(401)], ["/models", "/models/any"], MINE),
+        ("a/any", [listing("x"), refusing(503)], ["/models", "/models/any"], MINE),
+        ("a/any", [listing("x"), ScriptedResponse([b"<html>"])], ["/models", "/models/any"], MINE),
+        ("sim", [], [], (1_700_001_000, "sim")),
+    ],
+)
+async def test_a_name_is_what_its_provider_says_that_it_is(
+    model: str, answers: list[ScriptedResponse | UpstreamError], paths: list[str], found: tuple[int, str] | None
+):
+    one, transport = upstream(*answers)
+    model_object = await Catalogue(OPEN, {"a": one}, HandClock()).find(model)
+    expected = found and {"id": model, "object": "model", "created": found[0], "owned_by": found[1]}
+    assert model_object == expected
+    assert [request.url.removeprefix("https://api.example/v1") for request in transport.sent] == paths
+    assert all(answer.closed for answer in answers if isinstance(answer, ScriptedResponse))
+
+
+async def test_a_name_that_nobody_would_be_asked_with_is_no_model():
+    one, transport = upstream()
+    assert await Catalogue(CLOSED, {"a": one}, HandClock()).find("gpt") is None
+    assert not transport.sent
+
+
+async def test_each_providers_list_is_asked_for_once_a_minute():
+    clock = HandClock()
+    one, transport = upstream(listing("x"), listing("y"))
+    catalogue = Catalogue(CLOSED, {"a": one}, clock)
+    assert [(await catalogue.find("a/x") or {})["id"] for _ in range(3)] == ["a/x"] * 3
+    assert len(transport.sent) == 1
+    clock.move(61)
+    assert await catalogue.find("a/y")
+    assert len(transport.sent) == 2

@@ -1,5 +1,7 @@
 """The list of models, answered here: what the configuration names, and what a provider without a list of ours says it has.
 
+One model may be asked for by any name that a request for it would be sent on with, such as `provider/model`: not all of these are listed.
+
 Everybody sees what they may ask for, and no more: a model that is not for a key does not exist for it.
 """
 
@@ -15,6 +17,7 @@ from proxy.core.call import Call, Principal
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
+from proxy.core.wishes import MODEL_LENGTH, is_name
 from proxy.routing.table import unknown_model
 
 #: The member of a model that OpenAI's does not have.
@@ -31,13 +34,20 @@ class Listing(Protocol):
         """Who serves a model of that name, the first choice first, whether it is listed or not."""
 
 
+class Finding(Listing, Protocol):
+    """The models of providers, by any name."""
+
+    async def find(self, model: str) -> dict[str, Any] | None:
+        """OpenAI's model object of a name that need not be listed; None where nobody has it."""
+
+
 class Models:
     """`GET /v1/models` and `GET /v1/models/{id}`. Deleting a fine-tuned model goes on to its provider through `gateway`.
 
     `allows` says whether the configuration allows a name to anybody at all.
     """
 
-    def __init__(self, listing: Listing, gateway: Handler, allows: Callable[[str], bool]) -> None:
+    def __init__(self, listing: Finding, gateway: Handler, allows: Callable[[str], bool]) -> None:
         self._listing = listing
         self._gateway = gateway
         self._allows = allows
@@ -50,9 +60,17 @@ class Models:
         name = unquote(call.path.removeprefix("/models").removeprefix("/"))
         if not name:
             return _json({"object": "list", "data": list(listed.values())})
-        if name not in listed:
+        found = listed.get(name) or await self._unlisted(call.principal, name)
+        if found is None:
             raise unknown_model(name, listed)
-        return _json(listed[name])
+        return _json(found)
+
+    async def _unlisted(self, principal: Principal, name: str) -> dict[str, Any] | None:
+        """Whoever may not call it does not get so far that somebody is asked for it."""
+        every = self._listing.providers(name)
+        providers = usable(principal, name, every) if is_name(name, MODEL_LENGTH) and self._allows(name) else ()
+        found = await self._listing.find(name) if providers else None
+        return None if found is None else seen(found, providers, every)
 
     def _visible(self, principal: Principal, listed: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         found = {}

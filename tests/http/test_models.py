@@ -23,8 +23,15 @@ class Listed:
     async def __call__(self) -> dict[str, dict[str, Any]]:
         return {name: {"id": name, "object": "model", "owned_by": owner} for name, (owner, _) in SERVED.items()}
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def find(self, model: str) -> dict[str, Any] | None:
+        self.asked.append(model)
+        return None if model.endswith("none") else {"id": model, "object": "model", "created": 1, "owned_by": "east"}
+
     def providers(self, model: str) -> tuple[str, ...]:
-        return SERVED[model][1]
+        return SERVED[model][1] if model in SERVED else ("east",) if model.startswith("east/") else ()
 
 
 async def gateway(call: Call) -> Reply:
@@ -116,3 +123,36 @@ async def test_what_the_configuration_allows_to_nobody_is_not_listed():
 
 async def test_deleting_a_model_is_its_providers_affair():
     assert (await ask("/models/fast", method="DELETE")).status == 202
+
+
+def anything(_name: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("path", ["/models/east/gpt", "/models/east%2Fgpt"])
+async def test_a_name_that_is_not_listed_is_shown_where_it_would_be_served(path: str):
+    assert orjson.loads((await ask(path, allows=anything)).body) == {
+        "id": "east/gpt", "object": "model", "created": 1, "owned_by": "east", "comporta": {"providers": ["east"]},
+    }  # fmt: skip
+    assert "east/gpt" not in await names(allows=anything)
+
+
+@pytest.mark.parametrize(
+    ("name", "principal", "allowed", "asked"),
+    [
+        ("east/gpt", Principal("ann", providers=frozenset({"west"})), True, []),
+        ("east/gpt", Principal("ann", models=("gpt",)), True, []),
+        ("east/gpt", ANONYMOUS, False, []),
+        ("north/gpt", ANONYMOUS, True, []),
+        ("east/" + "x" * 300, ANONYMOUS, True, []),
+        ("east/none", ANONYMOUS, True, ["east/none"]),
+    ],
+)
+async def test_for_a_name_that_a_key_may_not_call_nobody_is_asked(name: str, principal: Principal, allowed: bool, asked: list[str]):
+    listing = Listed()
+    with pytest.raises(ClientError) as caught:
+        await Models(listing, gateway, lambda _name: allowed)(
+            make_call("models", method="GET", path=f"/models/{name}", principal=principal)
+        )
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert listing.asked == asked

@@ -137,7 +137,7 @@ def test_a_wrong_field_is_named_before_anything_goes_up(
     ("method", "path"),
     [
         ("POST", "/nothing/here"),
-        ("POST", "/realtime/sessions"),
+        ("POST", "/realtime/nothing"),
         ("POST", "/files/../../admin"),
         ("GET", "/files/%2e%2e/content"),
         ("GET", "/files/..%2f..%2fmetrics/content"),

@@ -150,7 +150,11 @@ def test_legacy_completions_answer(sdk: Sdk, lenient: Any) -> None:
 
 def test_models_are_listed_and_retrieved(sdk: Sdk, client: Any) -> None:
     assert "sim" in [model.id for model in sdk.each(client.models.list())]
+    assert all(type(model.created) is int and model.owned_by and model.object == "model" for model in sdk.each(client.models.list()))
     assert sdk.do(client.models.retrieve("sim")).id == "sim"
+    for name in ("sim/sim", "sim/any/name"):
+        found = sdk.do(client.models.retrieve(name))
+        assert (found.id, found.object, found.owned_by, type(found.created)) == (name, "model", "sim", int)
     with pytest.raises(openai.NotFoundError) as caught:
         sdk.do(client.models.retrieve("simm"))
     assert caught.value.code == "model_not_found"
