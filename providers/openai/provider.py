@@ -30,6 +30,10 @@ FORWARDED = (
     "x-client-request-id",
 )
 
+#: Paths that vLLM has beside `/v1` and not under it (`/rerank` and `/score` it has in both places).
+#: Source: https://docs.vllm.ai/en/stable/serving/online_serving/
+BESIDE = frozenset({"/classify", "/pooling", "/tokenize", "/detokenize"})
+
 #: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
 CHAT_STREAMS = frozenset({"chat", "completion"})
 
@@ -54,6 +58,7 @@ class OpenAI:
     def __init__(self, settings: OpenAISettings) -> None:
         self.settings = settings
         self.base_url = settings.base_url
+        self._root = settings.base_url.removesuffix("/v1")
         self._forwarded = tuple(dict.fromkeys(FORWARDED + settings.forward_headers))
         self._headers = {"accept-encoding": "identity", "user-agent": "comporta"}
         if settings.organization:
@@ -87,7 +92,7 @@ class OpenAI:
                 # What the client names there is for one hop, and this hop is us.
                 if name.strip() in self._forwarded:
                     headers.pop(name.strip(), None)
-        url = self.base_url + call.path
+        url = (self._root if call.path in BESIDE else self.base_url) + call.path
         if call.query:
             url = f"{url}?{call.query}"
         return _Sent(target.credential, call.path, call.query, url, headers, {})

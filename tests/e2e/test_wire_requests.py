@@ -53,11 +53,14 @@ def test_an_escaped_slash_is_part_of_an_id(gateway: Gateway, upstream: Upstream)
     assert upstream.requests[0].target == "/v1/files/a%2F%2fb%2F/content"
 
 
-@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/score"])
-def test_what_servers_of_open_models_have_beside_it_goes_by_its_model(gateway: Gateway, upstream: Upstream, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [("/v1/rerank", "/v1/rerank"), ("/rerank", "/v1/rerank"), ("/v1/tokenize", "/tokenize"), ("/tokenize/", "/tokenize")],
+)
+def test_what_servers_of_open_models_have_beside_it_goes_by_its_model(gateway: Gateway, upstream: Upstream, path: str, target: str) -> None:
     upstream.play(CHAT)
     assert ask(gateway.url, "POST", path, b'{"model":"alias-model","query":"q","documents":["d"]}').status == 200
-    assert upstream.requests[0].target == "/v1/" + path.rpartition("/")[2]
+    assert upstream.requests[0].target == target
     assert upstream.requests[0].body == b'{"model":"vendor/real-model","query":"q","documents":["d"]}'
 
 

@@ -41,6 +41,21 @@ def test_the_models_name_is_the_only_thing_that_changes():
     assert provider().encode(call_of(RAW), Target("p", "real")).body == RAW.replace(b"public", b"real")
 
 
+@pytest.mark.parametrize("path", ["/classify", "/pooling", "/tokenize", "/detokenize"])
+def test_what_servers_have_beside_their_version_is_asked_for_there(path: str):
+    call = call_of(RAW, "tokenize", path=path)
+    assert provider().encode(call, Target("p", "real")).url == "https://api.example" + path
+    elsewhere = OpenAI(OpenAISettings(base_url="https://api.example/engines/v1"))
+    assert elsewhere.encode(call, Target("p", "real")).url == "https://api.example/engines" + path
+    plain = OpenAI(OpenAISettings(base_url="https://api.example/v1beta"))
+    assert plain.encode(call, Target("p", "real")).url == "https://api.example/v1beta" + path
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/score", "/decisions"])
+def test_what_they_have_under_their_version_is_asked_for_there(path: str):
+    assert provider().encode(call_of(RAW, "rerank", path=path), Target("p", "real")).url == "https://api.example/v1" + path
+
+
 def test_a_body_without_a_model_gets_none():
     assert provider().encode(call_of(b'{"input":"a"}', "moderations"), Target("p", "real")).body == b'{"input":"a"}'
 
