@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from proxy.core.resolved import Preferences
 from proxy.http.administration import Records
 from proxy.http.configuration import Checked, Chosen, Current, Previewed, Trouble, Value, VersionShown
 from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, acting
+from proxy.replacement import Changed, probe, replace
 from proxy.settings import Loaded, Problem, Settings, SettingsError
 from proxy.settings.messages import masked
 
@@ -102,7 +102,8 @@ class ConfigurationFile:
         """Put `text` in the file's place and into force, or change nothing; once it has begun, also for a caller who is cancelled.
 
         Raises ClientError: 400 with what is wrong, 409 without a file or with one that cannot be read or replaced, 412 where the file is no
-        longer that of `digest_before`; CapacityError: 429 for too many changes, 503 and 507 where the version cannot be kept.
+        longer that of `digest_before`, or somebody else has changed it meanwhile (that change stays); CapacityError: 429 for too many
+        changes, 503 and 507 where the version cannot be kept.
         """
         path = self._path
         if path is None:
@@ -115,7 +116,8 @@ class ConfigurationFile:
 
     async def _applied(self, path: Path, actor: str, text: str, comment: str | None, digest_before: str | None) -> VersionShown:
         self._spare()
-        before = await asyncio.to_thread(self._text) or ""
+        found = await asyncio.to_thread(self._bytes, path)
+        before, data = _decoded(found), text.encode()
         if digest_before is not None and digest_before != digest(before):
             raise ClientError("The file has changed since you read it; read it again.", status=412, code="precondition_failed")
         checked = await self.check(text)
@@ -123,8 +125,7 @@ class ConfigurationFile:
             first = checked.problems[0]
             told = f"{first.message}; {first.hint}" if first.hint else first.message
             raise ClientError(f"{first.path or 'The file'}: {told}", param=first.path or None, code="invalid_configuration")
-        # Only replacing a file shows that it can be replaced. It is tried before a version is kept, with what is there already.
-        await _put(path, before)
+        await _put(probe, path, data, found)  # before a version is kept
         history = await self._history()
         newest = await history.latest()
         if newest is None or newest.digest != digest(before):
@@ -132,12 +133,15 @@ class ConfigurationFile:
             await history.add(actor, await self._keepable(before), "as it was found")
         version = await history.add(actor, text, comment)
         try:
-            await _put(path, text)
+            await _put(replace, path, data, found)
         except ClientError:
-            await history.add(actor, await self._keepable(before), "put back: the file could not be replaced")
+            # The newest version is what the file holds, whoever wrote it.
+            holds = await self._holding(before)
+            why = "put back: the file could not be replaced" if holds == before else "as it was found"
+            await history.add(actor, await self._keepable(holds), why)
             raise
         if not await self._reload():
-            await _put(path, before, "The gateway refused it (its log says why), and the file cannot be put back: ")
+            await _put(replace, path, found, data, "The gateway refused it (its log says why), and the file cannot be put back: ")
             await history.add(actor, await self._keepable(before), "put back: the gateway refused its successor")
             raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
         return VersionShown.model_validate(version)
@@ -160,12 +164,21 @@ class ConfigurationFile:
 
     def _text(self) -> str | None:
         """None without a file. Raises ClientError (409) for one that cannot be read."""
+        return None if self._path is None else _decoded(self._bytes(self._path))
+
+    @staticmethod
+    def _bytes(path: Path) -> bytes:
         try:
-            return None if self._path is None else self._path.read_text("utf-8")
+            return path.read_bytes()
         except OSError as error:
             raise _unreadable(error.strerror or type(error).__name__) from None
-        except UnicodeDecodeError:
-            raise _unreadable("it is no UTF-8") from None
+
+    async def _holding(self, otherwise: str) -> str:
+        """The file's text, if it can be read."""
+        try:
+            return await asyncio.to_thread(self._text) or ""
+        except ClientError:
+            return otherwise
 
     def _tried(self, text: str) -> Loaded:
         with tempfile.TemporaryDirectory() as folder:
@@ -191,10 +204,13 @@ def _values(loaded: Loaded) -> list[Value]:
     return [Value(path=path, value=value, source=source) for path, value, source in loaded.values()]
 
 
-async def _put(path: Path, text: str, said: str = "") -> None:
-    """`replace` the configuration's file. Raises ClientError (409), whose message begins with what is `said`."""
+async def _put(change: Callable[[Path, bytes, bytes], None], path: Path, data: bytes, before: bytes, said: str = "") -> None:
+    """`probe` or `replace` the configuration's file. Raises ClientError (409, 412), whose message begins with what is `said`."""
     try:
-        await asyncio.to_thread(replace, path, text)
+        await asyncio.to_thread(change, path, data, before)
+    except Changed:
+        message = f"{said}Somebody else has changed the file meanwhile; read it again."
+        raise ClientError(message, status=412, code="precondition_failed") from None
     except OSError as error:
         why = error.strerror or type(error).__name__
         hint = (
@@ -205,6 +221,14 @@ async def _put(path: Path, text: str, said: str = "") -> None:
             status=409,
             code="configuration_file_unwritable",
         ) from error
+
+
+def _decoded(data: bytes) -> str:
+    """Lines end as they do for whoever reads a file as text. Raises ClientError (409)."""
+    try:
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        raise _unreadable("it is no UTF-8") from None
 
 
 def _unreadable(why: str) -> ClientError:
@@ -248,19 +272,3 @@ def previewed(settings: Settings, who: Who, task_type: str | None, model: str | 
 def digest(text: str) -> str:
     """SHA-256 in hexadecimal, as versions have it."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all, with the old one's mode; whoever reads meanwhile sees the old one."""
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, target.stat().st_mode & 0o777)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -104,9 +104,10 @@ async def test_a_wrong_text_changes_nothing_and_is_told_by_its_path(file: Path, 
 
 async def test_what_the_gateway_refuses_is_taken_back(file: Path, gateway: Gateway, database: Database):
     gateway.accepts = False
+    file.write_bytes(b"# ours\r\n" + FIRST.encode())
     with pytest.raises(ClientError, match="as it was"):
         await configuring(file, gateway, database).apply("ada", SECOND, None)
-    assert file.read_text() == FIRST
+    assert file.read_bytes() == b"# ours\r\n" + FIRST.encode()
 
 
 async def test_a_version_comes_back(file: Path, gateway: Gateway, database: Database):
@@ -267,6 +268,55 @@ async def test_a_file_that_cannot_be_replaced_any_more_is_told_as_it_is(
     else:
         assert "The gateway refused it" in refused.value.message
         assert latest.text == SECOND, "what was not put back is not said to have been"
+
+
+async def test_a_change_that_is_refused_leaves_the_very_file(file: Path, gateway: Gateway):
+    async def away() -> Versions:
+        raise CapacityError("away", code="storage_unavailable")
+
+    file.write_bytes(FIRST.replace("\n", "\r\n").encode())
+    inode = file.stat().st_ino
+    changing = ConfigurationFile(file, load=read, reload=gateway.reload, in_force=lambda: gateway.in_force, history=away, clock=HandClock())
+    with pytest.raises(CapacityError):
+        await changing.apply("ada", SECOND, None)
+    assert (file.read_bytes(), file.stat().st_ino) == (FIRST.replace("\n", "\r\n").encode(), inode)
+    assert list(file.parent.glob(".gateway.yaml.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "kept"),
+    [("checked", []), ("kept", [THIRD, SECOND, FIRST]), ("put into force", [SECOND, FIRST])],
+    ids=["while it is checked", "while it is kept", "while it is put into force"],
+)
+async def test_what_somebody_writes_while_it_is_changed_stays(
+    file: Path, gateway: Gateway, database: Database, moment: str, kept: list[str]
+):
+    class Edited(Versions):
+        async def add(self, actor: str, text: str, comment: str | None = None) -> Version:
+            edit("kept" if text == SECOND else "")
+            return await super().add(actor, text, comment)
+
+    async def history() -> Versions:
+        return Edited(database)
+
+    def edit(now: str) -> None:
+        if now == moment:
+            file.write_text(THIRD)
+
+    def checked(path: Path | None) -> Loaded:
+        edit("checked")
+        return read(path)
+
+    async def reload() -> bool:
+        edit("put into force")
+        return False
+
+    changing = ConfigurationFile(file, load=checked, reload=reload, in_force=lambda: gateway.in_force, history=history, clock=HandClock())
+    with pytest.raises(ClientError, match="has changed") as refused:
+        await changing.apply("ada", SECOND, None)
+    assert (refused.value.status, refused.value.code, file.read_text()) == (412, "precondition_failed", THIRD)
+    found = [await Versions(database).get(one.id) for one in await Versions(database).list()]
+    assert [one.text for one in found if one is not None] == kept
 
 
 def obstruct(file: Path) -> None:
