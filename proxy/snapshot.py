@@ -90,7 +90,12 @@ class Snapshot:
         catalogue = Catalogue(self.table, self.upstreams, services.clock)
         models = self._chain(_ALWAYS, Models(catalogue, onward, (self._hierarchy or Hierarchy()).allows))
         limits = EdgeLimits(
-            server.max_body, server.body_timeout, server.write_timeout, server.ping or float("inf"), max_in_flight=server.max_in_flight
+            max_body=server.max_body,
+            max_upload=server.largest_upload,
+            body_timeout=server.body_timeout,
+            write_timeout=server.write_timeout,
+            ping=server.ping or float("inf"),
+            max_in_flight=server.max_in_flight,
         )
         own = self._chain((*_ALWAYS, "receive"), UserConfig(services.preferences, services.clock))
         return Serving(gateway, {"models": models, "llm": self._llm(catalogue), "llm_config": own}, limits)

@@ -266,10 +266,11 @@ class _Exchange:
             return
         announced = headers.get("Content-Length")
         length = None if announced is None else int(announced)
-        if length is not None and length > limits.max_body:
-            raise body.too_large(limits.max_body)
         content_type = headers.get("Content-Type", "")
-        is_json = call.operation in WHOLE or content_type in ("", "application/json") or content_type.startswith("application/json;")
+        is_json = call.operation in WHOLE or parse.is_json(call.operation, content_type)
+        most = limits.max_body if is_json else limits.max_upload
+        if length is not None and length > most:
+            raise body.too_large(most)
         coding = headers.get("Content-Encoding")
         if coding and is_json and coding.lower() != "identity":
             raise body.unsupported_coding(coding)
@@ -293,7 +294,7 @@ class _Exchange:
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
         limits = self.serving.limits
-        arrival = body.Arrival(call, self._payload, limit=limits.max_body, patience=limits.body_timeout)
+        arrival = body.Arrival(call, self._payload, limit=limits.max_upload, patience=limits.body_timeout)
         is_form = content_type[:10].lower() == "multipart/"
         call.content = await body.read_form(call, arrival, content_type, length) if is_form else body.RawContent(arrival, length)
 

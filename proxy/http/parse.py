@@ -12,6 +12,9 @@ from proxy.core.errors import ClientError
 
 MAX_DEPTH = 64
 
+#: Operations that take bodies which are neither JSON nor a form: files, descriptions of sessions (SDP).
+_RAW = frozenset({"files", "uploads", "containers", "skills", "realtime", "live"})
+
 #: Control characters never belong into a name that ends up in a header, a log line or a metric.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -24,6 +27,14 @@ _REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
 
 def invalid_json(message: str) -> ClientError:
     return ClientError(message, code="invalid_json")
+
+
+def is_json(operation: str, content_type: str) -> bool:
+    """Whether a body is to be read as JSON: where no other kind has a meaning, whatever it calls itself, so that nothing asks unseen."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ("", "application/json", "text/json") or kind.endswith("+json"):
+        return True
+    return operation not in _RAW and not kind.startswith("multipart/")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ class EdgeLimits:
     """Bytes and seconds of the edge; `server` in the configuration."""
 
     max_body: int = 32 * 2**20
+    max_upload: int = 512 * 2**20
     body_timeout: float = 15.0
     write_timeout: float = 30.0
     ping: float = 10.0

@@ -22,6 +22,9 @@ SIMULATED = "sim"
 #: Whoever asks over a Unix socket, among networks.
 LOCAL = "local"
 
+#: Bytes of a body that is passed on and never held, if nobody says otherwise: OpenAI's own limit for one file.
+_MOST_UPLOADED = 512 * 2**20
+
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 
 
@@ -87,7 +90,12 @@ class ServerSettings(Section):
     drain_delay: NotNegative = Field(
         0.0, description="how long after SIGTERM connections are still taken while /readyz says 503, so that load balancers look elsewhere"
     )
-    max_body: Size = Field(32 * 2**20, description="largest request body; more is answered with 413", gt=0)
+    max_body: Size = Field(32 * 2**20, description="largest request body that is read whole (JSON); more is answered with 413", gt=0)
+    max_upload: Size | None = Field(
+        None,
+        description="largest body that is passed on as it comes (forms, files); absent: max_body where that is written, else 512MiB",
+        gt=0,
+    )
     tls: TlsSettings | None = Field(None, description="certificate and key of the data plane; absent: plain HTTP")
     ping: NotNegative = Field(10.0, description='silence in an event stream after which a comment ": ping" is sent; "0s" is never')
     header_timeout: Positive = Field(10.0, description="how long a client may take to send the head of a request")
@@ -115,6 +123,13 @@ class ServerSettings(Section):
     max_memory: Size | None = Field(
         None, description="resident memory of a process above which new requests are answered with 503; absent: no limit", gt=0
     )
+
+    @property
+    def largest_upload(self) -> int:
+        """Bytes. Who bounds bodies and does not speak of uploads means them, too."""
+        if self.max_upload is not None:
+            return self.max_upload
+        return self.max_body if "max_body" in self.model_fields_set else _MOST_UPLOADED
 
     @property
     def address(self) -> Address:

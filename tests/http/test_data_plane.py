@@ -56,7 +56,7 @@ class Edge:
         self.reported: list[BaseException] = []
         self._answer = answer
         self.plane = DataPlane(
-            Serving(self._serve, {}, EdgeLimits(ping=10)),
+            Serving(self._serve, {}, EdgeLimits(max_body=1000, max_upload=5000, ping=10)),
             clock=clock,
             metrics=Registry(),
             state=lambda: "ready",
@@ -79,6 +79,54 @@ class Edge:
 
 async def _whole(_call: Call) -> Reply:
     return Reply(200, {"content-type": "application/json"}, b'{"a":1}')
+
+
+# -- what is read whole, and what is passed on --
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "size", "status"),
+    [
+        (b"/v1/responses", b"application/json", 1000, 200),
+        (b"/v1/responses", b"application/json", 1001, 413),
+        (b"/v1/responses", b"text/plain", 1001, 413),
+        (b"/v1/files", b"application/octet-stream", 1001, 200),
+        (b"/v1/files", b"application/octet-stream", 5000, 200),
+        (b"/v1/files", b"application/octet-stream", 5001, 413),
+    ],
+)
+def test_what_is_passed_on_may_be_larger_than_what_is_read_whole(path: bytes, kind: bytes, size: int, status: int):
+    async def read(call: Call) -> Reply:
+        if call.content is not None:
+            async for _piece in call.content:
+                pass
+        return await _whole(call)
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, read)
+        line = edge.line()
+        line.ask(b'{"a":"%b"}' % (b"a" * (size - 8)), path, kind)
+        await asyncio.sleep(1)
+        assert line.text.startswith(b"HTTP/1.1 %d " % status)
+
+    in_virtual_time(main)
+
+
+def test_a_model_is_seen_whatever_the_body_calls_itself():
+    seen: list[str | None] = []
+
+    async def note(call: Call) -> Reply:
+        seen.append(call.model)
+        return await _whole(call)
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, note)
+        for kind in (b"application/json", b"Application/JSON; charset=utf-8", b"text/plain"):
+            edge.line().ask(b'{"model":"m","input":"x"}', b"/v1/responses", kind)
+        await asyncio.sleep(1)
+        assert seen == ["m", "m", "m"]
+
+    in_virtual_time(main)
 
 
 # -- a whole answer after a ping --

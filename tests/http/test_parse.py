@@ -139,3 +139,28 @@ def test_only_what_is_used_is_checked(operation: str, body: dict[str, Any], mode
     parse.read_members(call, body)
     assert (call.model, call.stream) == (model, stream)
     assert call.body is body
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "application/json", "Application/JSON", "application/json ; charset=utf-8", "text/json", "application/vnd.api+json"]
+)
+@pytest.mark.parametrize("operation", ["responses", "files", "moderations"])
+def test_what_calls_itself_json_is_json(operation: str, kind: str):
+    assert parse.is_json(operation, kind)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "expected"),
+    [
+        ("responses", "text/plain", True),
+        ("images", "application/octet-stream", True),
+        ("images", "multipart/form-data; boundary=a", False),
+        ("audio", "Multipart/Form-Data; boundary=a", False),
+        ("files", "application/octet-stream", False),
+        ("realtime", "application/sdp", False),
+        ("uploads", "multipart/form-data; boundary=a", False),
+    ],
+)
+def test_another_kind_counts_only_where_it_means_something(operation: str, kind: str, expected: bool):
+    """A server may read JSON whatever it is called: a model in it must be seen here, too."""
+    assert parse.is_json(operation, kind) is expected

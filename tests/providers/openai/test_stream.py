@@ -327,7 +327,13 @@ def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None)
     [
         ((), 0),
         ((b'{"type":"response.created","sequence_number":0}',), 1),
-        ((b'{"type":"response.created","sequence_number":0}', b'{"type":"response.output_text.delta","sequence_number": 41,"delta":"a"}'), 42),
+        (
+            (
+                b'{"type":"response.created","sequence_number":0}',
+                b'{"type":"response.output_text.delta","sequence_number": 41,"delta":"a"}',
+            ),
+            42,
+        ),
         ((b'{"type":"response.created"}',), 0),
     ],
 )
