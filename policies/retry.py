@@ -148,9 +148,7 @@ def is_left_to_client(error: UpstreamError, stop: Stop, *, repeated: bool) -> bo
     """Whether the client may do as it would without a gateway: nothing was repeated for it, and no rule of ours speaks against it."""
     if helps_to_return(error, stop):
         return True
-    if repeated or error.should_retry is False:
-        return False
-    return (error.kind in _PASSING and stop.reason in ("streamed", "unrepeatable")) or (error.kind == "overloaded" and stop.reason == "kind")
+    return not repeated and error.should_retry is not False and error.kind in _PASSING and stop.reason in ("streamed", "unrepeatable")
 
 
 class Retry:

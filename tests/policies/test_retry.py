@@ -324,8 +324,8 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
     [
         (failures(3), False),
         (failures(1, "upstream_timeout"), False),
-        (failures(1, "overloaded"), None),
-        ([*failures(1), *failures(1, "overloaded")], False),
+        (failures(1, "overloaded"), False),
+        (failures(1, "overloaded", told=True), False),
         (failures(3, "rate_limit_exceeded"), False),
         (failures(3, "rate_limit_exceeded", retry_after=1.0), False),
         (failures(1, "rate_limit_exceeded", retry_after=60.0), None),
@@ -336,8 +336,8 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
     ids=[
         "spent",
         "kind",
-        "nothing-repeated",
-        "repeated-before",
+        "overloaded",
+        "said-otherwise",
         "no-hint",
         "hint-waited-for",
         "hint-too-long",
