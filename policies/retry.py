@@ -32,9 +32,6 @@ ONCE = frozenset({"connect_timeout", "reset", "bad_upstream", "invalid_response"
 #: Of these nobody knows how far the provider came with the request.
 AMBIGUOUS = frozenset({"reset", "bad_upstream"})
 
-#: What a provider says of itself, and may be over in a moment.
-_PASSING = AGAIN | {"overloaded"}
-
 #: A credential was refused: worth one try with another, if there is one.
 CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
 
@@ -148,7 +145,7 @@ def is_left_to_client(error: UpstreamError, stop: Stop, *, repeated: bool) -> bo
     """Whether the client may do as it would without a gateway: nothing was repeated for it, and no rule of ours speaks against it."""
     if helps_to_return(error, stop):
         return True
-    return not repeated and error.should_retry is not False and error.kind in _PASSING and stop.reason in ("streamed", "unrepeatable")
+    return not repeated and error.should_retry is not False and error.kind in AGAIN and stop.reason in ("streamed", "unrepeatable")
 
 
 class Retry:

@@ -357,7 +357,7 @@ def test_the_client_is_told_not_to_repeat_what_was_repeated_here(errors: list[Up
     [
         (failed("server_error"), None),
         (failed("rate_limit_exceeded"), None),
-        (failed("overloaded"), None),
+        (failed("overloaded"), False),
         (failed("server_error", told=False), False),
         (failed("upstream_timeout"), False),
         (failed("provider_auth"), False),
