@@ -48,6 +48,9 @@ _PLAIN = {
     b"content-type": re.compile(rb'(?i:text/plain(?:[ \t]*+;[ \t]*+charset="?(?:(utf-8)|us-ascii|iso-8859-1)"?)?)'),
 }
 
+#: In a name, what some take for its end even in quotes.
+_SPLITS = re.compile(rb"[\\;]")
+
 _NOT_LETTERS = re.compile(rb"[^0-9a-z]+")
 
 
@@ -266,7 +269,13 @@ def _named(headers: dict[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]]:
     found = _parameters(disposition[9:]) if disposition[:9].lower() == b"form-data" else None
     more = dict(found or ())
     name = more.pop(b"name", None)
-    if name is None or found is None or len(found) != len(more) + 1 or len(_NAMING.findall(disposition.lower())) != 1 or b"\\" in name:
+    if (
+        name is None
+        or found is None
+        or len(found) != len(more) + 1
+        or len(_NAMING.findall(disposition.lower())) != 1
+        or _SPLITS.search(name)
+    ):
         raise invalid("a part has no Content-Disposition with one plain name")
     if name != b"model" and (name.startswith(b"=?") or name == b"_charset_" or _seems_model(name)):
         raise invalid("a part has a name that some would take for 'model'")

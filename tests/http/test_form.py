@@ -129,6 +129,7 @@ BAD = {
     ),
     "a name of another kind": (form((b'Content-Disposition: form-data; x-name="model"; name="x"', b"gpt-4")), "invalid_form"),
     "an escaped name": (form((b'Content-Disposition: form-data; name="mod\\el"', b"gpt-4")), "invalid_form"),
+    "a name that some end earlier": (form((b'Content-Disposition: form-data; name="model; x"', b"gpt-4")), "invalid_form"),
     "a name in percents": (form((b'Content-Disposition: form-data; name="%6dodel"', b"gpt-4")), "invalid_form"),
     "a name in another case": (form((b'Content-Disposition: form-data; name="Model"', b"gpt-4")), "invalid_form"),
     "a name with a space": (form((b'Content-Disposition: form-data; name="model "', b"gpt-4")), "invalid_form"),
