@@ -9,7 +9,7 @@ from copy import copy
 
 from aiohttp import StreamReader
 
-from proxy.core.call import Call
+from proxy.core.call import Call, Content
 from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http.form import FormReader, boundary_of, too_late
 from proxy.http.parse import checked_model
@@ -108,8 +108,15 @@ def unsupported_coding(coding: str) -> ClientError:
     return ClientError(message, status=415, code="unsupported_media_type")
 
 
-async def read_form(call: Call, arrival: Arrival, content_type: str, length: int | None) -> FormContent:
-    """A form, read as far as its model, which `call` is given, or as it may be held back for one.
+async def read_content(call: Call, arrival: Arrival, content_type: str, length: int | None, *, most: int) -> Content:
+    """A body that is passed on. Raises as `read_form` for one that is a form, of which `most` bytes may be held back."""
+    if content_type[:10].lower() == "multipart/":
+        return await read_form(call, arrival, content_type, length, most=most)
+    return RawContent(arrival, length)
+
+
+async def read_form(call: Call, arrival: Arrival, content_type: str, length: int | None, *, most: int = MOST_HELD) -> FormContent:
+    """A form, read as far as its model, which `call` is given, or as it may be held back for one: `most` bytes.
 
     Raises as `Arrival.next`, and ClientError (400) for a form that cannot be read, or whose model comes too late.
     """
@@ -117,7 +124,7 @@ async def read_form(call: Call, arrival: Arrival, content_type: str, length: int
     held: deque[bytes] = deque()
     behind_files, size = call.operation in _NAMED_ANYWHERE, 0
     while reader.model is None and not reader.is_closed and not arrival.is_over:
-        if size > (MOST_HELD if behind_files else _MOST_FIELDS) or (reader.in_file and not behind_files):
+        if size > min(most, MOST_HELD if behind_files else _MOST_FIELDS) or (reader.in_file and not behind_files):
             if call.path in _NEEDS_MODEL:
                 raise too_late()
             reader.go_on_without()

@@ -295,8 +295,7 @@ class _Exchange:
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
         limits = self.serving.limits
         arrival = body.Arrival(call, self._payload, limit=limits.max_upload, patience=limits.body_timeout)
-        is_form = content_type[:10].lower() == "multipart/"
-        call.content = await body.read_form(call, arrival, content_type, length) if is_form else body.RawContent(arrival, length)
+        call.content = await body.read_content(call, arrival, content_type, length, most=limits.max_body)
 
     # -- the answer --
 

@@ -313,6 +313,13 @@ async def test_a_model_behind_more_than_is_held_back_is_refused():
     assert FIELD not in passed
 
 
+async def test_no_more_of_a_form_is_held_back_than_may_be():
+    call = make_call("images")
+    reader = reader_of(BOUNDARY + FILE[:-2], *([b"x" * 1000] * 20), ends=False)
+    await body.read_form(call, body.Arrival(call, reader, limit=2**20, patience=5), TYPE, None, most=5000)
+    assert 5000 < call.bytes_in < 7000
+
+
 async def test_a_model_behind_a_large_file_is_found():
     pieces = [BOUNDARY + FILE[:-2], *([b"x" * 2**20] * 25), b"\r\n" + BOUNDARY + FIELD + END]
     found, model = await content(*pieces, length=123)
