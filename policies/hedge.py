@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from proxy.core.board import is_available
-from proxy.core.call import HEDGE_LOST, Call, Target, Usage
+from proxy.core.call import HEDGE_LOST, Attempt, Call, Target, Usage
 from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 from proxy.core.protocols import Handler, Services, Told
 from proxy.core.quantile import Quantile
@@ -27,6 +27,9 @@ from proxy.routing.router import Router
 
 #: Hedges that calls without one have saved up, at most.
 _MOST_SAVED = 10.0
+
+#: Seconds that what was cancelled has to end in, which takes it a turn of the loop: the record then says what it may have cost.
+_TO_END = 0.01
 
 #: A key of `Call.notes`: what the record says of a hedge.
 NOTE = "hedge"
@@ -164,11 +167,11 @@ class Race:
         "_cancelling",
         "_charged",
         "_client",
+        "_cut",
         "_first_is_over",
         "_had",
         "_has_interrupted",
         "_hedge",
-        "_is_dropped",
         "_second",
         "_started",
         "_waited",
@@ -181,7 +184,8 @@ class Race:
         self._arm = call
         self._second: asyncio.Task[Reply] | None = None
         self._first_is_over = False
-        self._is_dropped = False
+        #: The second one's attempts, once it was cancelled: what they may have cost is known when it has ended.
+        self._cut: list[Attempt] | None = None
         self._has_interrupted = False
         self._had = len(call.attempts)
         self._charged = call.usage
@@ -209,7 +213,11 @@ class Race:
         self._first_is_over = True
         if self._has_interrupted:
             self._client.uncancel()
-        self._drop("lost")
+        try:
+            await self._dropped("lost")
+        except BaseException as error:
+            reply.close(error)
+            raise
         return reply
 
     def _begin(self) -> None:
@@ -234,15 +242,14 @@ class Race:
         return reply
 
     def _second_ended(self, task: asyncio.Task[Reply]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None:
-            if not isinstance(error, GatewayError):
-                task.get_loop().call_exception_handler({"message": "a second request failed unforeseen", "exception": error, "task": task})
-        elif self._is_dropped:
-            task.result().close(asyncio.CancelledError())
-        elif not self._first_is_over:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, (GatewayError, asyncio.CancelledError)):
+            task.get_loop().call_exception_handler({"message": "a second request failed unforeseen", "exception": error, "task": task})
+        if self._cut is not None:
+            if error is None:
+                task.result().close(asyncio.CancelledError())
+            self._write_off(self._cut, self._arm.usage)
+        elif error is None and not self._first_is_over:
             self._has_interrupted = True
             self._client.cancel()
 
@@ -257,12 +264,12 @@ class Race:
             raise error
         if not isinstance(error, (UpstreamError, CapacityError)) or not may_move(error):
             # The client has left, or it is the request that is at fault.
-            self._drop("cancelled")
+            await self._dropped("cancelled")
             raise error
         try:
             await asyncio.wait([self._second])
         except asyncio.CancelledError:
-            self._drop("cancelled")
+            await self._dropped("cancelled")
             raise
         if not self._second.cancelled() and self._second.exception() is None:
             return self._won()
@@ -275,7 +282,7 @@ class Race:
         """The second one's answer is the client's."""
         assert self._second is not None, "a second one has won"
         reply, call, arm = self._second.result(), self._call, self._arm
-        self._write_off(call, call.usage if call.usage is not self._charged else None, self._had)
+        self._write_off(call.attempts[self._had :], call.usage if call.usage is not self._charged else None)
         self._take_attempts()
         call.target, call.timeouts = arm.target, arm.timeouts
         call.notes = {**arm.notes, NOTE: {**call.notes[NOTE], "hedge": "won"}}
@@ -289,38 +296,40 @@ class Race:
         self._hedge.count(_provider(arm), "won")
         return reply
 
+    async def _dropped(self, outcome: str) -> None:
+        """`_drop`, and wait for what is cancelled; whoever does not end when told to is not waited for."""
+        self._drop(outcome)
+        if self._cut and self._second is not None:
+            await asyncio.wait([self._second], timeout=_TO_END)
+
     def _drop(self, outcome: str) -> None:
         """Nobody wants the second one's answer, if there is a second one."""
         task, arm = self._second, self._arm
         if task is None:
             return
-        self._is_dropped = True
-        usage = arm.usage
         if not task.done():
+            self._cut = list(arm.attempts)
             task.cancel()
             if not arm.attempts:
                 self._hedge.refund()
                 del self._call.notes[NOTE]
                 return
-            usage = arm.estimated_usage()
         elif task.cancelled() or task.exception() is not None:
             outcome = "failed"
         else:
             task.result().close(asyncio.CancelledError())
-            usage = arm.usage
-        self._write_off(arm, usage, 0)
         self._take_attempts()
         self._call.notes[NOTE]["hedge"] = outcome
         self._hedge.count(_provider(arm), outcome)
+        self._write_off(arm.attempts, None if self._cut else arm.usage)
 
     def _take_attempts(self) -> None:
         for attempt in self._arm.attempts:
             attempt.is_hedge = True
         self._call.attempts += self._arm.attempts
 
-    def _write_off(self, lost: Call, usage: Usage | None, had: int) -> None:
+    def _write_off(self, attempts: list[Attempt], usage: Usage | None) -> None:
         """Attempts of the one that lost: how they ended, and what the last of them may have cost."""
-        attempts = lost.attempts[had:]
         for attempt in attempts:
             attempt.error = attempt.error or HEDGE_LOST
         if not attempts or usage is None:

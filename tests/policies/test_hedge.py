@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,13 +18,15 @@ from proxy.core.board import Board
 from proxy.core.call import HEDGE_LOST, Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Handler, Policy, Services
+from proxy.core.protocols import Handler, LLMProvider, Policy, Services, UpstreamRequest
 from proxy.core.recent import Recent, explained
 from proxy.core.reply import Reply
+from proxy.dispatch import Dispatch, Upstream
 from proxy.pipeline import compose
 from proxy.routing.router import Router
 from proxy.routing.table import Table
 from tests.core.doubles import HandClock, in_virtual_time, make_call
+from tests.transport.wired import ORIGIN, pool
 
 A, B, C = Target("a", "m-a", "m"), Target("b", "m-b", "m"), Target("c", "m-c", "m")
 FAILED = UpstreamError("server_error", "it failed", status=503)
@@ -114,6 +116,9 @@ class World:
 
     def hedges(self) -> dict[tuple[str, ...], float]:
         return {labels: child.value for labels, child in self.metrics.counters["llm_hedges_total"].children.items()}
+
+    def lost(self) -> dict[tuple[str, ...], float]:
+        return {labels: child.value for labels, child in self.metrics.counters["llm_hedge_tokens_total"].children.items()}
 
     def withheld(self) -> dict[tuple[str, ...], float]:
         return {labels: child.value for labels, child in self.metrics.counters["llm_hedges_withheld_total"].children.items()}
@@ -317,6 +322,88 @@ async def test_the_first_may_win_all_the_same(world: World):
     record = line(call, 200, "ok", None, world.clock.now)
     assert (record["hedge"], record["lost_prompt_tokens"]) == ("lost", 2)
     assert world.hedges() == {("b", "lost"): 1}
+    assert world.lost() == {("b", "prompt"): 2, ("b", "completion"): 0}
+
+
+class Plain:
+    """Of a provider nothing but where it is."""
+
+    def encode(self, call: Call, target: Target) -> UpstreamRequest:
+        return UpstreamRequest("POST", f"{ORIGIN}/v1/x", {}, call.raw)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_was_never_sent_is_not_written_off(leaves: bool):
+    """The second request waits for the address of its provider, in a real pool."""
+
+    async def main(clock: HandClock) -> None:
+        world = World(clock)
+        await world.warm()
+        transport = pool(lookup=asyncio.get_running_loop().create_future())
+        upstream = Upstream("b", cast(LLMProvider, Plain()), transport)
+        dispatch = Dispatch({"b": upstream}, clock, world.metrics)
+
+        async def attempt(call: Call) -> Reply:
+            assert call.target is not None
+            return await (dispatch(call) if call.target.provider == "b" else world._attempt(call))
+
+        world.plays["a"] = (3.0, None)
+        call = world.call()
+        asking = asyncio.ensure_future(compose([world.hedge], attempt)(call))
+        asyncio.get_running_loop().call_later(2.0, asking.cancel if leaves else lambda: None)
+        await asyncio.wait([asking])
+        record = line(call, 200, "ok", None, clock.now)
+        assert (record["hedge"], "lost_prompt_tokens" in record) == ("cancelled" if leaves else "lost", False)
+        assert ([each.usage for each in call.attempts if each.is_hedge], world.lost().get(("b", "prompt"), 0)) == ([None], 0)
+        await transport.close()
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_does_not_end_when_told_to_is_not_waited_for_and_is_written_off_once(stream: bool):
+    async def main(clock: HandClock) -> None:
+        world = World(clock)
+        await world.warm()
+        world.hedge.tail(A, stream).value = 1.0
+        world.plays.update(a=(1.5, None), b=(60.0, None))
+
+        async def stubborn(call: Call, call_next: Handler) -> Reply:
+            asking = asyncio.ensure_future(call_next(call))
+            try:
+                return await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                return await asking
+
+        started = clock.now
+        assert (await compose([world.hedge, stubborn], world._attempt)(world.call(stream=stream))).headers["by"] == "a"
+        assert clock.now - started < 1.6
+        await asyncio.sleep(100)
+        assert isinstance(world.closed["b"], asyncio.CancelledError)
+        assert world.lost() == {("b", "prompt"): 1, ("b", "completion"): ord("b")}
+
+    in_virtual_time(main)
+
+
+@played()
+async def test_a_client_that_leaves_while_the_other_one_ends_leaves_no_answer_open(world: World):
+    await world.warm()
+    world.plays.update(a=(1.5, None), b=(60.0, None))
+
+    async def slow_to_end(call: Call, call_next: Handler) -> Reply:
+        try:
+            return await call_next(call)
+        except asyncio.CancelledError:
+            client.cancel()
+            await asyncio.sleep(1.0)
+            raise
+
+    client = asyncio.ensure_future(compose([world.hedge, slow_to_end], world._attempt)(world.call()))
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    assert isinstance(world.closed["a"], asyncio.CancelledError)
+    await asyncio.sleep(2.0)
+    assert (world.lost()["b", "prompt"], asyncio.all_tasks()) == (2, {asyncio.current_task()})
 
 
 @pytest.mark.parametrize("second", [0.5, 0.5 - 5e-10, 0.5 + 5e-10, 0.5 - 1e-6, 0.5 + 1e-6])
