@@ -274,10 +274,10 @@ class Connection(RequestHandler):
 
         What it has read said nothing of a close, so it may be sending one just now: it would be lost, though the client did all right.
         """
-        self._loop.call_later(_MOMENT, self._leave, self._request_count)
+        self._loop.call_later(_MOMENT, self._leave, self._request_count - len(self._messages))
 
-    def _leave(self, seen: int) -> None:
-        if self._request_count == seen and self._waiter is not None and self._header_handle is None and self.transport is not None:
+    def _leave(self, begun: int) -> None:
+        if self._request_count - len(self._messages) == begun and self._waiter is not None and self._header_handle is None and self.transport is not None:
             self.transport.close()
 
     def cancel(self) -> None:
