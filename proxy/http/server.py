@@ -277,7 +277,8 @@ class Connection(RequestHandler):
         self._loop.call_later(_MOMENT, self._leave, self._request_count - len(self._messages))
 
     def _leave(self, begun: int) -> None:
-        if self._request_count - len(self._messages) == begun and self._waiter is not None and self._header_handle is None and self.transport is not None:
+        is_idle = self._waiter is not None and self._header_handle is None
+        if is_idle and self._request_count - len(self._messages) == begun and self.transport is not None:
             self.transport.close()
 
     def cancel(self) -> None:
