@@ -140,7 +140,7 @@ class Call:
     id            `req_…`, shown to the client as `x-request-id`
     operation     what is asked: `chat`, `completion`, `embedding`, `models`, or a pass-through group such as `responses`, `files`
     method, path  of the upstream request; the path is relative to the provider's base URL and never has `/v1`
-    headers       the client's, case-insensitive, read only
+    headers       the client's, case-insensitive, read only; its content-length may be missing: `bytes_in` and `content` tell
     memo          for what is worked out of `headers` but for their content-length, and of nothing else: it lives as long as the client goes
                   on to send the same head on its connection
     receive       reads and checks the body; the pipeline calls it once the caller is known, so nothing is read for a stranger, and awaits

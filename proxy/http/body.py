@@ -12,6 +12,7 @@ from aiohttp import StreamReader
 from proxy.core.call import Call, Content
 from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http.form import FormReader, boundary_of, too_late
+from proxy.http.known_head import Payload, WholeBody
 from proxy.http.parse import checked_model
 
 #: Operations whose forms are held back until their model is known. Of all others only the fields that stand before the first file are.
@@ -31,19 +32,20 @@ _PAUSES = 4
 _RATE = 4096
 
 
-def body_in_hand(reader: StreamReader, *, limit: int) -> bytes | None:
+def body_in_hand(reader: Payload, *, limit: int) -> bytes | None:
     """A body that came whole with its head; None where some of it is still to come. Raises ClientError: 413 past `limit` bytes."""
-    if not reader.is_eof():
+    if isinstance(reader, WholeBody):
+        data: bytes = reader.data
+    elif reader.is_eof():
+        data = reader.read_nowait(-1)
+    else:
         return None
-    # It is taken as it lies there: aiohttp's own way to it costs more than parsing it does.
-    buffer = reader._buffer
-    data = buffer[0] if len(buffer) == 1 and not reader._buffer_offset else reader.read_nowait(-1)
     if len(data) > limit:
         raise too_large(limit)
     return data
 
 
-async def read_body(call: Call, reader: StreamReader, *, limit: int, patience: float) -> bytes:
+async def read_body(call: Call, reader: Payload, *, limit: int, patience: float) -> bytes:
     """A whole body. Raises ClientError: 413 past `limit` bytes, 408 as `Arrival` does."""
     in_hand = body_in_hand(reader, limit=limit)
     if in_hand is not None:
@@ -57,7 +59,7 @@ class Arrival:
     The time that is spent with what came is not the client's and is not counted.
     """
 
-    def __init__(self, call: Call, reader: StreamReader, *, limit: int, patience: float) -> None:
+    def __init__(self, call: Call, reader: Payload, *, limit: int, patience: float) -> None:
         self._call = call
         self._reader = reader
         self._limit = limit

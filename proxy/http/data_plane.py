@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock
 from proxy.core.reply import Reply
 from proxy.http import body, errors, parse
-from proxy.http.known_head import WholeBody
+from proxy.http.known_head import Payload, WholeBody
 from proxy.http.readiness import HEALTH, Readiness, Told
 from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Connection
@@ -40,11 +40,22 @@ PINGED = frozenset({"chat", "completion", "responses"})
 
 _NEVER = float("inf")
 
+_LOW_DIGITS = tuple(f"{number:02x}" for number in range(256))
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 #: What is remembered of a head: where it goes, and that its body is plain JSON.
 _LINE = "request line"
 _PLAIN = "plain"
+
+
+def request_ids() -> Iterator[str]:
+    """`req_…`, no two of them alike: what is random for the process, and a number."""
+    process = secrets.token_hex(8)
+    for high in itertools.count():
+        block = f"req_{process}{high:06x}"  # written out once for 256 ids: it costs more than all of the rest
+        for low in _LOW_DIGITS:
+            yield block + low
 
 
 class DataPlane:
@@ -67,13 +78,18 @@ class DataPlane:
         self._clock = clock
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._report = report
-        self._ids = map("req_{}{:08x}".format, itertools.repeat(secrets.token_hex(8)), itertools.count())
+        self._ids = request_ids()
         self._health = Readiness(state, told, self._ids)
 
-    def __call__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> Awaitable[bool]:
+    def __call__(self, connection: Connection, message: RawRequestMessage, payload: Payload) -> Awaitable[bool]:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
         writer = Writer(connection, self.serving.limits.write_timeout)
-        if message.should_close or self._draining:
+        if self._draining:
+            writer.close_after()
+        if isinstance(payload, WholeBody) and _LINE in payload.memo:
+            # What is asked below was asked when this head came first; one that is known is a POST of HTTP/1.1 that keeps its connection.
+            return _Exchange(self, connection, message, payload, writer).run()
+        if message.should_close:
             writer.close_after()
         if message.version == HttpVersion10:
             writer.http10 = True
@@ -137,7 +153,6 @@ class _Exchange:
         "_allowed",
         "_call",
         "_connection",
-        "_headers_in",
         "_is_written",
         "_payload",
         "_ping",
@@ -147,9 +162,10 @@ class _Exchange:
         "serving",
     )
 
-    def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: StreamReader, writer: Writer) -> None:
-        arrived: StreamReader | WholeBody = payload
-        memo: dict[Any, Any] = arrived.memo if isinstance(arrived, WholeBody) else {}
+    def __init__(
+        self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: Payload, writer: Writer
+    ) -> None:
+        memo: dict[Any, Any] = payload.memo if isinstance(payload, WholeBody) else {}
         line: RequestLine | None = memo.get(_LINE)
         if line is None:
             line = memo[_LINE] = read(message)
@@ -157,7 +173,6 @@ class _Exchange:
         self._plane = plane
         self.serving = plane.serving
         self._connection = connection
-        self._headers_in = message.headers
         self._payload = payload
         self._writer = writer
         self._ping: asyncio.TimerHandle | None = None
@@ -198,7 +213,7 @@ class _Exchange:
                     self._writer.end()
                 else:
                     self._writer.whole(reply.status, self._headers(reply), reply.body)
-                    if self._writer.is_full:
+                    if self._connection.lags:
                         self._is_written = True
                         await self._writer.drain()
         except asyncio.CancelledError:
@@ -259,13 +274,16 @@ class _Exchange:
         return self._receive_arriving(call, limits)
 
     async def _receive_arriving(self, call: Call, limits: EdgeLimits) -> None:
-        headers = self._headers_in
-        if self._payload is EMPTY_PAYLOAD:
+        headers, payload = call.headers, self._payload
+        if payload is EMPTY_PAYLOAD:
             if call.operation in WHOLE:
                 raise parse.invalid_json("The request has no body.")
             return
-        announced = headers.get("Content-Length")
-        length = None if announced is None else int(announced)
+        if isinstance(payload, WholeBody):
+            length: int | None = len(payload.data)
+        else:
+            announced = headers.get("Content-Length")
+            length = None if announced is None else int(announced)
         content_type = headers.get("Content-Type", "")
         is_json = call.operation in WHOLE or parse.is_json(call.operation, content_type)
         most = limits.max_body if is_json else limits.max_upload
@@ -275,11 +293,11 @@ class _Exchange:
         if coding and is_json and coding.lower() != "identity":
             raise body.unsupported_coding(coding)
         waits = headers.get("Expect", "").lower() == "100-continue" and not self._writer.http10
-        if waits and not self._payload.is_eof() and self._connection.transport is not None:
+        if waits and not payload.is_eof() and self._connection.transport is not None:
             self._connection.transport.write(_CONTINUE)
         if is_json:
             call.memo[_PLAIN] = True
-            self._take_json(call, await body.read_body(call, self._payload, limit=limits.max_body, patience=limits.body_timeout))
+            self._take_json(call, await body.read_body(call, payload, limit=limits.max_body, patience=limits.body_timeout))
         else:
             await self._receive_content(call, content_type, length)
 

@@ -7,7 +7,7 @@ equals one that was parsed before in all but the digits of its Content-Length. E
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from aiohttp import HttpVersion11, StreamReader, hdrs
 from aiohttp.http import RawRequestMessage
@@ -28,68 +28,69 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]{0,%d})\r\n" % (_MOS
 class WholeBody:
     """A request's body that came whole with its head: as much of aiohttp's StreamReader as is used of one."""
 
-    __slots__ = ("_buffer", "_buffer_offset", "memo")
+    __slots__ = ("_is_read", "data", "memo", "message")
 
-    def __init__(self, data: bytes, memo: dict[Any, Any]) -> None:
-        """`memo`: of the head that it came with; see `proxy.core.call.Call`."""
-        self._buffer = [data]
-        self._buffer_offset = 0
+    def __init__(self, data: bytes, message: RawRequestMessage, memo: dict[Any, Any]) -> None:
+        """`message` and `memo`: of the head that it came with; see `proxy.core.call.Call`."""
+        self.data: Final = data
+        self.message = message
         self.memo = memo
+        self._is_read = False
 
     def is_eof(self) -> bool:
         return True
 
     def at_eof(self) -> bool:
-        return not self._buffer
+        return self._is_read
 
     def exception(self) -> BaseException | None:
         return None
 
-    def read_nowait(self, _size: int = -1) -> bytes:
-        return self._buffer.pop() if self._buffer else b""
-
     async def readany(self) -> bytes:
-        return self.read_nowait()
+        self._is_read = True
+        return self.data
+
+
+#: Where a request's body is read from.
+Payload: TypeAlias = StreamReader | WholeBody
 
 
 class KnownHead:
-    """One head, around its length, and the message that it is."""
+    """One head, around its length, and the message that it is. That message's headers are without the length, which changes."""
 
-    __slots__ = ("_digits", "_memo", "_message", "_prefix", "_start", "_suffix")
+    __slots__ = ("_end", "_expected", "_memo", "_message", "_prefix", "_size", "_suffix")
 
     def __init__(self, message: RawRequestMessage, head: bytes, digits: tuple[int, int]) -> None:
         """`digits`: where the length stands in `head`."""
-        self._message = message
-        self._start, end = digits
-        self._prefix = head[: self._start]
-        self._digits = head[self._start : end]
-        self._suffix = head[end:]
+        headers = CIMultiDict(message.headers)
+        del headers[hdrs.CONTENT_LENGTH]
+        self._message = message._replace(headers=CIMultiDictProxy(headers), raw_headers=())
+        self._prefix, self._suffix = head[: digits[0]], head[digits[1] :]
         self._memo: dict[Any, Any] = {}
+        self._expect(0)
 
-    def match(self, data: bytes) -> tuple[RawRequestMessage, WholeBody] | None:
-        """The request that `data` is, if it has this head and its whole body and nothing more."""
-        start, suffix = self._start, self._suffix
-        if not data.startswith(self._prefix):
+    def match(self, data: bytes) -> WholeBody | None:
+        """The body of the request that `data` is, if it has this head and its whole body and nothing more."""
+        size = len(data)
+        if size != self._size:
+            self._expect(size)
+        end = self._end
+        if data[:end] != self._expected:
             return None
-        end = data.find(b"\r", start, start + _MOST_DIGITS + 1)
-        if end < 0 or not data.startswith(suffix, end):
-            return None
-        digits = data[start:end]
-        if not digits.isdigit() or digits[0] == 48:
-            return None
-        body = data[end + len(suffix) :]
-        if len(body) != int(digits):
-            return None
-        if len(self._memo) > _MOST_FACTS:
-            self._memo.clear()
-        return (self._message if digits == self._digits else self._resized(digits)), WholeBody(body, self._memo)
+        memo = self._memo
+        if len(memo) > _MOST_FACTS:
+            memo.clear()
+        return WholeBody(data[end:], self._message, memo)
 
-    def _resized(self, digits: bytes) -> RawRequestMessage:
-        """The same message with another length."""
-        headers = CIMultiDict(self._message.headers)
-        headers[hdrs.CONTENT_LENGTH] = digits.decode()
-        raw = tuple((name, digits if name.lower() == b"content-length" else value) for name, value in self._message.raw_headers)
-        return self._message._replace(headers=CIMultiDictProxy(headers), raw_headers=raw)
+    def _expect(self, size: int) -> None:
+        """How a request of `size` bytes in all must begin: the length that its head tells follows from them."""
+        self._size, self._end, self._expected = size, 0, b"-"  # which no first 0 bytes are: there is no such request
+        around = len(self._prefix) + len(self._suffix)
+        for digits in range(1, _MOST_DIGITS + 1):
+            length = size - around - digits
+            if length > 0 and len(told := b"%d" % length) == digits:
+                self._expected = self._prefix + told + self._suffix
+                self._end = len(self._expected)
 
 
 def end_of(message: RawRequestMessage, payload: StreamReader, data: bytes) -> int:

@@ -18,11 +18,11 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from proxy.core.errors import ClientError
 from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind, Proxies
-from proxy.http.known_head import KnownHead, end_of, learnt
+from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
 from proxy.http.salvage import requests_before
 
 #: Answers one request; says whether the connection may carry another.
-Handle = Callable[["Connection", RawRequestMessage, StreamReader], Awaitable[bool]]
+Handle = Callable[["Connection", RawRequestMessage, Payload], Awaitable[bool]]
 
 #: Answers bytes that are no request, given the status that they earn.
 Refuse = Callable[["Connection", int], None]
@@ -55,7 +55,7 @@ class Connection(RequestHandler):
         "_learnt",
         "_listener",
         "_missing",
-        "_trusted",
+        "_whole",
         "behind",
         "lags",
         "peer",
@@ -68,7 +68,7 @@ class Connection(RequestHandler):
         self._header_handle: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None
         self._known: KnownHead | None = None
-        self._trusted: RawRequestMessage | None = None
+        self._whole: WholeBody | None = None
         self._learnt = 0
         #: Bytes until the message ends that is being read: 0 between two, negative once that is not known.
         self._missing = 0
@@ -118,13 +118,11 @@ class Connection(RequestHandler):
         waiter = self._waiter
         if self._missing or waiter is None or waiter.done() or self._header_handle is not None or self._close or self._force_close:
             return False
-        found = known.match(data)
-        if found is None:
+        whole = known.match(data)
+        if whole is None:
             return False
         self._request_count += 1
-        self._trusted = found[0]
-        messages: Any = self._messages
-        messages.append(found)
+        self._whole = whole
         waiter.set_result(None)
         return True
 
@@ -187,6 +185,8 @@ class Connection(RequestHandler):
     async def start(self) -> None:
         """Answer this connection's requests, one after the other."""
         handle, messages = self._listener.handle, self._messages
+        message: RawRequestMessage | _ErrInfo
+        payload: Payload
         try:
             while not self._force_close:
                 if not messages:
@@ -195,14 +195,19 @@ class Connection(RequestHandler):
                         await self._waiter
                     finally:
                         self._waiter = None
-                message, payload = messages.popleft()
-                self._made_room()
-                if isinstance(message, _ErrInfo) or (message is not self._trusted and is_doubtful(message)):
-                    self._listener.refuse(self, status_of(message))
-                    await self._take_leave()
-                    break
+                whole = self._whole
+                if whole is not None:
+                    self._whole = None
+                    message, payload = whole.message, whole
+                else:
+                    message, payload = messages.popleft()
+                    self._made_room()
+                    if isinstance(message, _ErrInfo) or is_doubtful(message):
+                        self._listener.refuse(self, status_of(message))
+                        await self._take_leave()
+                        break
+                    self._body = payload
                 self._request_in_progress = True
-                self._body = payload
                 try:
                     keep = await handle(self, message, payload)
                 finally:
@@ -230,7 +235,7 @@ class Connection(RequestHandler):
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
 
-    async def _linger(self, payload: StreamReader) -> None:
+    async def _linger(self, payload: Payload) -> None:
         """Closing while the client still sends would reset the connection, and take the answer with it."""
         if payload.exception() is not None:
             await self._take_leave()
@@ -261,7 +266,7 @@ class Connection(RequestHandler):
 
     def retire(self) -> None:
         """Take no further request. One that is on its way is answered; where none has begun, the client has a moment to send it."""
-        if self._waiter is None or self.transport is None:
+        if self._waiter is None or self._waiter.done() or self.transport is None:
             return
         if self._header_handle is None:
             self.transport.close()

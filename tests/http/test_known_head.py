@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import StreamReader
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 
-from proxy.http.known_head import KnownHead, learnt
+from proxy.http.known_head import KnownHead, Payload, learnt
 from proxy.http.server import Connection, Listener
 from tests.fuzz.wires import Wire
 
@@ -44,6 +44,12 @@ async def known(data: bytes) -> KnownHead | None:
     return learnt(message, payload, data)
 
 
+def but_for_length(message: RawRequestMessage) -> tuple[Any, ...]:
+    """What a message says; of a known head the length is not kept."""
+    headers = [(name, value) for name, value in message.headers.items() if name.lower() != "content-length"]
+    return message.method, message.path, message.version, message.should_close, message.upgrade, message.chunked, message.url, headers
+
+
 async def test_a_known_head_with_another_length_is_what_the_parser_makes_of_it():
     dice = random.Random(1)
     names = (b"Content-Length", b"content-length", b"CONTENT-LENGTH")
@@ -58,9 +64,9 @@ async def test_a_known_head_with_another_length_is_what_the_parser_makes_of_it()
         message, payload = await parsed(data)
         match = found.match(data)
         assert match is not None
-        assert repr(match[0]) == repr(message)
-        assert list(match[0].headers.items()) == list(message.headers.items())
-        assert match[1].read_nowait(-1) == payload.read_nowait(-1)
+        assert but_for_length(match.message) == but_for_length(message)
+        assert "content-length" not in match.message.headers
+        assert match.data == payload.read_nowait(-1)
 
 
 async def test_only_a_whole_request_with_that_very_head_is_known():
@@ -68,6 +74,7 @@ async def test_only_a_whole_request_with_that_very_head_is_known():
     assert found is not None
     whole = request(b"12345678")
     assert found.match(whole) is not None
+    assert found.match(b"") is None
     assert found.match(whole[:-1]) is None
     assert found.match(whole + b"P") is None
     assert found.match(whole + whole) is None
@@ -96,14 +103,14 @@ async def _handled(segments: list[bytes], *, learns: bool) -> list[Any]:
     """What a connection makes of segments: each request's head and body, and each refusal."""
     seen: list[Any] = []
 
-    async def handle(_connection: Connection, message: RawRequestMessage, payload: StreamReader) -> bool:
+    async def handle(_connection: Connection, message: RawRequestMessage, payload: Payload) -> bool:
         body = b""
         try:
             while not payload.at_eof():
                 body += await payload.readany()
         except Exception as error:  # noqa: BLE001 - whatever it is, both ways must end in it
             body = type(error).__name__.encode()
-        seen.append((repr(message), body))
+        seen.append((but_for_length(message), body))
         return not message.should_close
 
     def refuse(_connection: Connection, status: int) -> None:

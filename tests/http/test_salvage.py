@@ -10,6 +10,7 @@ import pytest
 from aiohttp import StreamReader
 from aiohttp.http import RawRequestMessage
 
+from proxy.http.known_head import Payload
 from proxy.http.salvage import requests_before
 from proxy.http.server import Connection, Listener
 from tests.fuzz.wires import Wire
@@ -75,7 +76,7 @@ async def _answered(parts: list[bytes]) -> list[Any]:
     """What a connection makes of `parts`: each request's path and body, each refusal's status."""
     seen: list[Any] = []
 
-    async def handle(_connection: Connection, message: RawRequestMessage, payload: StreamReader) -> bool:
+    async def handle(_connection: Connection, message: RawRequestMessage, payload: Payload) -> bool:
         body = b""
         try:
             while not payload.at_eof():
