@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from functools import partial
+from math import floor
 from typing import Any, Literal
 
+import orjson
 from pydantic import Field
 
-from proxy.core.call import Call
+from proxy.core.call import Call, Target, Usage
 from proxy.core.errors import ClientDisconnected, GatewayError, UpstreamError
-from proxy.core.metrics import Distribution, Value
-from proxy.core.protocols import Handler, Services
+from proxy.core.metrics import MANY, Value
+from proxy.core.milliseconds import THOUSANDTHS, milliseconds
+from proxy.core.protocols import Handler, JSONLog, Services
 from proxy.core.reply import Reply
 from proxy.fields import Section
 
@@ -20,6 +22,9 @@ LATENCY_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 
 TOKEN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 OVERHEAD_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
 LENGTH_BOUNDS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0)
+
+#: Kinds of requests that are remembered, a few hundred bytes each.
+MOST_KINDS = 1024
 
 _FAULTS = {"client": "client_error", "upstream": "upstream_error", "gateway": "gateway_error"}
 
@@ -34,30 +39,34 @@ class RecordSettings(Section):
 class _Series:
     """The metric children of one (operation, provider, model), looked up once."""
 
-    __slots__ = ("completion", "first_token", "latency", "length", "overhead", "per_token", "prompt", "statuses")
+    __slots__ = ("_distributions", "completion", "first_token", "latency", "length", "overhead", "per_token", "prompt", "statuses")
 
     def __init__(self, metrics: _Metrics, operation: str, provider: str, model: str) -> None:
-        self.latency: Distribution = metrics.latency.labels(operation, provider, model)
-        self.length: Distribution = metrics.length.labels(operation, provider, model)
-        self.first_token: Distribution = metrics.first_token.labels(operation, provider, model)
-        self.per_token: Distribution = metrics.per_token.labels(operation, provider, model)
-        self.overhead: Distribution = metrics.overhead.labels(operation)
-        self.prompt: Value = metrics.tokens.labels(operation, provider, model, "prompt")
-        self.completion: Value = metrics.tokens.labels(operation, provider, model, "completion")
+        who = (operation, provider, model)
+        families = (metrics.latency, metrics.length, metrics.first_token, metrics.per_token)
+        self._distributions = [*(family.labels(*who) for family in families), metrics.overhead.labels(operation)]
+        # Values are handed over where they are gathered: a call for each of them costs more than to count it.
+        self.latency, self.length, self.first_token, self.per_token, self.overhead = (one.fresh for one in self._distributions)
+        self.prompt: Value = metrics.tokens.labels(*who, "prompt")
+        self.completion: Value = metrics.tokens.labels(*who, "completion")
         self.statuses: dict[int, Value] = {}
 
     def observe(self, call: Call, total: float) -> None:
-        self.latency.observe(total)
-        if call.usage is not None:
-            self.prompt.value += call.usage.prompt
-            self.completion.value += call.usage.completion
+        latency, usage, first = self.latency, call.usage, call.first_token
+        latency.append(total)
+        if usage is not None:
+            self.prompt.value += usage.prompt
+            self.completion.value += usage.completion
         if call.bytes_out:
-            self.length.observe(call.bytes_out)
-            self.overhead.observe(call.overhead)
-        if call.first_token is not None:
-            self.first_token.observe(call.first_token - call.started)
+            self.length.append(call.bytes_out)
+            self.overhead.append(call.overhead)
+        if first is not None:
+            self.first_token.append(first - call.started)
             if call.tokens_seen > 1 and call.last_token is not None:
-                self.per_token.observe((call.last_token - call.first_token) / (call.tokens_seen - 1))
+                self.per_token.append((call.last_token - first) / (call.tokens_seen - 1))
+        if len(latency) >= MANY:
+            for distribution in self._distributions:
+                distribution.gather()
 
 
 class _Metrics:
@@ -81,34 +90,103 @@ class _Metrics:
         )
 
 
+class _Kind:
+    """Requests that were answered, and are alike in everything that their records say but for the request's name and numbers."""
+
+    __slots__ = ("_middle", "_names", "_rest", "series", "status")
+
+    def __init__(self, series: _Series, status: Value, fields: dict[str, Any]) -> None:
+        """`fields`: the line of one of them."""
+        self.series = series
+        self.status = status
+        self._names = _json(fields, "operation", "model", "served", "provider", "status", "outcome", "stream", "attempts")
+        self._middle = _json(fields, "usage")
+        self._rest = _json(fields, "config_source", "task_type", "task_type_known")
+
+    def members(self, call: Call, usage: Usage, total: float) -> str:
+        """The `line` of one of them, as members of a JSON object."""
+        rest, first = self._rest, call.first_token
+        if first is not None:
+            if call.tokens_seen > 1 and call.last_token is not None:
+                rest = f',"per_token_ms":{milliseconds((call.last_token - first) / (call.tokens_seen - 1))}{rest}'
+            rest = f',"first_token_ms":{milliseconds(first - call.started)}{rest}'
+        took, added = floor(total * 1e6 + 0.5), floor(call.overhead * 1e6 + 0.5)
+        return (
+            f'"event":"request","id":{orjson.dumps(call.id).decode()}{self._names},"prompt_tokens":{usage.prompt},'
+            f'"completion_tokens":{usage.completion}{self._middle},"total_ms":{took // 1000}.{THOUSANDTHS[took % 1000]},'
+            f'"overhead_ms":{added // 1000}.{THOUSANDTHS[added % 1000]},"bytes_in":{call.bytes_in},"bytes_out":{call.bytes_out}{rest}'
+        )
+
+
+def _json(fields: dict[str, Any], *names: str) -> str:
+    """Those of `fields` that are there, each with a comma before it."""
+    return "".join(f",{orjson.dumps({name: fields[name]})[1:-1].decode()}" for name in names if name in fields)
+
+
 class Record:
     """Outermost. What it is given to write is an allow-list of names, numbers and codes: no text of a prompt, an answer or an error."""
 
     Settings = RecordSettings
 
     def __init__(self, settings: RecordSettings, services: Services) -> None:
-        self._clock = services.clock
+        self._now = services.clock.monotonic
         self._emit = services.emit if settings.log else None
+        self._members = services.emit.members if settings.log and isinstance(services.emit, JSONLog) else None
         self._recent = services.recent
         self._metrics = _Metrics(services)
+        self._active = self._metrics.active
         self._series: dict[tuple[str, str, str], _Series] = {}
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
-        self._metrics.active.value += 1
+        self._active.value += 1.0
         try:
             reply = await call_next(call)
         except BaseException as error:
-            self._finish(call, None, error)
+            self._active.value -= 1.0
+            self._write(call, None, error)
             raise
-        reply.on_close(partial(self._finish, call, reply))
+        reply.on_end(self._finish, call)
         return reply
 
-    def _finish(self, call: Call, reply: Reply | None, error: BaseException | None) -> None:
-        now = self._clock.monotonic()
+    def _finish(self, call: Call, reply: Reply, error: BaseException | None) -> None:
+        self._active.value -= 1.0
+        usage, target, notes = call.usage, call.target, call.notes
+        if error is not None or usage is None or target is None or call.fallback is not None or (notes and "hedge" in notes):
+            self._write(call, reply, error)
+            return
+        status, resolved = reply.status, call.resolved
+        settled: object = None
+        if resolved is not None:
+            settled = resolved.source
+            if resolved.task_type is not None:
+                settled = (settled, resolved.task_type, resolved.is_known_task_type)
+        # All that a line says but for numbers and the request's name.
+        # fmt: off
+        key = (
+            call.operation, call.model, target.provider, target.model, target.public,
+            status, call.stream, len(call.attempts), usage.reported, settled,
+        )
+        # fmt: on
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kind(key, call, target, status)
+        now = self._now()
+        total = now - call.started
+        kind.status.value += 1.0
+        kind.series.observe(call, total)
+        self._recent.note(call, status, "ok", None, now)
+        if self._members is not None:
+            self._members(kind.members(call, usage, total))
+        elif self._emit is not None:
+            self._emit(line(call, status, "ok", None, now))
+
+    def _write(self, call: Call, reply: Reply | None, error: BaseException | None) -> None:
+        """What can be said of any request, whatever became of it."""
+        now = self._now()
         if isinstance(error, CancelledError) and call.interrupted is not None:
             error = call.interrupted
         status, outcome, code = verdict(reply, error)
-        self._metrics.active.value -= 1
         self._count(call, status, now - call.started)
         if error is not None and not isinstance(error, UpstreamError) and outcome in ("client_error", "gateway_error"):
             self._metrics.rejected.labels(code or "unknown").value += 1
@@ -122,15 +200,26 @@ class Record:
             # Refused before anyone was chosen to serve: counted, but there is nothing to measure.
             self._metrics.requests.labels(call.operation, str(status), "none", "none").value += 1
             return
-        key = (call.operation, target.provider, target.public or "other")
+        series, by_status = self._counted(call.operation, target, status)
+        by_status.value += 1
+        series.observe(call, total)
+
+    def _kind(self, key: tuple[object, ...], call: Call, target: Target, status: int) -> _Kind:
+        """Made for the first of its kind. Clients choose among models' names without end, so that all are forgotten when there are many."""
+        if len(self._kinds) >= MOST_KINDS:
+            self._kinds.clear()
+        kind = self._kinds[key] = _Kind(*self._counted(call.operation, target, status), line(call, status, "ok", None, call.started))
+        return kind
+
+    def _counted(self, operation: str, target: Target, status: int) -> tuple[_Series, Value]:
+        key = (operation, target.provider, target.public or "other")
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(self._metrics, *key)
         by_status = series.statuses.get(status)
         if by_status is None:
-            by_status = series.statuses[status] = self._metrics.requests.labels(call.operation, str(status), *key[1:])
-        by_status.value += 1
-        series.observe(call, total)
+            by_status = series.statuses[status] = self._metrics.requests.labels(operation, str(status), *key[1:])
+        return series, by_status
 
 
 def verdict(reply: Reply | None, error: BaseException | None) -> tuple[int, str, str | None]:

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 import orjson
 import structlog
 
+from proxy.core.milliseconds import THOUSANDTHS
+
 MOST = 100_000
 
 #: Seconds that lines are gathered for one write.
@@ -35,8 +37,14 @@ class LineWriter:
         self._stream = stream
         self._worker = worker
         self._pretty = _pretty() if pretty else None
+        self._end = "}\n" if worker is None else f',"worker":{worker}}}\n'
+        # The second that the last line is of, as a line begins in it.
+        self._second = 0.0
+        self._beginning = ""
         self._lines: deque[bytes | dict[str, Any]] = deque()
         self._wanted = threading.Event()
+        # What `_wanted.is_set()` would say, for less.
+        self._is_wanted = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self.dropped = 0
@@ -63,8 +71,30 @@ class LineWriter:
         else:
             event.setdefault("time", time.time())
             self._lines.append(event)
-        if not self._wanted.is_set():
-            self._wanted.set()
+        if not self._is_wanted:
+            self._want()
+
+    def members(self, text: str) -> None:
+        """Take an event of this moment that is JSON already: an object's members, without its braces. Never blocks."""
+        if self._pretty is not None:
+            self(orjson.loads(f"{{{text}}}"))
+            return
+        lines = self._lines
+        if len(lines) >= MOST:
+            self.dropped += 1
+            return
+        moment = time.time()
+        if not 0.0 <= moment - self._second < 1.0:
+            self._second = float(int(moment))
+            self._beginning = f'{{"timestamp":"{_second(int(moment))}.'
+        thousandths = THOUSANDTHS[int((moment - self._second) * 1e3)]
+        lines.append(f'{self._beginning}{thousandths}Z","level":"info",{text}{self._end}'.encode())
+        if not self._is_wanted:
+            self._want()
+
+    def _want(self) -> None:
+        self._is_wanted = True
+        self._wanted.set()
 
     def _run(self) -> None:
         while not (self._stopping and not self._lines):
@@ -72,6 +102,7 @@ class LineWriter:
             if not self._stopping:
                 time.sleep(_GATHERED)
             self._wanted.clear()
+            self._is_wanted = False  # in this order: what is appended between the two is written now
             self._write()
 
     def _write(self) -> None:

@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
@@ -47,6 +49,33 @@ def test_a_line_says_when_and_how_grave(writer: log.LineWriter, stream: io.Bytes
     assert lines(stream) == [{"timestamp": "2023-11-14T22:13:20.123Z", "level": "info", "event": "request"}]
 
 
+def test_an_event_may_be_json_already(writer: log.LineWriter, stream: io.BytesIO) -> None:
+    before = datetime.now(UTC)
+    writer.members('"event":"request","model":"{é}"')
+    writer.stop()
+    [line] = lines(stream)
+    when = datetime.fromisoformat(str(line.pop("timestamp")))
+    assert before - timedelta(milliseconds=1) <= when <= datetime.now(UTC)
+    assert line == {"level": "info", "event": "request", "model": "{é}"}
+
+
+def test_each_line_says_which_worker_wrote_it(stream: io.BytesIO) -> None:
+    writer = log.LineWriter(stream, pretty=False, worker=3)
+    writer.start()
+    writer({"event": "one"})
+    writer.members('"event":"other"')
+    writer.stop()
+    assert [(line["event"], line["worker"]) for line in lines(stream)] == [("one", 3), ("other", 3)]
+
+
+def test_nothing_is_left_behind_between_two_batches(writer: log.LineWriter, stream: io.BytesIO) -> None:
+    for number in range(200):
+        writer.members(f'"number":{number}')
+        time.sleep(0.001)
+    writer.stop()
+    assert [line["number"] for line in lines(stream)] == list(range(200))
+
+
 def test_structlog_and_the_standard_library_speak_through_it(writer: log.LineWriter, stream: io.BytesIO) -> None:
     log.configure(writer)
     structlog.get_logger().warning("credential_missing", provider="up")
@@ -70,7 +99,9 @@ def test_nobody_waits_for_a_pipe_that_is_stuck() -> None:
     writer.start()
     for number in range(log.MOST * 2):
         writer({"event": "request", "number": number})
-    assert writer.dropped > 0
+    assert (dropped := writer.dropped) > 0
+    writer.members('"event":"request"')
+    assert writer.dropped == dropped + 1
     released.set()
     writer.stop()
 
@@ -90,6 +121,8 @@ def test_people_get_colours_and_no_empty_fields(stream: io.BytesIO) -> None:
     writer = log.LineWriter(stream, pretty=True)
     writer.start()
     writer({"event": "request", "status": 200, "error": None})
+    writer.members('"event":"other","total_ms":1.250,"usage":null')
     writer.stop()
     shown = stream.getvalue().decode()
     assert "request" in shown and "200" in shown and "error" not in shown
+    assert "other" in shown and "1.25" in shown and "usage" not in shown

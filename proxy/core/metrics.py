@@ -5,10 +5,13 @@ The exposition is prometheus_client's (proxy/http/admin.py); only the counting i
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
+
+#: Values that a distribution gathers before it counts them.
+MANY = 256
 
 
 class Value:
@@ -27,18 +30,51 @@ class Value:
 
 
 class Distribution:
-    """Counts by upper bound. `counts` has one more entry than `bounds`, for what lies above the last."""
+    """Counts by upper bound. `counts` has one more entry than `bounds`, for what lies above the last; `total` is the sum of all values.
 
-    __slots__ = ("bounds", "counts", "total")
+    Values are gathered in `fresh`, always the same list, and counted many at a time: to sort them costs less than to look for the place of
+    each. Whoever appends to `fresh` himself calls `gather` when it has `MANY` or more.
+    """
+
+    __slots__ = ("_counts", "_total", "bounds", "fresh")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self.fresh: list[float] = []
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
 
     def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+        self.fresh.append(value)
+        if len(self.fresh) >= MANY:
+            self.gather()
+
+    @property
+    def counts(self) -> list[int]:
+        self.gather()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        self.gather()
+        return self._total
+
+    def gather(self) -> None:
+        """Count what is fresh."""
+        fresh, counted = self.fresh, 0
+        self._total += sum(fresh)
+        fresh.sort()
+        for at, bound in enumerate(self.bounds):
+            up_to = bisect_right(fresh, bound, counted)
+            self._counts[at] += up_to - counted
+            counted = up_to
+        self._counts[-1] += len(fresh) - counted
+        fresh.clear()
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """What another one has counted."""
+        self._counts = [mine + other for mine, other in zip(self._counts, counts, strict=True)]
+        self._total += total
 
 
 Child = TypeVar("Child", Value, Distribution)
@@ -104,9 +140,7 @@ class Registry:
         for name, text, label_names, bounds, distributions in dumped["histograms"]:
             histogram = self.histogram(name, text, bounds, *label_names)
             for labels, counts, total in distributions:
-                one = histogram.labels(*labels)
-                one.counts = [mine + other for mine, other in zip(one.counts, counts, strict=True)]
-                one.total += total
+                histogram.labels(*labels).add(counts, total)
 
 
 def _dumped(family: Family[Value]) -> list[Any]:

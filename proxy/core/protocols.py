@@ -20,6 +20,17 @@ Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
 Emit: TypeAlias = Callable[[dict[str, Any]], None]
 
 
+@runtime_checkable
+class JSONLog(Protocol):
+    """An `Emit` that also takes what is JSON already."""
+
+    def __call__(self, event: dict[str, Any], /) -> None:
+        """One record."""
+
+    def members(self, text: str) -> None:
+        """An object's members, without its braces: one record of this moment."""
+
+
 class Clock(Protocol):
     """Where time comes from. Deadlines are monotonic, so a wall clock that jumps moves none of them."""
 

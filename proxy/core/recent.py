@@ -64,23 +64,24 @@ class Recent:
     def __init__(self, most: int = 0) -> None:
         # Plain tuples in the order of `Ended`, which they are made into when somebody asks.
         self._kept: deque[tuple[Any, ...]] = deque(maxlen=most)
+        self._most = most
 
     def resize(self, most: int) -> None:
         """Keep so many from now on."""
-        if most != self._kept.maxlen:
+        if most != self._most:
             self._kept = deque(self._kept, maxlen=most)
+            self._most = most
 
     def note(self, call: Call, status: int, outcome: str, code: str | None, now: float) -> None:
         """A request has ended. For every request: one tuple, written out because that is how it costs the least."""
-        kept = self._kept
-        if not kept.maxlen:
+        if not self._most:
             return
         resolved = call.resolved
         if resolved is not None and resolved.params:
             resolved = with_numbers(resolved)
         # fmt: off
-        kept.append((
-            status, outcome, code, now, call.body.get("model"), call.notes.get(STOPPED),
+        self._kept.append((
+            status, outcome, code, now, call.body.get("model"), call.notes.get(STOPPED) if call.notes else None,
             call.id, call.operation, call.method, call.model, call.stream, call.peer, call.principal, call.end_user, resolved,
             call.target, call.others, call.fallback, call.timeouts, call.deadline, call.started, call.attempts, call.usage,
             call.upstream_seconds, call.overhead, call.first_token, call.bytes_in, call.bytes_out,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 #: Called exactly once when the reply is over: None if it was delivered whole, else what ended it.
 Closer: TypeAlias = Callable[[BaseException | None], None]
+
+#: The same, with whose reply it was.
+Finisher: TypeAlias = Callable[[Any, "Reply", BaseException | None], None]
 
 
 class Reply:
@@ -19,7 +23,10 @@ class Reply:
     `on_close`, once, without awaiting anything, so that no cancellation can come between.
     """
 
-    __slots__ = ("_closers", "_error", "body", "closed", "headers", "status", "stream")
+    _error: BaseException | None
+    _whose: Any
+
+    __slots__ = ("_closers", "_error", "_finish", "_whose", "body", "closed", "headers", "status", "stream")
 
     def __init__(
         self,
@@ -33,8 +40,8 @@ class Reply:
         self.body = body
         self.stream = stream
         self.closed = False
-        self._error: BaseException | None = None
-        self._closers: list[Closer] = []
+        self._closers: tuple[Closer, ...] = ()
+        self._finish: Finisher | None = None
 
     @property
     def is_event_stream(self) -> bool:
@@ -45,7 +52,15 @@ class Reply:
         if self.closed:
             closer(self._error)
         else:
-            self._closers.append(closer)
+            self._closers += (closer,)
+
+    def on_end(self, finish: Finisher, whose: Any) -> None:
+        """Have `finish(whose, self, error)` called, after all closers. For what comes with every reply: nothing is made for it."""
+        if self.closed or self._finish is not None:
+            self.on_close(partial(finish, whose, self))
+        else:
+            self._finish = finish
+            self._whose = whose
 
     def close(self, error: BaseException | None = None) -> None:
         """Release everything the reply holds, innermost first. Idempotent."""
@@ -53,6 +68,11 @@ class Reply:
             return
         self.closed = True
         self._error = error
-        for closer in self._closers:
-            closer(error)
-        self._closers.clear()
+        if self._closers:
+            for closer in self._closers:
+                closer(error)
+            self._closers = ()
+        finish = self._finish
+        if finish is not None:
+            whose, self._whose = self._whose, None
+            finish(whose, self, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.metrics import Distribution, Registry, Value
+from proxy.core.metrics import MANY, Distribution, Registry, Value
 
 
 def test_a_value_goes_up_down_and_to_a_number():
@@ -23,6 +23,31 @@ def test_an_observation_falls_under_the_first_bound_that_is_not_below_it(observe
     found.observe(observed)
     assert found.counts == counts
     assert found.total == observed
+
+
+@pytest.mark.parametrize("times", [1, MANY - 1, MANY, 3 * MANY + 1])
+def test_values_are_counted_whenever_somebody_looks_and_few_wait_for_it(times: int):
+    found, values = Distribution((1.0, 2.0)), (2.0, 0.5, 9.0, 1.0, 1.5)
+    for number in range(times):
+        found.observe(values[number % 5])
+    assert len(found.fresh) < MANY
+    seen = [values[number % 5] for number in range(times)]
+    assert found.counts == [
+        sum(value <= 1.0 for value in seen),
+        sum(1.0 < value <= 2.0 for value in seen),
+        sum(value > 2.0 for value in seen),
+    ]
+    assert found.total == sum(seen)
+    assert not found.fresh
+
+
+def test_what_waits_to_be_counted_goes_with_a_dump():
+    one, other = Registry(), Registry()
+    for registry in (one, other):
+        registry.histogram("n", "help", (1.0,), "a").labels("x").observe(0.5)
+    one.absorb(other.dump())
+    found = one.histograms["n"].labels("x")
+    assert (found.counts, found.total) == ([2, 0], 1.0)
 
 
 def test_the_same_labels_give_the_same_child():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from policies.record import Record, RecordSettings, line, verdict
+from policies.record import MOST_KINDS, Record, RecordSettings, line, verdict
 from proxy.core.call import Attempt, Call, Target, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.recent import Recent
 from proxy.core.reply import Reply
+from proxy.core.resolved import Resolved
 from tests.core.doubles import HandClock, make_call
 
 FIELDS = {
@@ -199,6 +201,114 @@ async def test_the_log_can_be_switched_off_and_the_metrics_stay():
     (await bench.run(make_call(), lambda call: Reply(200))).close()
     assert not bench.lines
     assert sum(bench.counted("llm_requests_total").values()) == 1
+
+
+class Log:
+    """Takes JSON's members too."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.texts: list[str] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def members(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def answered(**members: Any) -> Call:
+    target = Target("east", "gpt", "fast")
+    given: dict[str, Any] = {"target": target, "attempts": [Attempt(target, 1000.0)], "usage": Usage(9, 5, reported=True), "model": "fast"}
+    return make_call(**{"overhead": 0.0012, "bytes_in": 7, "bytes_out": 8, "resolved": Resolved(source="user"), **given, **members})
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"model": 'a "quoted" \\ model\n, été', "id": 'req_"\\'},
+        {"resolved": None},
+        {"notes": {"x": CANARY}},
+        {"resolved": Resolved(task_type="REPORT")},
+        {"resolved": Resolved(task_type="REPORT", is_known_task_type=False)},
+        {"usage": Usage(10**12, 0), "target": Target("west", "gpt"), "stream": True},
+        {"first_token": 1000.0004, "stream": True},
+        {"first_token": 1000.25, "last_token": 1000.65, "tokens_seen": 5, "stream": True},
+        {"attempts": [], "overhead": 12.3456789, "bytes_in": 10**10},
+    ],
+    ids=str,
+)
+async def test_a_line_of_json_says_what_the_event_would(members: dict[str, Any]):
+    clock, log = HandClock(1001.2346), Log()
+    record = Record(RecordSettings(), Services(clock, Registry(), log))
+    for _ in range(2):  # the second one is put together from what the first one left
+        call = answered(**members)
+
+        async def answer(_call: Call) -> Reply:
+            return Reply(201)
+
+        (await record(call, answer)).close()
+        written = json.loads("{" + log.texts.pop() + "}")
+        assert written == line(call, 201, "ok", None, 1001.2346)
+        assert list(written) == list(line(call, 201, "ok", None, 1001.2346))
+    assert not log.events and not log.texts
+
+
+async def test_each_kind_of_request_has_lines_and_numbers_of_its_own():
+    log, metrics = Log(), Registry()
+    record = Record(RecordSettings(), Services(HandClock(), metrics, log))
+    west = Target("west", "gpt", "fast")
+    kinds: list[dict[str, Any]] = [
+        {}, {"model": "other"}, {"target": west}, {"operation": "completion"}, {"stream": True}, {"usage": Usage(9, 5)}, {"attempts": []},
+        {"target": Target("east", "llama", "fast")}, {"target": Target("east", "gpt")}, {"resolved": Resolved(source="system")},
+    ]  # fmt: skip
+    expected: list[dict[str, Any]] = []
+    for members in kinds * 2:
+        call = answered(**{key: value for key, value in members.items() if key != "operation"})
+        call.operation = members.get("operation", "chat")
+
+        async def answer(_call: Call) -> Reply:
+            return Reply(200)
+
+        (await record(call, answer)).close()
+        expected.append(line(call, 200, "ok", None, 1000.0))
+    assert [json.loads("{" + text + "}") for text in log.texts] == expected
+    counted = {labels: child.value for labels, child in metrics.counters["llm_requests_total"].children.items()}
+    assert counted == {
+        ("chat", "200", "east", "fast"): 14,
+        ("chat", "200", "west", "fast"): 2,
+        ("completion", "200", "east", "fast"): 2,
+        ("chat", "200", "east", "other"): 2,
+    }
+
+
+@pytest.mark.parametrize("members", [{"usage": None}, {"target": None}, {"fallback": "reset"}, {"notes": {"hedge": {"hedge": "won"}}}])
+async def test_what_is_unusual_is_an_event(members: dict[str, Any]):
+    log = Log()
+    record = Record(RecordSettings(), Services(HandClock(), Registry(), log))
+    call = answered(**members)
+
+    async def answer(_call: Call) -> Reply:
+        return Reply(200)
+
+    (await record(call, answer)).close()
+    (await record(call, answer)).close(StreamError("stream_truncated", "m"))
+    assert log.events == [line(call, 200, "ok", None, 1000.0), line(call, 502, "upstream_error", "stream_truncated", 1000.0)]
+    assert not log.texts
+
+
+async def test_names_without_end_are_not_kept_without_end():
+    log = Log()
+    record = Record(RecordSettings(), Services(HandClock(), Registry(), log))
+
+    async def answer(_call: Call) -> Reply:
+        return Reply(200)
+
+    for number in range(MOST_KINDS + 10):
+        (await record(answered(model=f"east/{number}"), answer)).close()
+    assert [json.loads("{" + text + "}")["model"] for text in log.texts] == [f"east/{number}" for number in range(MOST_KINDS + 10)]
+    assert len(record._kinds) == 10
 
 
 async def test_a_request_is_kept_for_explaining_when_it_is_over():
