@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from copy import copy
 
-from aiohttp import StreamReader
-
 from proxy.core.call import Call, Content
 from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http.form import FormReader, boundary_of, too_late

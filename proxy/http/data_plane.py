@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import HttpVersion10, StreamReader
+from aiohttp import HttpVersion10
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -20,15 +20,13 @@ from proxy.core.protocols import Clock
 from proxy.core.reply import Reply
 from proxy.http import body, errors, parse
 from proxy.http.known_head import Payload, WholeBody
+from proxy.http.own_head import OwnHead
 from proxy.http.readiness import HEALTH, Readiness, Told
 from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Connection
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.http.write import PING, Writer, compose_head
 from proxy.stream import EventStream
-
-#: The version of the API that our own answers follow; a provider's own word goes before it.
-API_VERSION = "2020-10-01"
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
@@ -79,6 +77,7 @@ class DataPlane:
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._report = report
         self._ids = request_ids()
+        self._own_head = OwnHead()
         self._health = Readiness(state, told, self._ids)
 
     def __call__(self, connection: Connection, message: RawRequestMessage, payload: Payload) -> Awaitable[bool]:
@@ -162,9 +161,7 @@ class _Exchange:
         "serving",
     )
 
-    def __init__(
-        self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: Payload, writer: Writer
-    ) -> None:
+    def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: Payload, writer: Writer) -> None:
         memo: dict[Any, Any] = payload.memo if isinstance(payload, WholeBody) else {}
         line: RequestLine | None = memo.get(_LINE)
         if line is None:
@@ -212,7 +209,7 @@ class _Exchange:
                     self._go_on(reply, reply.body)
                     self._writer.end()
                 else:
-                    self._writer.whole(reply.status, self._headers(reply), reply.body)
+                    self._writer.whole(reply.status, reply.headers, reply.body, self._own_lines(reply.headers))
                     if self._connection.lags:
                         self._is_written = True
                         await self._writer.drain()
@@ -319,12 +316,16 @@ class _Exchange:
 
     async def _answer(self, reply: Reply, stream: AsyncIterator[bytes]) -> None:
         writer = self._writer
-        headers = self._headers(reply)
+        headers = reply.headers
+        own = self._own_lines(headers)
+        if reply.is_event_stream:
+            headers["cache-control"] = "no-cache"
+            headers["x-accel-buffering"] = "no"
         first = await anext(stream, b"")
         if writer.begun:
             self._go_on(reply, first)
         else:
-            writer.start(reply.status, headers, first)
+            writer.start(reply.status, headers, first, own)
             if writer.head_only:
                 return
         if isinstance(stream, EventStream):
@@ -341,31 +342,13 @@ class _Exchange:
             raise TypeError("the answer to a call that streams is no stream of events")
         self._writer.piece(piece)
 
-    def _headers(self, reply: Reply) -> dict[str, str]:
-        call = self._call
-        now = self._plane._clock.monotonic()
-        call.overhead = max(0.0, now - call.started - call.upstream_seconds)
-        headers = reply.headers
-        headers["x-request-id"] = call.id
-        if call.resolved is not None:
-            headers["x-comporta-config-source"] = call.resolved.source
-            if "explain" in call.notes:
-                headers["x-comporta-explain"] = call.notes["explain"]
-        target = call.target
-        if target is not None:
-            served = call.served
-            if served is not None:
-                headers["x-comporta-model"] = served
-            headers["x-comporta-provider"] = target.provider
-            headers["x-comporta-attempts"] = str(len(call.attempts))
-            headers["x-comporta-overhead-ms"] = f"{call.overhead * 1e3:.3f}"
-        if "openai-processing-ms" not in headers:
-            headers["openai-processing-ms"] = str(int((now - call.started) * 1e3))
-        headers.setdefault("openai-version", API_VERSION)
-        if reply.stream is not None and reply.is_event_stream:
-            headers["cache-control"] = "no-cache"
-            headers["x-accel-buffering"] = "no"
-        return headers
+    def _own_lines(self, headers: dict[str, str]) -> str:
+        """What we say in the head of the answer, whose other headers these are."""
+        call, plane = self._call, self._plane
+        now = plane._clock.monotonic()
+        overhead = now - call.started - call.upstream_seconds
+        call.overhead = overhead if overhead > 0.0 else 0.0
+        return plane._own_head.lines(call, headers, now)
 
     def _refuse(self, error: Exception) -> None:
         """Answer with an error's status; or, where a ping has begun the stream already, with its event."""
@@ -379,7 +362,8 @@ class _Exchange:
         if shown.status == 413 or not self._payload.is_eof():
             # Bytes of this request may still be on their way: they must not be taken for the next one.
             writer.close_after()
-        writer.whole(shown.status, self._headers(Reply(shown.status, errors.headers(shown))), errors.body(shown))
+        headers = errors.headers(shown)
+        writer.whole(shown.status, headers, errors.body(shown), self._own_lines(headers))
 
     def _tell(self, error: GatewayError) -> None:
         """The stream has begun and cannot be finished: one error event, no `[DONE]`, close."""
@@ -406,7 +390,8 @@ class _Exchange:
             if writer.begun:
                 writer.piece(PING)
             else:
-                writer.start(200, self._headers(Reply(200, {"content-type": EVENT_STREAM})), PING)
+                headers = {"content-type": EVENT_STREAM}
+                writer.start(200, headers, PING, self._own_lines(headers))
         self._ping = asyncio.get_running_loop().call_later(max(wait, 0.001), self._send_ping)
 
     def _stop_pings(self) -> None:

@@ -191,10 +191,8 @@ class Connection(RequestHandler):
             while not self._force_close:
                 if not messages:
                     self._waiter = self._loop.create_future()
-                    try:
-                        await self._waiter
-                    finally:
-                        self._waiter = None
+                    await self._waiter
+                    self._waiter = None
                 whole = self._whole
                 if whole is not None:
                     self._whole = None

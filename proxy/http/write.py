@@ -20,14 +20,21 @@ _SIZES = tuple(b"%x\r\n" % size for size in range(_MOST_SIZES))
 #: Answers that have no body, and whose heads say nothing of one (RFC 9110, 8.6; RFC 9112, 6.1).
 _BODILESS = frozenset({204, 304})
 
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
-_REASONS[499] = "Client Closed Request"
+#: The end of a status line.
+_WORDS = {status.value: f"{status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_WORDS[499] = "499 Client Closed Request\r\n"
 
 
-def compose_head(status: int, headers: dict[str, str], *, http10: bool = False) -> bytes:
-    """A response's head. Header names and values must hold no CR, LF or NUL: they come from parsed heads, constants and checked names."""
-    first = f"HTTP/1.{0 if http10 else 1} {status} {_REASONS.get(status, 'Unknown')}"
-    return "\r\n".join((first, *map(": ".join, headers.items()), "\r\n")).encode("latin-1", "replace")
+def compose_head(status: int, headers: dict[str, str], lines: str = "", *, http10: bool = False) -> bytes:
+    """A response's head, with `lines`, each ended by CRLF, as they are.
+
+    Header names and values must hold no CR, LF or NUL: they come from parsed heads, constants and checked names.
+    """
+    words = _WORDS.get(status) or f"{status} Unknown\r\n"
+    head = f"HTTP/1.0 {words}{lines}" if http10 else f"HTTP/1.1 {words}{lines}"
+    for name, value in headers.items():
+        head += f"{name}: {value}\r\n"
+    return f"{head}\r\n".encode("latin-1", "replace")
 
 
 class Writer:
@@ -58,18 +65,18 @@ class Writer:
         """Close the connection once this answer is written."""
         self._keep_alive = False
 
-    def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        """Head and body in one write."""
+    def whole(self, status: int, headers: dict[str, str], body: bytes, lines: str = "") -> None:
+        """Head and body in one write. `lines`: further headers, as `compose_head` takes them."""
         if status in _BODILESS:
-            self._start_bodiless(status, headers)
+            self._start_bodiless(status, headers, lines)
             return
         headers["content-length"] = str(len(body))
-        self._start(status, headers, b"" if self.head_only else body)
+        self._start(status, headers, lines, b"" if self.head_only else body)
 
-    def start(self, status: int, headers: dict[str, str], piece: bytes = b"") -> None:
-        """Head and first piece of a body that goes on. Of an answer without a body the head is all."""
+    def start(self, status: int, headers: dict[str, str], piece: bytes = b"", lines: str = "") -> None:
+        """Head and first piece of a body that goes on. Of an answer without a body the head is all. `lines` as for `whole`."""
         if self.head_only or status in _BODILESS:
-            self._start_bodiless(status, headers)
+            self._start_bodiless(status, headers, lines)
             return
         self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
         if self.http10:
@@ -77,23 +84,23 @@ class Writer:
         elif "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
             self._chunked = True
-        self._start(status, headers, self._framed(piece))
+        self._start(status, headers, lines, self._framed(piece))
         self.bytes_out = len(piece)
 
-    def _start_bodiless(self, status: int, headers: dict[str, str]) -> None:
+    def _start_bodiless(self, status: int, headers: dict[str, str], lines: str) -> None:
         """The head alone: whatever followed it would be taken for the next answer. To HEAD it says the length, where that is known."""
         self.head_only = True
         if status in _BODILESS:
             headers.pop("content-length", None)
-        self._start(status, headers, b"")
+        self._start(status, headers, lines, b"")
 
-    def _start(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _start(self, status: int, headers: dict[str, str], lines: str, body: bytes) -> None:
         if not self._keep_alive:
             headers["connection"] = "close"
         elif self.http10:
             headers["connection"] = "keep-alive"
         self.begun = True
-        self._write(compose_head(status, headers, http10=self.http10) + body)
+        self._write(compose_head(status, headers, lines, http10=self.http10) + body)
         self.bytes_out = len(body)
 
     def piece(self, data: bytes) -> bool:
