@@ -25,20 +25,23 @@ class Watch:
     From the start it waits for content as long as `first_token`; once that has begun, for each next piece as long as `idle`.
     """
 
-    __slots__ = ("_clock", "_end", "_idle", "_response", "_sweeper", "due")
+    __slots__ = ("_end", "_idle", "_response", "_sweeper", "due", "last", "monotonic")
 
     def __init__(self, clock: Clock, response: UpstreamResponse, timeouts: Timeouts, started: float, sweeper: Sweeper) -> None:
-        self._clock = clock
+        self.monotonic = clock.monotonic
         self._response = response
         self._sweeper = sweeper
         self._idle = _FOREVER if timeouts.idle is None else timeouts.idle
-        self._end = _FOREVER if timeouts.total is None else started + timeouts.total
-        self.due = self._end if timeouts.first_token is None else min(self._end, started + timeouts.first_token)
+        self._end = end = _FOREVER if timeouts.total is None else started + timeouts.total
+        due = _FOREVER if timeouts.first_token is None else started + timeouts.first_token
+        self.due = due if due < end else end
+        #: When content came, where that was not worth a call: `due` is moved only once it has passed.
+        self.last = -_FOREVER
         sweeper.add(self)
 
     def progress(self) -> float:
         """Say that content has come; returns the time of it."""
-        now = self._clock.monotonic()
+        now = self.monotonic()
         due = now + self._idle
         self.due = due if due < self._end else self._end
         return now
@@ -51,7 +54,12 @@ class Watch:
         self._sweeper.remove(self)
 
     def expire(self) -> None:
-        self._response.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
+        due = self.last + self._idle
+        if due > self.due and self._end > self.due:
+            self.due = due if due < self._end else self._end
+            self._sweeper.add(self)
+        else:
+            self._response.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
 
 
 async def read_whole(response: UpstreamResponse, limit: int, watch: Watch) -> bytes:
@@ -103,6 +111,7 @@ class EventStream:
         "_ended",
         "_failed",
         "_left",
+        "_monotonic",
         "_pace",
         "_response",
         "_sink",
@@ -114,6 +123,7 @@ class EventStream:
         self._response = response
         self._decoder = decoder
         self._watch = watch
+        self._monotonic = watch.monotonic
         self._begun = begun
         self._by_event = call.operation not in _OF_CONTENTS
         self._ended = decoder.done
@@ -144,45 +154,51 @@ class EventStream:
         if self._begun:
             begun, self._begun = self._begun, b""
             return begun
-        decoder = self._decoder
         while not self._ended:
-            if decoder.failure is not None:
-                raise self._broken(decoder.failure)
-            try:
-                data = await self._response.receive()
-            except UpstreamError as error:
-                raise self._broken(error) from error
-            events = decoder.feed(data) if data else decoder.eof()
-            if decoder.tokens != self._call.tokens_seen:
-                self._call.tokens_seen = decoder.tokens
-                self._call.last_token = self._watch.progress()
-            elif events and self._by_event:
-                self._watch.progress()
-            self._ended = decoder.done or (not data and decoder.failure is None)
+            events = await self._next()
             if events:
                 return events
         raise StopAsyncIteration
 
+    async def _next(self) -> bytes:
+        """The events of the next bytes, if these completed any; none once the stream has ended."""
+        decoder, watch = self._decoder, self._watch
+        if self._ended:
+            return b""
+        if decoder.failure is not None:
+            raise self._broken(decoder.failure)
+        try:
+            data = await self._response.receive()
+        except UpstreamError as error:
+            raise self._broken(error) from error
+        events = decoder.feed(data) if data else decoder.eof()
+        if decoder.tokens != self._call.tokens_seen:
+            self._call.tokens_seen = decoder.tokens
+            self._call.last_token = watch.progress()
+        elif events and self._by_event:
+            watch.progress()
+        self._ended = decoder.done or (not data and decoder.failure is None)
+        return events
+
     async def pipe(self, sink: Sink) -> None:
         """Write what iterating would yield. Plain pieces go from the provider's read to the client's write, with no task in between."""
         self._sink = sink
-        async for events in self:
-            sink.piece(events)
-            await self._flow(sink)
-
-    async def _flow(self, sink: Sink) -> None:
-        """Let pieces pass until one is not plain, or nothing more comes."""
-        while not self._ended and self._decoder.failure is None:
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            sink.piece(begun)
+        while not self._ended:
             if sink.is_full:
                 await self._drain(sink)
-            attached = self._response.attach(self._pass)
-            if attached is None:
-                return
-            await attached
-            if self._left is not None:
-                raise self._left
-            if not sink.is_full:
-                return
+            attached = self._response.attach(self._pass) if self._decoder.failure is None else None
+            if attached is not None:
+                await attached
+                if self._left is not None:
+                    raise self._left
+                if sink.is_full:
+                    continue
+            events = await self._next()
+            if events:
+                sink.piece(events)
 
     async def _drain(self, sink: Sink) -> None:
         """Wait for the client. That is not the provider's time."""
@@ -200,17 +216,15 @@ class EventStream:
         tokens = decoder.tokens
         if tokens != call.tokens_seen:
             call.tokens_seen = tokens
-            call.last_token = self._watch.progress()
+            call.last_token = self._watch.last = self._monotonic()
         elif events and self._by_event:
             self._watch.progress()
-        has_room = True
-        if events:
-            try:
-                has_room = self._sink.piece(events)
-            except ClientDisconnected as error:
-                self._left = error
-                self._ended = True
-                return False
+        try:
+            has_room = not events or self._sink.piece(events)
+        except ClientDisconnected as error:
+            self._left = error
+            self._ended = True
+            return False
         if decoder.done:
             self._ended = True
             return False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
@@ -29,6 +32,7 @@ class HandSweeper(Sweeper):
 
     def look(self, now: float) -> None:
         for item in [item for item in self.held if item.due <= now]:
+            self.remove(item)
             item.expire()
 
 
@@ -388,6 +392,55 @@ async def test_piping_writes_what_iterating_yields(flows: bool) -> None:
     assert shelf.pieces == (await Streamed(*script).read())[0]
     assert streamed.call.tokens_seen == 4
     assert streamed.response.attached == flows
+
+
+class Paused(ScriptedResponse):
+    """Flows until its script says that nothing comes."""
+
+    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+        self.take = take
+        return self._until_failed()
+
+    async def _until_failed(self) -> None:
+        await self._woken.wait()
+
+
+async def test_contents_that_flow_are_progress_and_their_want_is_not() -> None:
+    streamed, shelf = Streamed(), Shelf()
+    response = Paused()
+    watch = Watch(streamed.clock, response, streamed.timeouts, streamed.clock.now, streamed.sweeper)
+    watch.progress()
+    stream = EventStream(streamed.call, response, streamed.decoder, watch, b"a")
+    flowing = asyncio.create_task(stream.pipe(shelf))
+    await asyncio.sleep(0)
+    for _ in range(5):
+        streamed.clock.move(15)
+        assert response.take(b"b")
+        streamed.sweeper.look(streamed.clock.now)
+        assert response.failed is None
+        assert streamed.call.last_token == streamed.clock.now
+    streamed.clock.move(15)
+    assert response.take(b" ")
+    streamed.sweeper.look(streamed.clock.now + 14)
+    assert response.failed is None
+    streamed.sweeper.look(streamed.clock.now + 15)
+    with pytest.raises(StreamError) as caught:
+        await flowing
+    assert caught.value.kind == "upstream_timeout"
+
+
+async def test_contents_that_flow_never_move_the_end_of_all() -> None:
+    watched = Watched()
+    watched.watch.progress()
+    for _ in range(9):
+        watched.clock.move(10)
+        watched.watch.last = watched.clock.now
+        watched.sweeper.look(watched.clock.now)
+        assert watched.response.failed is None
+    watched.sweeper.look(watched.clock.now + 9)
+    assert watched.response.failed is None
+    watched.sweeper.look(watched.clock.now + 10)
+    assert watched.response.failed is not None
 
 
 async def test_a_full_client_is_waited_for_and_nothing_is_lost() -> None:

@@ -12,54 +12,94 @@ from typing import Final
 #: The value of a member that brings text, up to its first character.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)": ?"(?!")')
 
-#: The rest of a string that any JSON parser takes, up to its closing quote. What may be half of a surrogate pair is left to a parser.
-_STRING = re.compile(rb'(?!")[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-cefA-CEF][0-9a-fA-F]{3})[^"\\\x00-\x1f]*)*"')
+#: The most frequent of them, which is found sooner than it is matched.
+_CONTENT = b'"content":"'
+_QUOTE = 34
+
+#: The rest of a string that any JSON parser takes, to before its closing quote. What may be half of a surrogate pair is left to a parser.
+_STRING = re.compile(rb'(?!")[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-cefA-CEF][0-9a-fA-F]{3})[^"\\\x00-\x1f]*)*(?=")')
 
 #: What some providers add so that the length of an event does not tell that of its text.
 _PADDING = re.compile(rb'"(?:obfuscation|p)":"([A-Za-z0-9]+)"')
 
+#: How an event begins to say it.
+_PADS = (b'"obfuscation":"', b'"p":"')
+
 _rest_of_string: Final = _STRING.match
 
 
+#: A text that this leaves as it is may stand in a string by itself.
+PLAIN: Final = bytes(32 if byte < 32 or byte in b'"\\' else byte for byte in range(256))
+
+#: Texts of fewer bytes than this are looked at byte by byte: most are a word.
+SHORT: Final = 64
+
+
 class Frame:
-    """The bytes of a canonical event before its text and after it, and after its padding where it has some."""
+    """The bytes of a canonical event before its text and after it, and after its padding where it has some; and what is shown of them.
 
-    __slots__ = ("_after", "_after_size", "_before", "_before_size", "_last")
+    `around` is how many bytes surround a text, where nothing else differs and nothing is hidden before it: most events are told from
+    others by their length and their two ends. It is negative where that is not so.
+    """
 
-    def __init__(self, before: bytes, after: bytes, last: bytes = b"") -> None:
-        self._before = before
+    __slots__ = ("_before_size", "_last", "_shown_before", "_shown_last", "after", "around", "before", "hides", "shown_after")
+
+    def __init__(self, before: bytes, after: bytes, last: bytes, hidden: bytes) -> None:
+        """`hidden` is what of all this is not shown; it stands in one of them, once."""
+        self.before = self._shown_before = before
+        self.after = self.shown_after = after
         self._before_size = len(before)
-        self._after = after
-        self._after_size = len(after)
-        self._last = last
+        self._last = self._shown_last = last
+        self.around = -1 if last else len(before) + len(after)
+        self.hides = hidden != b""
+        if hidden:
+            start = after.find(hidden)
+            if start >= 0:
+                self.shown_after = after[:start] + after[start + len(hidden) :]
+            else:
+                self._shown_before = before.replace(hidden, b"")
+                self._shown_last = last.replace(hidden, b"")
+                self.around = -1
 
-    def end(self, data: bytes, start: int) -> int:
-        """Where the event ends that begins at `start` of `data`; 0 if there is none that has this frame."""
-        if not data.startswith(self._before, start):
+    def take(self, data: bytes, start: int, shown: list[bytes]) -> int:
+        """Where the event ends that begins at `start` of `data`, what of it is shown being put to `shown`; 0 if none has this frame."""
+        begin = start + self._before_size
+        if data[start:begin] != self.before:
             return 0
-        text = _rest_of_string(data, start + self._before_size)
-        if text is None or not data.startswith(self._after, end := text.end()):
+        text = _rest_of_string(data, begin)
+        if text is None:
             return 0
-        end += self._after_size
-        if not self._last:
-            return end
-        padded = data.find(b'"', end)
-        if not data.startswith(self._last, padded) or not data[end:padded].isalnum():
+        close = text.end()
+        end = padding = close + len(self.after)
+        if data[close:end] != self.after:
             return 0
-        return padded + len(self._last)
+        if self._last:
+            padding = data.find(b'"', end)
+            if padding < 0 or not data[end:padding].isalnum() or data[padding : padding + len(self._last)] != self._last:
+                return 0
+        if self.hides:
+            shown += (self._shown_before, data[begin:close], self.shown_after, data[end:padding], self._shown_last)
+        else:
+            shown.append(data[start : padding + len(self._last)])
+        return padding + len(self._last)
 
 
-def frame_of(event: bytes) -> Frame | None:
-    """The frame of an event with its blank line; None where its text is not found."""
-    text = _TEXT.search(event)
-    if text is None:
-        return None
-    close = _STRING.match(event, text.end())
+def frame_of(event: bytes, hidden: bytes = b"") -> Frame | None:
+    """The frame of an event with its blank line, of which `hidden` is not shown; None where its text is not found."""
+    start = event.find(_CONTENT) + len(_CONTENT)
+    if start < len(_CONTENT) or event[start] == _QUOTE:
+        text = _TEXT.search(event)
+        if text is None:
+            return None
+        start = text.end()
+    close = _STRING.match(event, start)
     if close is None:
         return None
-    before, after = event[: text.end()], event[close.end() :]
+    before, after = event[:start], event[close.end() :]
+    if after.find(_PADS[0]) < 0 and after.find(_PADS[1]) < 0:
+        return Frame(before, after, b"", hidden)
     padding = _PADDING.search(after)
     if padding is None:
-        return Frame(before, after)
+        return Frame(before, after, b"", hidden)
     start, end = padding.span(1)
-    return Frame(before, after[:start], after[end:])
+    return Frame(before, after[:start], after[end:], hidden)

@@ -6,12 +6,13 @@ Most events differ from one that was read in their text alone, and go through wi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from providers.openai.errors import error_in_body
-from providers.openai.frame import Frame, frame_of
+from providers.openai.frame import PLAIN, SHORT, Frame, frame_of
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.splice import remove_member
@@ -20,11 +21,13 @@ from proxy.core.sse import Event, EventDecoder, ProtocolError
 _CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
 _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
-DONE = b"data: [DONE]\n\n"
+_DONE = b"[DONE]"
+_CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of what it costs to look for bytes
 _DELTA = b".delta"
 _BETWEEN = b"\n\ndata: "
 _USAGE = b'"usage"'
-_NULL_USAGES = (b',"usage":null', b', "usage": null')
+_LAST_NULL = b',"usage":null}'
+_NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
 
 #: Frames in a row that fitted nothing, after which all of a stream's events are read: each is different (they tell probabilities, say).
 _FRAMES = 8
@@ -48,12 +51,6 @@ def _count(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
-def _canonical(data: bytes) -> int:
-    """How many events `data` is, which begins and ends like one; 0 unless each is `data: `, one line of it, and a blank one."""
-    count = data.count(_BETWEEN) + 1
-    return count if data.count(b"\n") == 2 * count else 0
-
-
 class ChatDecoder:
     """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
 
@@ -72,116 +69,160 @@ class ChatDecoder:
         self._limit = limit
         self._finished = 0
         self._wants_usage = wants_usage
-        self._events = EventDecoder(limit)
+        #: Made for the first bytes that are not whole canonical events: most streams have none.
+        self._events: EventDecoder | None = None
+        self._begun = False
         self._whole = True
+        #: The frame that events are looked for in; None while a part of one is held that is not whole.
         self._frame: Frame | None = None
-        self._hidden = b""
+        self._latest: Frame | None = None
         self._framed = 0
         self._frames_left = _FRAMES
 
     def feed(self, data: bytes) -> bytes:
         frame = self._frame
-        if frame is None or not self._whole or len(data) > self._limit:
+        if frame is None:
             return self._fed(data)
+        head = data.removesuffix(frame.after)
+        text = head.removeprefix(frame.before)
+        size = len(text)
+        if text and size < SHORT and size == len(data) - frame.around and text.translate(PLAIN) == text:
+            self.tokens += 1
+            return head + frame.shown_after if frame.hides else data
+        return self._taken(data, frame) if len(data) <= self._limit else self._fed(data)
+
+    def _taken(self, data: bytes, frame: Frame) -> bytes:
+        """The same for events of which some have the frame, in whatever way."""
         passed, size = 0, len(data)
-        while end := frame.end(data, passed):
+        shown: list[bytes] = []
+        while passed < size and (end := frame.take(data, passed, shown)):
             self.tokens += 1
             passed = end
-            if end == size:
-                return data.replace(self._hidden, b"") if self._hidden else data
-        if not passed:
-            return self._fed(data)
-        events = data[:passed]
-        return (events.replace(self._hidden, b"") if self._hidden else events) + self._fed(data[passed:])
+        if passed < size:
+            shown.append(self._fed(data[passed:]))
+        return b"".join(shown)
 
     def _fed(self, data: bytes) -> bytes:
         """The same for what is not known by its frame."""
-        if self._whole and data[:6] == b"data: " and data[-2:] == b"\n\n":
-            # Mostly one event comes at a time: its first line ends where it does.
-            count = 1 if data.find(b"\n") == len(data) - 2 else _canonical(data)
-            if count and b"\r" not in data and len(data) <= self._limit:
-                self._events.start()
-                return self._decoded([data[6:-2]] if count == 1 else data[6:-2].split(_BETWEEN))
+        if self._whole and data[:6] == b"data: " and data[-2:] == b"\n\n" and _CR not in data and len(data) <= self._limit:
+            inner = data[6:-2]
+            if _LF not in inner:  # mostly one event comes at a time
+                self._begun = True
+                return self._decoded((inner,))
+            events = inner.split(_BETWEEN)
+            if data.count(b"\n") == 2 * len(events):
+                self._begun = True
+                return self._decoded(events)
         try:
-            events = self._events.feed(data)
+            events = [event.data for event in self._reader().feed(data)]
         except ProtocolError as error:
             frames = self._decoded([event.data for event in error.events])
             if self.failure is None and not self.done:
                 self.failure = UpstreamError("response_too_large", _TOO_LARGE)
             return frames
-        self._whole = self._events.is_clean
-        return self._decoded([event.data for event in events])
+        self._whole = self._reader().is_clean
+        shown = self._decoded(events)
+        self._frame = self._latest if self._whole else None
+        return shown
 
-    def _decoded(self, events: list[bytes]) -> bytes:
+    def _reader(self) -> EventDecoder:
+        if self._events is None:
+            self._events = EventDecoder(self._limit)
+            if self._begun:
+                self._events.start()
+        return self._events
+
+    def _decoded(self, events: Sequence[bytes]) -> bytes:
         """The client's events for the data of the provider's."""
-        frames = []
+        shown: list[bytes] = []
         try:
             for data in events:
                 if self.done:
                     break
-                frames.append(self._event(data))
+                event = self._event(data)
+                if event:
+                    shown += (b"data: ", event.replace(b"\n", b" ") if _LF in event else event, b"\n\n")
         except UpstreamError as error:
             self.failure = error
-        return b"".join(frames)
+        return b"".join(shown)
 
     def _event(self, data: bytes) -> bytes:
-        if data.startswith(b"[DONE]"):
+        """What is shown of an event's data; nothing of an event that the client has not asked for."""
+        if data[:6] == _DONE:
             return self._end()
         chunk = _parsed(data)
         if chunk.get("error"):
             raise error_in_body(chunk["error"])
         choices = chunk.get("choices")
-        tokens, finished = self.tokens, self._finished
-        if isinstance(choices, list):
-            self._read(choices)
-        shown = data
-        if "usage" in chunk:
-            usage = chunk["usage"]
-            if usage:
-                self.usage = read_usage(usage) or self.usage
-            if not self._wants_usage:
-                if usage and not choices:
-                    return b""
-                shown = _without_usage(data)
-        if self._frames_left and self.tokens == tokens + 1 and self._finished == finished and not chunk.get("usage"):
-            self._remember(data, shown)
-        return b"data: %b\n\n" % shown.replace(b"\n", b" ")
+        is_content = type(choices) is list and self._read(choices)
+        if "usage" not in chunk:
+            if is_content:
+                self._remember(data, data, b"")
+            return data
+        usage = chunk["usage"]
+        if usage:
+            self.usage = read_usage(usage) or self.usage
+            is_content = False
+        if self._wants_usage:
+            shown, hidden = data, b""
+        elif usage and not choices:
+            return b""
+        else:
+            shown, hidden = _without_usage(data)
+        if is_content:
+            self._remember(data, shown, hidden)
+        return shown
 
-    def _remember(self, data: bytes, shown: bytes) -> None:
-        """The frame of an event that brought one content and nothing else, and what of it is not `shown`."""
-        self._frames_left = self._frames_left - 1 if self._framed == self.tokens - 1 else _FRAMES
-        self._framed = self.tokens
-        self._frame, self._hidden = None, b""
-        if shown != data:
-            self._hidden = next((null for null in _NULL_USAGES if data.replace(null, b"") == shown), b"")
-        if self._frames_left and b"\n" not in data and (self._hidden or shown == data):
-            self._frame = frame_of(b"data: %b\n\n" % data)
-
-    def _read(self, choices: list[Any]) -> None:
+    def _read(self, choices: list[Any]) -> bool:
+        """Count what they bring; whether that is one content and nothing else."""
+        contents = finished = 0
         for choice in choices:
-            if not isinstance(choice, dict):
+            if type(choice) is not dict:
                 continue
             if choice.get("finish_reason"):
-                self._finished += 1
-                self.started = True
+                finished += 1
+            if choice.get("text"):
+                contents += 1
+                continue
             delta = choice.get("delta")
-            if choice.get("text") or (isinstance(delta, dict) and any(delta[name] for name in delta if name != "role")):
-                self.tokens += 1
-                self.started = True
+            if type(delta) is dict:
+                for name in delta:
+                    if delta[name] and name != "role":
+                        contents += 1
+                        break
+        if not contents and not finished:
+            return False
+        self.started = True
+        self.tokens += contents
+        self._finished += finished
+        return contents == 1 and not finished
+
+    def _remember(self, data: bytes, shown: bytes, hidden: bytes) -> None:
+        """The frame of an event that brought one content and nothing else, and what of it is not `shown`: `hidden`, where that is known."""
+        left = self._frames_left
+        if not left:
+            return
+        self._frames_left = left = left - 1 if self._framed == self.tokens - 1 else _FRAMES
+        self._framed = self.tokens
+        self._frame = self._latest = None
+        if not hidden and shown is not data:
+            return
+        if left and _LF not in data and len(data) + SHORT <= self._limit:
+            self._frame = self._latest = frame_of(b"data: %b\n\n" % data, hidden)
 
     def _end(self) -> bytes:
         self.done = True
         if not self.started:
             raise UpstreamError("invalid_response", "The provider's stream holds no choices.")
-        return DONE
+        return _DONE
 
     def eof(self) -> bytes:
         if self.done:
             return b""
-        rest = self._events.eof()
-        if rest.startswith(b"[DONE]") or self._finished >= self._choices:
+        rest = b"" if self._events is None else self._events.eof()
+        if rest.startswith(_DONE) or self._finished >= self._choices:
             self.mended = True
-            return self._decoded([b"[DONE]"])
+            return self._decoded((_DONE,))
         if self.started:
             self.failure = UpstreamError("stream_truncated", _CUT)
         else:
@@ -233,7 +274,7 @@ class TypedEventDecoder:
         return b"".join(frames)
 
     def _event(self, event: Event) -> bytes:
-        if not event.data.startswith(b"[DONE]"):
+        if not event.data.startswith(_DONE):
             self._read(event)
         self._last = event.data
         self.tokens += b"delta" in (event.name or event.data[:80])
@@ -270,16 +311,22 @@ class TypedEventDecoder:
         return b""
 
 
-def _without_usage(data: bytes) -> bytes:
-    """An event's object without its own member `usage`; what is deeper inside stays."""
+def _without_usage(data: bytes) -> tuple[bytes, bytes]:
+    """An event's object without its own member `usage`, what is deeper inside stays; and the bytes taken out, where they can be told."""
     name = data.find(_USAGE)
-    if data.find(b"}", name) == len(data) - 1 and data.find(_USAGE, name + 1) < 0:
+    if data[-len(_LAST_NULL) :] == _LAST_NULL and name == len(data) - len(_LAST_NULL) + 1:
+        return data[: -len(_LAST_NULL)] + b"}", _LAST_NULL[:-1]
+    if _BRACE not in data[name:-1] and data.find(_USAGE, name + 1) < 0:
         # It is the only one, and nothing but the event's own object is closed after it.
         for null in _NULL_USAGES:
-            at = name - null.index(_USAGE)
-            if data.startswith(null, at):
-                return data[:at] + data[at + len(null) :]
-    return remove_member(data, "usage")
+            start = name - null.index(_USAGE)
+            if data[start : start + len(null)] == null:
+                return data[:start] + data[start + len(null) :], null
+    shown = remove_member(data, "usage")
+    for null in _NULL_USAGES:
+        if len(shown) + len(null) == len(data) and data.replace(null, b"") == shown:
+            return shown, null
+    return shown, b""
 
 
 def _is_delta(data: bytes) -> bool:

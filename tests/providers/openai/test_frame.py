@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from providers.openai.frame import frame_of
+from providers.openai.frame import Frame, frame_of
 from tests.providers.openai.fixtures import NULL, chunk, delta, finish
 
 FIRST = chunk(delta(b"Hel"))
 PADDED = b'data: {"choices":[{"delta":{"content":"%b"}}],"usage":null,"obfuscation":"%b","object":"x"}\n\n'
+
+
+def taken(frame: Frame | None, data: bytes, start: int = 0) -> tuple[int, bytes]:
+    """Where the event at `start` ends, and what of it is shown."""
+    shown: list[bytes] = []
+    assert frame is not None
+    return frame.take(data, start, shown), b"".join(shown)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +37,8 @@ PADDED = b'data: {"choices":[{"delta":{"content":"%b"}}],"usage":null,"obfuscati
 )
 def test_another_text_in_the_same_frame_is_known(text: bytes):
     frame, event = frame_of(FIRST), chunk(delta(text))
-    assert frame is not None
-    assert frame.end(event, 0) == len(event)
-    assert frame.end(FIRST + event + FIRST, len(FIRST)) == len(FIRST + event)
+    assert taken(frame, event) == (len(event), event)
+    assert taken(frame, FIRST + event + FIRST, len(FIRST)) == (len(FIRST + event), event)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +65,7 @@ def test_another_text_in_the_same_frame_is_known(text: bytes):
     ],
 )
 def test_what_is_not_surely_the_same_but_for_its_text_is_not_known(event: bytes):
-    frame = frame_of(FIRST)
-    assert frame is not None
-    assert frame.end(event, 0) == 0
+    assert taken(frame_of(FIRST), event) == (0, b"")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +81,24 @@ def test_what_is_not_surely_the_same_but_for_its_text_is_not_known(event: bytes)
 )
 def test_padding_may_differ_too(text: bytes, padding: bytes, is_known: bool):
     frame, event = frame_of(PADDED % (b"a", b"Qq1")), PADDED % (text, padding)
-    assert frame is not None
-    assert frame.end(event, 0) == (len(event) if is_known else 0)
+    assert taken(frame, event) == ((len(event), event) if is_known else (0, b""))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"choices":[{"text":"%b"}],"usage":null}\n\n',
+        b'data: {"id":"x","usage":null,"choices":[{"text":"%b"}]}\n\n',
+        b'data: {"choices":[{"text":"%b"}],"usage":null,"p":"abc","object":"x"}\n\n',
+        b'data: {"choices":[{"text":"%b"}],"p":"abc","usage":null}\n\n',
+        b'data: {"id":"x","usage":null,"choices":[{"text":"%b"}],"p":"abc","object":"x"}\n\n',
+    ],
+)
+@pytest.mark.parametrize("text", [b"b", b"a longer text than the one before", b"\\n", b'\\"usage\\":null'])
+def test_what_is_hidden_is_not_shown_wherever_it_stands(event: bytes, text: bytes):
+    hidden = b',"usage":null'
+    frame, other = frame_of(event % b"a", hidden), event % text
+    assert taken(frame, other) == (len(other), other.replace(hidden, b""))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +112,8 @@ def test_padding_may_differ_too(text: bytes, padding: bytes, is_known: bool):
     ],
 )
 def test_text_is_found_under_each_of_its_names(event: bytes):
-    frame = frame_of(event % b"a")
-    assert frame is not None
-    assert frame.end(event % b"other", 0) == len(event % b"other")
+    other = event % b"other"
+    assert taken(frame_of(event % b"a"), other) == (len(other), other)
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,18 @@ def test_a_stream_whose_events_are_all_different_is_read():
     assert decoder.tokens == 100
 
 
+@pytest.mark.parametrize("rest", [b"", NULL, NULL + b',"obfuscation":"xy"', b',"system_fingerprint":null' + NULL])
+@pytest.mark.parametrize(
+    "text",
+    [b"b", b"a", b"word " * 30, b"\\n", b'\\"usage\\":null', b"", b"\\", b'"', b"\x00", b"\n", b"\r", b"\xff", b'","role":"x', b"{}[],:"],
+)
+def test_a_text_in_a_known_frame_is_what_it_is_when_it_is_read(text: bytes, rest: bytes):
+    events = (chunk(delta(b"a"), rest), chunk(delta(text), rest), chunk(delta(b"b"), rest), chunk(finish()), DONE)
+    by_event, by_byte = ChatDecoder(LIMIT), ChatDecoder(LIMIT)
+    assert read(by_event, events) == read(by_byte, tuple(bytes([byte]) for byte in b"".join(events)))
+    assert found_by(by_event) == found_by(by_byte)
+
+
 def _written(value: object, spaced: bool) -> bytes:
     written = orjson.dumps(value)
     return written.replace(b'":', b'": ') if spaced else written
