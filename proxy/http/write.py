@@ -13,9 +13,11 @@ from proxy.http.server import Connection
 
 PING = b": ping\n\n"
 
-#: The line before a chunk, for the sizes that chunks of a stream have.
-_MOST_SIZES = 2048
-_SIZES = tuple(b"%x\r\n" % size for size in range(_MOST_SIZES))
+#: The line before a chunk by its size, for the sizes that chunks of a stream have.
+_LINES = {size: b"%x\r\n" % size for size in range(1, 2048)}
+
+#: The same of a body that is not chunked.
+_NO_LINES: dict[int, bytes] = {}
 
 #: Answers that have no body, and whose heads say nothing of one (RFC 9110, 8.6; RFC 9112, 6.1).
 _BODILESS = frozenset({204, 304})
@@ -40,30 +42,38 @@ def compose_head(status: int, headers: dict[str, str], lines: str = "", *, http1
 class Writer:
     """The one answer to one request. `begun` once its head has gone out; after that an error can only be told inside it."""
 
-    __slots__ = ("_chunked", "_connection", "_keep_alive", "_stall", "begun", "bytes_out", "head_only", "http10", "is_event_stream")
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_lines",
+        "_stall",
+        "begun",
+        "bytes_out",
+        "head_only",
+        "http10",
+        "is_event_stream",
+        "keep_alive",
+    )
 
     def __init__(self, connection: Connection, stall: float) -> None:
-        """`stall`: how many seconds a client may take to read on. `http10` is what the client speaks.
+        """`stall`: how many seconds a client may take to read on. `http10` is what the client speaks. `keep_alive`: see `close_after`.
 
         `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the answer has none.
         """
         self._connection = connection
-        self._keep_alive = True
+        self.keep_alive = True
         self.http10 = False
         self._stall = stall
         self._chunked = False
+        self._lines = _NO_LINES
         self.head_only = False
         self.begun = False
         self.is_event_stream = False
         self.bytes_out = 0
 
-    @property
-    def keep_alive(self) -> bool:
-        return self._keep_alive
-
     def close_after(self) -> None:
         """Close the connection once this answer is written."""
-        self._keep_alive = False
+        self.keep_alive = False
 
     def whole(self, status: int, headers: dict[str, str], body: bytes, lines: str = "") -> None:
         """Head and body in one write. `lines`: further headers, as `compose_head` takes them."""
@@ -80,10 +90,11 @@ class Writer:
             return
         self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
         if self.http10:
-            self._keep_alive = False
+            self.keep_alive = False
         elif "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
             self._chunked = True
+            self._lines = _LINES
         self._start(status, headers, lines, self._framed(piece))
         self.bytes_out = len(piece)
 
@@ -95,7 +106,7 @@ class Writer:
         self._start(status, headers, lines, b"")
 
     def _start(self, status: int, headers: dict[str, str], lines: str, body: bytes) -> None:
-        if not self._keep_alive:
+        if not self.keep_alive:
             headers["connection"] = "close"
         elif self.http10:
             headers["connection"] = "keep-alive"
@@ -105,19 +116,23 @@ class Writer:
 
     def piece(self, data: bytes) -> bool:
         """One write for one piece. Says whether the client keeps up; where it does not, `drain`."""
-        if self.head_only:
-            return True
         connection = self._connection
         transport = connection.transport
-        if transport is None:
-            raise ClientDisconnected("The client has closed the connection.")
         size = len(data)
+        line = self._lines.get(size)
+        if line is None or transport is None:
+            return self._odd_piece(data)
         self.bytes_out += size
-        if self._chunked and 0 < size < _MOST_SIZES:
-            transport.write(b"".join((_SIZES[size], data, b"\r\n")))
-        else:
-            transport.write(self._framed(data))
+        transport.write(b"".join((line, data, b"\r\n")))
         return not connection.lags
+
+    def _odd_piece(self, data: bytes) -> bool:
+        """The same for what is not chunked, or large."""
+        if self.head_only:
+            return True
+        self._write(self._framed(data))
+        self.bytes_out += len(data)
+        return not self._connection.lags
 
     def end(self) -> None:
         """The body is whole."""
@@ -130,14 +145,11 @@ class Writer:
             self.end()
             self._connection.leave_soon()
         else:
-            self._keep_alive = False
+            self.keep_alive = False
             self._connection.abort_body()
 
     def _framed(self, data: bytes) -> bytes:
-        size = len(data)
-        if not self._chunked or not size:
-            return data
-        return b"".join((_SIZES[size], data, b"\r\n")) if size < _MOST_SIZES else b"%x\r\n%b\r\n" % (size, data)
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
     def _write(self, data: bytes) -> None:
         transport = self._connection.transport
