@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
+from math import floor
 from select import PIPE_BUF
 from typing import Any, BinaryIO
 
@@ -38,10 +40,10 @@ class LineWriter:
         self._worker = worker
         self._pretty = _pretty() if pretty else None
         self._end = "}\n" if worker is None else f',"worker":{worker}}}\n'
-        # The second that the last line is of, as a line begins in it.
-        self._second = 0.0
+        # The second that the last line is of, a float as the clock's, and how lines begin in it.
+        self._second = self._next = 0.0
         self._beginning = ""
-        self._lines: deque[bytes | dict[str, Any]] = deque()
+        self._lines: deque[Any] = deque()  # bytes; events where they are shown in colours
         self._wanted = threading.Event()
         # What `_wanted.is_set()` would say, for less.
         self._is_wanted = False
@@ -84,10 +86,11 @@ class LineWriter:
             self.dropped += 1
             return
         moment = time.time()
-        if not 0.0 <= moment - self._second < 1.0:
-            self._second = float(int(moment))
-            self._beginning = f'{{"timestamp":"{_second(int(moment))}.'
-        thousandths = THOUSANDTHS[int((moment - self._second) * 1e3)]
+        if not self._second <= moment < self._next:
+            seconds = int(moment)
+            self._second, self._next = float(seconds), seconds + 1.0
+            self._beginning = f'{{"timestamp":"{_second(seconds)}.'
+        thousandths = THOUSANDTHS[floor((moment - self._second) * 1e3)]
         lines.append(f'{self._beginning}{thousandths}Z","level":"info",{text}{self._end}'.encode())
         if not self._is_wanted:
             self._want()
@@ -107,8 +110,9 @@ class LineWriter:
 
     def _write(self) -> None:
         gathered = self._lines
-        taken = [gathered.popleft() for _ in range(len(gathered))]
-        lines = [line if isinstance(line, bytes) else self._coloured(line) for line in taken]
+        # As many as there are now: others append meanwhile.
+        taken = islice(iter(gathered.popleft, None), len(gathered))
+        lines = list(taken) if self._pretty is None else [self._pretty(event) for event in taken]
         if lines:
             try:
                 for piece in [b"".join(lines)] if self._worker is None else whole_lines(lines):
@@ -117,9 +121,6 @@ class LineWriter:
             except (OSError, ValueError):
                 # Nowhere to say it: the log itself is what failed. The lines count as lost.
                 self.dropped += len(lines)
-
-    def _coloured(self, event: dict[str, Any]) -> bytes:
-        return b"" if self._pretty is None else self._pretty(event)
 
 
 def whole_lines(lines: list[bytes], most: int = PIPE_BUF) -> Iterator[bytes]:
