@@ -89,7 +89,9 @@ class ChatDecoder:
         if text and size < SHORT and size == len(data) - frame.around and text.translate(PLAIN) == text:
             self.tokens += 1
             return head + frame.shown_after if frame.hides else data
-        return self._taken(data, frame) if len(data) <= self._limit else self._fed(data)
+        if size == len(head) or len(data) > self._limit:
+            return self._fed(data)  # it does not begin like the frame
+        return self._taken(data, frame)
 
     def _taken(self, data: bytes, frame: Frame) -> bytes:
         """The same for events of which some have the frame, in whatever way."""
@@ -98,6 +100,8 @@ class ChatDecoder:
         while passed < size and (end := frame.take(data, passed, shown)):
             self.tokens += 1
             passed = end
+        if not passed:
+            return self._fed(data)
         if passed < size:
             shown.append(self._fed(data[passed:]))
         return b"".join(shown)
@@ -110,13 +114,16 @@ class ChatDecoder:
                 self._begun = True
                 return self._decoded((inner,))
             events = inner.split(_BETWEEN)
-            if data.count(b"\n") == 2 * len(events):
+            for event in events:
+                if _LF in event:
+                    break
+            else:
                 self._begun = True
                 return self._decoded(events)
         try:
-            events = [event.data for event in self._reader().feed(data)]
+            events = [each.data for each in self._reader().feed(data)]
         except ProtocolError as error:
-            frames = self._decoded([event.data for event in error.events])
+            frames = self._decoded([each.data for each in error.events])
             if self.failure is None and not self.done:
                 self.failure = UpstreamError("response_too_large", _TOO_LARGE)
             return frames
@@ -181,15 +188,16 @@ class ChatDecoder:
                 continue
             if choice.get("finish_reason"):
                 finished += 1
-            if choice.get("text"):
-                contents += 1
-                continue
             delta = choice.get("delta")
-            if type(delta) is dict:
+            if delta and type(delta) is dict:
                 for name in delta:
                     if delta[name] and name != "role":
                         contents += 1
                         break
+                else:
+                    contents += bool(choice.get("text"))
+            elif choice.get("text"):
+                contents += 1
         if not contents and not finished:
             return False
         self.started = True
@@ -313,9 +321,9 @@ class TypedEventDecoder:
 
 def _without_usage(data: bytes) -> tuple[bytes, bytes]:
     """An event's object without its own member `usage`, what is deeper inside stays; and the bytes taken out, where they can be told."""
-    name = data.find(_USAGE)
-    if data[-len(_LAST_NULL) :] == _LAST_NULL and name == len(data) - len(_LAST_NULL) + 1:
-        return data[: -len(_LAST_NULL)] + b"}", _LAST_NULL[:-1]
+    name, head = data.find(_USAGE), data.removesuffix(_LAST_NULL)
+    if name == len(head) + 1:
+        return head + b"}", _NULL_USAGES[0]
     if _BRACE not in data[name:-1] and data.find(_USAGE, name + 1) < 0:
         # It is the only one, and nothing but the event's own object is closed after it.
         for null in _NULL_USAGES:
