@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from types import FunctionType
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import FunctionType, MethodType
 from typing import Any
 
 import policies as installed
@@ -61,12 +62,28 @@ def compose(policies: Sequence[Policy], innermost: Handler) -> Handler:
 
 
 def _bound(policy: Policy, call_next: Handler) -> Handler:
-    ask = policy if isinstance(policy, FunctionType) else policy.__call__  # a function's own `__call__` is a detour
+    """`policy` with what comes after it."""
+    ask: Any = policy if isinstance(policy, FunctionType) else policy.__call__
+    function = getattr(ask, "__func__", ask)
+    if _takes_two(function, bound=function is not ask):
+        # A copy of it whose last parameter has a default: each step is one call then, and a closure around it would make it two.
+        filled = FunctionType(function.__code__, function.__globals__, function.__name__, (call_next,), function.__closure__)
+        return filled if function is ask else MethodType(filled, ask.__self__)
 
     def handler(call: Call) -> Awaitable[Reply]:
-        return ask(call, call_next)  # a closure costs half of what a partial with a keyword does
+        answer: Awaitable[Reply] = ask(call, call_next)
+        return answer
 
     return handler
+
+
+def _takes_two(function: Any, *, bound: bool) -> bool:
+    """Whether it is written in Python, with a call and a handler as its only parameters."""
+    if not isinstance(function, FunctionType) or function.__defaults__ is not None:
+        return False
+    code = function.__code__
+    is_fixed = code.co_kwonlyargcount == 0 and not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
+    return is_fixed and code.co_argcount == 2 + bound
 
 
 def receive(call: Call, call_next: Handler) -> Awaitable[Reply]:
