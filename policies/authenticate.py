@@ -24,6 +24,9 @@ _OTHERS = ("api-key", "x-api-key")
 
 _LONGEST_USER = 256
 
+#: What a head says that shows no key of ours and names no user.
+_NOBODY = (None, None, None)
+
 # The words of OpenAI's own answers, but for where to find a key. Source: answers of api.openai.com.
 _MISSING = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
@@ -60,27 +63,34 @@ class Authenticate:
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
         # Without a coroutine of its own where nothing is waited for.
-        token, mark, user = call.memo.get(self) or self._shown(call)
-        if token is not None and token.startswith(keys.PREFIX):
-            principal = self._identities.recall(mark) if self._identities is not None and mark is not None else None
-            if principal is None:
-                return self._ask(token, user, call, call_next)
+        shown = call.memo.get(self)
+        if shown is None:
+            shown = call.memo[self] = self._shown(call.headers)
+        if shown is _NOBODY:
+            return call_next(call)
+        token, mark, user = shown
+        principal = self._identities.recall(mark) if mark is not None and self._identities is not None else None
+        if principal is not None:
             admit(principal, call, user)
-        elif self._open:
-            if user is not None:
-                call.end_user = named_user(ANONYMOUS, user)
-        else:
-            raise unauthorized(_INCORRECT if token else _MISSING)
+        elif token is not None:
+            return self._ask(token, user, call, call_next)
+        elif user is not None:
+            call.end_user = named_user(ANONYMOUS, user)
         return call_next(call)
 
-    def _shown(self, call: Call) -> tuple[str | None, bytes | None, str | None]:
-        """The request's credential, the mark of one that may be a key of ours, and the user that it names."""
-        headers, identities = call.headers, self._identities
+    def _shown(self, headers: Mapping[str, str]) -> tuple[str | None, bytes | None, str | None]:
+        """What a head says of who asks: a key that looks like one of ours, its mark if it may be one, and the user that is named.
+
+        Raises ClientError (400, 401) where a head lets nobody in, whatever is known of keys.
+        """
+        identities, user = self._identities, headers.get(USER)
         token = credential(headers, strict=not self._open)
-        may_be_ours = token is not None and token.startswith(keys.PREFIX) and len(token) == keys.LENGTH
-        mark = identities.mark(token) if identities is not None and token is not None and may_be_ours else None
-        shown = call.memo[self] = (token, mark, headers.get(USER))
-        return shown
+        if token is None or not token.startswith(keys.PREFIX):
+            if not self._open:
+                raise unauthorized(_INCORRECT if token else _MISSING)
+            return _NOBODY if user is None else (None, None, user)
+        mark = identities.mark(token) if identities is not None and len(token) == keys.LENGTH else None
+        return token, mark, user
 
     async def _ask(self, token: str, user: str | None, call: Call, call_next: Handler) -> Reply:
         admit(await self._found(token), call, user)

@@ -34,13 +34,13 @@ class CircuitBreaker:
     def __init__(self, settings: CircuitBreakerSettings, services: Services) -> None:
         self._ejection = Ejection(settings.failures, settings.ejection, settings.longest)
         self._board = services.board
-        self._clock = services.clock
+        self._now = services.clock.monotonic
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
         target = call.target
         assert target is not None, "an attempt has a target"
         state = self._board.of(target)
-        started = self._clock.monotonic()
+        started = self._now()
         while_out = state.closed_until != 0.0
         probes = while_out and state.closed_until <= started and not state.probing
         if probes:
@@ -55,7 +55,7 @@ class CircuitBreaker:
             if isinstance(error, UpstreamError):
                 self._failed(state, error)
             raise
-        now = self._clock.monotonic()
+        now = self._now()
         state.first_token = peak_average(state.first_token, now - started, now - state.measured)
         state.measured = now
         if while_out:
@@ -74,7 +74,7 @@ class CircuitBreaker:
         if isinstance(error, UpstreamError):
             self._failed(state, error)
         elif error is None and (state.failures or state.ejections):
-            note_success(state, self._clock.monotonic())
+            note_success(state, self._now())
 
     def _failed(self, state: TargetState, error: UpstreamError) -> None:
-        note_failure(state, error, self._clock.monotonic(), self._ejection)
+        note_failure(state, error, self._now(), self._ejection)

@@ -115,24 +115,28 @@ class Resolve:
         self._others = Levels(Hierarchy(allowed_models=full.allowed_models))
         self._store = services.preferences
         self._is_idle = hierarchy is None and services.preferences is None
-        self._named: dict[tuple[str | None, str | None], Resolved] = {}
+        self._named: dict[str | tuple[str | None, str] | None, Resolved] = {}
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
-        if not self._is_idle or self._asks(call):
-            return self._resolved(call, call_next)
+        body, model = call.body, call.model
+        asks = call.memo.get(self)
+        if asks is None:
+            asks = call.memo[self] = any(name in call.headers for name in HEADERS)
+        asks = asks or MEMBER in body or (call.principal is not ANONYMOUS and is_held(call.principal))
+        if asks or not self._is_idle:
+            return self._resolved(call, call_next, asks=asks)
         # Without a coroutine of its own where there is nothing to resolve.
-        body, task_type = call.body, None
-        if "metadata" in body:
-            task_type = task_type_of(call)
-        if call.end_user is not None or "user" in body:
+        if "user" in body or call.end_user is not None:
             call.end_user = end_user_of(call)
-        call.resolved = self._named.get((call.model, task_type)) or self._as_named(call.model, task_type)
-        if call.model is None and call.operation in NEEDS_MODEL:
+        resolved = self._named.get(model) if "metadata" not in body else None
+        call.resolved = resolved if resolved is not None else self._as_named(model, task_type_of(call))
+        if model is None and call.operation in NEEDS_MODEL:
             raise missing_model()
         return call_next(call)
 
-    async def _resolved(self, call: Call, call_next: Handler) -> Reply:
-        wishes = wishes_of(call) if self._asks(call) or "metadata" in call.body else _NO_WISHES
+    async def _resolved(self, call: Call, call_next: Handler, *, asks: bool) -> Reply:
+        """`asks`: the request may set something beside its model, its task type and its user, or the key may not set all."""
+        wishes = wishes_of(call) if asks or "metadata" in call.body else _NO_WISHES
         call.end_user = end_user_of(call)
         await self._settle(call, wishes)
         if call.model is None and call.operation in NEEDS_MODEL:
@@ -140,21 +144,15 @@ class Resolve:
         return await call_next(call)
 
     def _as_named(self, model: str | None, task_type: str | None) -> Resolved:
-        if len(self._named) >= _MOST_KEPT:
-            self._named.clear()
-        asked = NOTHING_ASKED if model is None else Asked(model=model)
-        resolved = self._named[model, task_type] = resolve(Hierarchy(), task_type, _UNSET, None, asked)
+        """What comes of a model's name alone, and perhaps of a task type."""
+        key = model if task_type is None else (model, task_type)
+        resolved = self._named.get(key)
+        if resolved is None:
+            if len(self._named) >= _MOST_KEPT:
+                self._named.clear()
+            asked = NOTHING_ASKED if model is None else Asked(model=model)
+            resolved = self._named[key] = resolve(Hierarchy(), task_type, _UNSET, None, asked)
         return resolved
-
-    def _asks(self, call: Call) -> bool:
-        """Whether the request may set anything beside its model, its task type and its user, or the key may not set all."""
-        principal = call.principal
-        if principal is not ANONYMOUS and (principal.may_set is not None or principal.task_types is not None):
-            return True
-        asks = call.memo.get(self)
-        if asks is None:
-            asks = call.memo[self] = any(name in call.headers for name in HEADERS)
-        return asks or MEMBER in call.body
 
     def levels(self, operation: str) -> Levels:
         return self._text if operation in TEXT else self._embeddings if operation == "embedding" else self._others
@@ -219,6 +217,11 @@ def missing_model() -> ClientError:
 def may_set(call: Call, name: str) -> bool:
     fields = call.principal.may_set
     return fields is None or name in fields
+
+
+def is_held(principal: Principal) -> bool:
+    """Whether there is anything that it may not set."""
+    return principal.may_set is not None or principal.task_types is not None
 
 
 def _who(principal: Principal, end_user: str | None) -> tuple[str | None, str | None]:

@@ -21,6 +21,7 @@ from proxy.core.protocols import Handler, Services
 from proxy.core.recent import STOPPED
 from proxy.core.repeatable import is_repeatable
 from proxy.core.reply import Reply
+from proxy.core.retry_budget import RetryBudget
 from proxy.fields import Duration, Section
 
 #: Kinds that may be tried again as often as the settings say.
@@ -158,6 +159,7 @@ class Retry:
         self._rules = Rules(settings.max_retries, ceilings, settings.cap, settings.ambiguous)
         self._share = settings.budget
         self._board: Board = services.board
+        self._budgets: dict[str, RetryBudget] = {}
         self._clock = services.clock
         self._jitter = jitter
         self._retries = services.metrics.counter("llm_retries_total", "Attempts that repeat a failed one.", "provider", "reason")
@@ -166,8 +168,13 @@ class Retry:
         )
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
-        if call.target is not None:
-            self._board.provider(call.target.provider).budget.requests += 1
+        target = call.target
+        if target is not None:
+            budget = self._budgets.get(target.provider)
+            if budget is None:
+                # The board keeps the state of a provider for good.
+                budget = self._budgets[target.provider] = self._board.provider(target.provider).budget
+            budget.requests += 1
         try:
             return await call_next(call)
         except UpstreamError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from asyncio import CancelledError
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -55,6 +55,9 @@ _SHOULD_RETRY = {"true": True, "false": False}
 #: Targets with their credentials are kept, as many as this: clients choose among names of models without end.
 _MOST_AUTHORISED = 4096
 
+#: Sets of header names are kept, as many as this: a provider's answers have few, but nothing keeps it from making them up.
+_MOST_SHOWN = 256
+
 
 @dataclass(slots=True)
 class Upstream:
@@ -93,7 +96,8 @@ class Upstream:
 
     def authorised(self, target: Target, now: float = 0.0) -> Target:
         """`target` with the next credential in turn."""
-        credential = self.credential(now)
+        credentials = self.credentials
+        credential = credentials[0] if len(credentials) == 1 else self.credential(now)
         # By identity, since hashing a target costs more than all the rest; what is kept keeps both alive.
         key = (id(target), id(credential))
         found = self._authorised.get(key)
@@ -113,6 +117,8 @@ class Dispatch:
     def __init__(self, upstreams: Mapping[str, Upstream], clock: Clock, metrics: Registry) -> None:
         self._upstreams = upstreams
         self._clock = clock
+        self._now = clock.monotonic
+        self._shown_of: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._sweeper = Sweeper(clock.monotonic)
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
         self._out = metrics.counter("llm_credential_out_total", "Credentials taken out of the turns for a while.", "provider")
@@ -124,7 +130,7 @@ class Dispatch:
         target = call.target
         if target is None:
             raise LookupError("a call reached dispatch without a target: the route policy is missing")
-        upstream, chosen, started = self._upstreams[target.provider], target, self._clock.monotonic()
+        upstream, chosen, started = self._upstreams[target.provider], target, self._now()
         if target.credential is None and upstream.credentials:
             call.target = target = upstream.authorised(target, started)
         attempt = Attempt(target, started)
@@ -138,28 +144,39 @@ class Dispatch:
                 if body is not None:
                     return self._decoded(call, upstream, response, body)
             if call.content is not None:
-                timeouts = self._once_sent(timeouts, attempt.started)
-            watch = Watch(self._clock, response, timeouts, attempt.started, self._sweeper)
-            return await self._arriving(call, upstream, response, watch)
+                timeouts = self._once_sent(timeouts, started)
+            watch = Watch(self._clock, response, timeouts, started, self._sweeper)
+            if not 200 <= response.status < 300:
+                return await self._refused(call, upstream, response, watch)
+            try:
+                # More than the head is still to come.
+                return await self._read_by(call, response)(call, upstream, response, watch)
+            except BaseException:
+                watch.stop()
+                response.close()
+                raise
         except UpstreamError as error:
-            if response is not None:
-                error.rate_limits = {name: value for name, value in response.headers.items() if name in RATE_LIMITS}
-            self._note(call, attempt, error)
-            self._rest(upstream, error, target.credential)
+            self._failed(call, attempt, error, response)
             call.target = chosen  # another try takes the next credential in turn
             raise
         except CancelledError as error:
-            if UNSENT not in error.args:
-                call.usage = call.estimated_usage()
+            _spent(call, error)
             raise
         finally:
-            attempt.ended = self._clock.monotonic()
-            call.upstream_seconds += attempt.ended - attempt.started
+            attempt.ended = ended = self._now()
+            call.upstream_seconds += ended - started
 
     def _once_sent(self, timeouts: Timeouts, started: float) -> Timeouts:
         """Of a request whose body took its time: its answer, whose head has come now, may take its own."""
         first = timeouts.first_token
-        return timeouts if first is None else replace(timeouts, first_token=self._clock.monotonic() - started + first)
+        return timeouts if first is None else replace(timeouts, first_token=self._now() - started + first)
+
+    def _failed(self, call: Call, attempt: Attempt, error: UpstreamError, response: UpstreamResponse | None) -> None:
+        """What follows of a failure before anything of the answer has gone out."""
+        if response is not None:
+            error.rate_limits = {name: value for name, value in response.headers.items() if name in RATE_LIMITS}
+        self._note(call, attempt, error)
+        self._rest(self._upstreams[attempt.target.provider], error, attempt.target.credential)
 
     def _note(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
         """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""
@@ -173,25 +190,18 @@ class Dispatch:
     def _rest(self, upstream: Upstream, error: UpstreamError, credential: Credential | None) -> None:
         """Do not use a credential again soon that was refused, or whose account is empty."""
         if credential is not None and error.kind in ("provider_auth", "insufficient_quota"):
-            was_in, error.spare_credential = upstream.rest(credential, self._clock.monotonic())
+            was_in, error.spare_credential = upstream.rest(credential, self._now())
             if was_in:
                 self._out.labels(upstream.name).value += 1
 
     def _count(self, provider: str, kind: str) -> None:
         self._failures.labels(provider, kind).value += 1
 
-    async def _arriving(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
-        """The reply to an answer of which more than the head is still to come, or that is not simply good."""
-        if not 200 <= response.status < 300:
-            return await self._refused(call, upstream, response, watch)
-        try:
-            if call.operation in CHECKED:
-                return await self._checked(call, upstream, response, watch)
-            return await self._relay(call, upstream, response, watch)
-        except BaseException:
-            watch.stop()
-            response.close()
-            raise
+    def _read_by(self, call: Call, response: UpstreamResponse) -> Callable[[Call, Upstream, UpstreamResponse, Watch], Awaitable[Reply]]:
+        """What makes the reply of a good answer."""
+        if call.operation in CHECKED:
+            return self._stream if call.stream and is_event_stream(response) else self._checked
+        return self._stream if is_event_stream(response) else self._relay
 
     async def _refused(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         """An answer outside 2xx, raised as what it means, unless it says where a file lies.
@@ -216,9 +226,7 @@ class Dispatch:
 
     async def _checked(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         if is_event_stream(response):
-            if not call.stream:
-                raise UpstreamError("bad_upstream", "The provider answered with a stream that nobody asked for.")
-            return await self._stream(call, upstream, response, watch)
+            raise UpstreamError("bad_upstream", "The provider answered with a stream that nobody asked for.")
         body = await read_whole(response, upstream.body_limit, watch)
         watch.stop()
         reply = self._decoded(call, upstream, response, body)
@@ -226,8 +234,7 @@ class Dispatch:
             raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
         return reply
 
-    @staticmethod
-    def _decoded(call: Call, upstream: Upstream, response: UpstreamResponse, body: bytes) -> Reply:
+    def _decoded(self, call: Call, upstream: Upstream, response: UpstreamResponse, body: bytes) -> Reply:
         try:
             if "json" not in response.headers.get("content-type", ""):
                 raise UpstreamError("bad_upstream", "The provider's answer is not JSON.")
@@ -237,24 +244,24 @@ class Dispatch:
         except BaseException:
             response.close()
             raise
+        headers = self._shown(response)
         response.close(reuse=True)
-        headers = shown(response)
-        headers.update(reply.headers)
+        if reply.headers:
+            headers.update(reply.headers)
         reply.headers = headers
         return reply
 
     async def _relay(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
-        """An answer that is not ours to understand: events by their frames, anything else as it comes; but never a page for data.
+        """An answer that is not ours to understand, and no events: as it comes, but never a page for data.
 
         A file's content is whatever it is.
         """
-        if is_event_stream(response):
-            return await self._stream(call, upstream, response, watch)
         downloads = is_download(call)
         if not downloads and response.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         call.usage = None  # what an earlier attempt may have cost is not what this one did
-        reply = Reply(response.status, _shown_of_download(response) if downloads else shown(response), stream=relayed(response, watch))
+        headers = _shown_of_download(response) if downloads else self._shown(response)
+        reply = Reply(response.status, headers, stream=relayed(response, watch))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
@@ -278,28 +285,43 @@ class Dispatch:
         call.tokens_seen = decoder.tokens
         call.first_token = call.last_token = watch.progress()
         stream = EventStream(call, response, decoder, watch, b"".join(begun))
-        floor = floor_of(call.timeouts)
-        if floor is not None:
+        if (floor := floor_of(call.timeouts)) is not None:
             stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))
         # Bound now: by the time the stream breaks, the last of the attempts may be another one, made beside this one.
         stream.report(partial(self._note, call, call.attempts[-1]), partial(self._count, upstream.name))
-        reply = Reply(response.status, shown(response), stream=stream)
-        reply.headers["content-type"] = "text/event-stream; charset=utf-8"
+        headers = self._shown(response)
+        headers["content-type"] = "text/event-stream; charset=utf-8"
+        reply = Reply(response.status, headers, b"", stream)
         reply.on_close(stream.close)
         return reply
+
+    def _shown(self, response: UpstreamResponse) -> dict[str, str]:
+        """What of an answer's headers the client may see. Which names these are is kept for all answers that have the same names."""
+        headers = response.headers
+        names = tuple(headers)
+        shown = self._shown_of.get(names)
+        if shown is None:
+            if len(self._shown_of) >= _MOST_SHOWN:
+                self._shown_of.clear()
+            shown = self._shown_of[names] = tuple(name for name in names if name in SHOWN)
+        found = {}
+        for name in shown:  # a comprehension would be a call of its own
+            found[name] = headers[name]
+        return found
+
+
+def _spent(call: Call, cancelled: CancelledError) -> None:
+    """Estimate what an attempt may have cost that was cancelled; nothing, if it had not been sent."""
+    if UNSENT not in cancelled.args:
+        call.usage = call.estimated_usage()
 
 
 def is_event_stream(response: UpstreamResponse) -> bool:
     return response.headers.get("content-type", "").startswith("text/event-stream")
 
 
-def shown(response: UpstreamResponse) -> dict[str, str]:
-    """What of an answer's headers the client may see."""
-    return {name: value for name, value in response.headers.items() if name in SHOWN}
-
-
 def _shown_of_download(response: UpstreamResponse) -> dict[str, str]:
-    """The same of a file's content."""
+    """What of a file content's headers the client may see."""
     headers = {name: value for name, value in response.headers.items() if name in SHOWN or name in SHOWN_OF_DOWNLOADS}
     headers.update(ADDED)
     return headers

@@ -84,7 +84,8 @@ class Snapshot:
 
     def _serving(self) -> Serving:
         server, services = self.settings.server, self._services
-        dispatch = Dispatch(self.upstreams, services.clock, services.metrics)
+        # Bound once: an object that is called has its method looked up each time.
+        dispatch = Dispatch(self.upstreams, services.clock, services.metrics).__call__
         gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
         onward = self._chain(PER_REQUEST[len(_ALWAYS) :], self._chain(PER_ATTEMPT, dispatch))
         catalogue = Catalogue(self.table, self.upstreams, services.clock)

@@ -14,7 +14,7 @@ from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
-from proxy.core.splice import member_spans, set_member
+from proxy.core.splice import member_spans, set_member, with_first
 
 #: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
 FORWARDED = (
@@ -37,6 +37,8 @@ BESIDE = frozenset({"/classify", "/pooling", "/tokenize", "/detokenize"})
 #: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
 CHAT_STREAMS = frozenset({"chat", "completion"})
 
+_USAGE_ASKED = b'"stream_options":{"include_usage":true},'
+
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
@@ -57,6 +59,7 @@ class OpenAI:
 
     def __init__(self, settings: OpenAISettings) -> None:
         self.settings = settings
+        self._stream_usage = settings.stream_usage
         self.base_url = settings.base_url
         self._root = settings.base_url.removesuffix("/v1")
         self._forwarded = tuple(dict.fromkeys(FORWARDED + settings.forward_headers))
@@ -76,7 +79,13 @@ class OpenAI:
             renamed = target.model is not None and call.model is not None and target.model != call.model
             content = call.content.named(target.model) if renamed and target.model else call.content
             return UpstreamRequest(call.method, sent.url, sent.headers, content)
-        return UpstreamRequest(call.method, sent.url, sent.headers, self._body(call, target), sent.kept)
+        raw, body, model = call.raw, call.body, target.model
+        if model is not None and body.get("model") != model and "model" in body:
+            raw = set_member(raw, "model", orjson.dumps(model), present=True)
+        if call.stream and self._stream_usage and call.operation in CHAT_STREAMS:
+            # A body of a stream has a member at least: the one that says so.
+            raw = with_first(raw, _USAGE_ASKED) if "stream_options" not in body else _asking_for_usage(raw, body)
+        return UpstreamRequest(call.method, sent.url, sent.headers, raw, sent.kept)
 
     def _sent(self, call: Call, target: Target) -> _Sent:
         headers = self._headers.copy()
@@ -97,30 +106,23 @@ class OpenAI:
             url = f"{url}?{call.query}"
         return _Sent(target.credential, call.path, call.query, url, headers, {})
 
-    def _body(self, call: Call, target: Target) -> bytes:
-        raw = call.raw
-        body = call.body
-        if target.model is not None and body.get("model") != target.model and "model" in body:
-            raw = set_member(raw, "model", orjson.dumps(target.model), present=True)
-        if call.stream and call.operation in CHAT_STREAMS and self.settings.stream_usage and not _asks_for_usage(body):
-            raw = _asking_for_usage(raw, body)
-        return raw
-
     def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
-        if not isinstance(answer, dict):
+        if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
-        if call.operation != "responses" and answer.get("error"):
+        if "error" in answer and call.operation != "responses" and answer["error"]:
             raise error_in_body(answer["error"])
-        choices = answer.get("choices")
-        if call.operation in CHAT_STREAMS and not (choices and isinstance(choices, list)):
-            raise UpstreamError("invalid_response", "The provider's answer holds no choices.")
-        call.usage = read_usage(answer.get("usage"))
-        if call.usage is None and call.operation in CHAT_STREAMS:
-            call.usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(answer["choices"]))
+        usage = read_usage(answer.get("usage"))
+        if call.operation in CHAT_STREAMS:
+            choices = answer.get("choices")
+            if not choices or type(choices) is not list:
+                raise UpstreamError("invalid_response", "The provider's answer holds no choices.")
+            if usage is None:
+                usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
+        call.usage = usage
         return Reply(response.status, None, body)
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
@@ -129,18 +131,19 @@ class OpenAI:
     def stream_decoder(self, call: Call) -> StreamDecoder:
         limit = self.settings.limits.event
         if call.operation in CHAT_STREAMS:
-            return ChatDecoder(
-                limit,
-                choices=_choices(call.body),
-                wants_usage=_asks_for_usage(call.body) or not self.settings.stream_usage,
-            )
+            body = call.body
+            choices = _choices(body) if "n" in body or "prompt" in body else 1
+            return ChatDecoder(limit, choices=choices, wants_usage=not self._stream_usage or _asks_for_usage(body))
         return TypedEventDecoder(limit, terminal=call.operation == "responses")
 
 
 def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:
+    """The bytes of a request with options for its stream, of which usage is one."""
     options = body.get("stream_options")
     if not options:
-        return set_member(raw, "stream_options", b'{"include_usage":true}', present="stream_options" in body)
+        return set_member(raw, "stream_options", b'{"include_usage":true}', present=True)
+    if options.get("include_usage") is True:
+        return raw
     start, end = member_spans(raw, "stream_options")[-1]
     return raw[:start] + set_member(raw[start:end], "include_usage", b"true", present="include_usage" in options) + raw[end:]
 

@@ -11,18 +11,24 @@ import re
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 _EMPTY = re.compile(rb"[ \t\r\n]*\}")
 _SPACE = b" \t\r\n"
+_BRACE = ord("{")
 
 
 def set_member(raw: bytes, key: str, value: bytes, *, present: bool) -> bytes:
     """`raw` with the top-level member `key` set to `value` (JSON bytes). `present` says whether it has that member already."""
     if not present:
-        start = raw.index(b"{") + 1
-        comma = b"" if _EMPTY.match(raw, start) else b","
-        return b'%b"%b":%b%b%b' % (raw[:start], key.encode(), value, comma, raw[start:])
+        comma = b"" if _EMPTY.match(raw, raw.index(b"{") + 1) else b","
+        return with_first(raw, b'"%b":%b%b' % (key.encode(), value, comma))
     spans = _lone_member(raw, key) or member_spans(raw, key)
     for start, end in reversed(spans):
         raw = raw[:start] + value + raw[end:]
     return raw
+
+
+def with_first(raw: bytes, text: bytes) -> bytes:
+    """`raw` with `text` right behind its first brace: a member, and a comma if others follow."""
+    start = 1 if raw[0] == _BRACE else raw.index(b"{") + 1
+    return raw[:start] + text + raw[start:]
 
 
 def remove_member(raw: bytes, key: str) -> bytes:

@@ -199,4 +199,5 @@ def own_params(call: Call) -> dict[str, Any]:
 def end_user_of(call: Call) -> str | None:
     """On whose behalf it is asked: who was named where the caller was checked, else OpenAI's `user`, if that can be a name."""
     user = call.end_user or call.body.get("user")
-    return user if is_name(user, MODEL_LENGTH) else None
+    # Every request asks it: `is_name`, without a call.
+    return user if type(user) is str and 0 < len(user) <= MODEL_LENGTH and user.isprintable() else None

@@ -56,9 +56,13 @@ class Router:
     def direct(self, call: Call, target: Target) -> None:
         """Set the call's target, and its timeouts: those of that provider's settings, but for what the hierarchy says of them."""
         call.target = target
-        timeouts = self._providers[target.provider].timeouts(call)
+        timeouts = self.patience(call, target)
         resolved = call.resolved
         call.timeouts = timeouts.overridden(resolved.timeouts) if resolved is not None and resolved.timeouts else timeouts
+
+    def patience(self, call: Call, target: Target) -> Timeouts:
+        """What the settings of a target's provider say of time, which is the same for all streams, and for all else."""
+        return self._providers[target.provider].timeouts(call)
 
     def rests(self, target: Target) -> float | None:
         """Seconds until a target that is out may be tried again; None: it is in."""
