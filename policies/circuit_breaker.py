@@ -14,8 +14,11 @@ from proxy.core.board import Ejection, TargetState, note_failure, note_success, 
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import Handler, Services
-from proxy.core.reply import Reply
+from proxy.core.reply import Closer, Reply
 from proxy.fields import Duration, Section
+
+#: Targets are known, as many as this: clients choose among names of models without end.
+_MOST_KEPT = 4096
 
 
 class CircuitBreakerSettings(Section):
@@ -34,6 +37,7 @@ class CircuitBreaker:
     def __init__(self, settings: CircuitBreakerSettings, services: Services) -> None:
         self._ejection = Ejection(settings.failures, settings.ejection, settings.longest)
         self._board = services.board
+        self._ends: dict[TargetState, Closer] = {}
         self._now = services.clock.monotonic
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
@@ -65,8 +69,17 @@ class CircuitBreaker:
             if state.failures or state.ejections:
                 note_success(state, now)
         else:
-            reply.on_close(partial(self._ended, state))
+            reply.on_close(self._end_of(state))
         return reply
+
+    def _end_of(self, state: TargetState) -> Closer:
+        """What is called when a stream of a target is over: the same for all of its streams."""
+        found = self._ends.get(state)
+        if found is None:
+            if len(self._ends) >= _MOST_KEPT:
+                self._ends.clear()
+            found = self._ends[state] = partial(self._ended, state)
+        return found
 
     def _ended(self, state: TargetState, error: BaseException | None) -> None:
         """A stream is over. That it began brings a target back; only that it ended well is a success."""

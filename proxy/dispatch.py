@@ -71,7 +71,7 @@ class Upstream:
     body_limit: int = 64 * 2**20
     credentials: tuple[Credential, ...] = ()
     _turns: itertools.count[int] = field(default_factory=itertools.count)
-    _authorised: dict[tuple[int, int], tuple[Target, Target]] = field(default_factory=dict)
+    _authorised: dict[int | tuple[int, int], tuple[Target, Target]] = field(default_factory=dict)
     _resting: dict[Credential, float] = field(default_factory=dict)
 
     def timeouts(self, call: Call) -> Timeouts:
@@ -96,10 +96,13 @@ class Upstream:
 
     def authorised(self, target: Target, now: float = 0.0) -> Target:
         """`target` with the next credential in turn."""
-        credentials = self.credentials
-        credential = credentials[0] if len(credentials) == 1 else self.credential(now)
         # By identity, since hashing a target costs more than all the rest; what is kept keeps both alive.
-        key = (id(target), id(credential))
+        key: int | tuple[int, int] = id(target)
+        if len(self.credentials) == 1:
+            credential: Credential | None = self.credentials[0]
+        else:
+            credential = self.credential(now)
+            key = (key, id(credential))
         found = self._authorised.get(key)
         if found is None:
             if len(self._authorised) >= _MOST_AUTHORISED:

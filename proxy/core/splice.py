@@ -11,7 +11,6 @@ import re
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 _EMPTY = re.compile(rb"[ \t\r\n]*\}")
 _SPACE = b" \t\r\n"
-_BRACE = ord("{")
 
 
 def set_member(raw: bytes, key: str, value: bytes, *, present: bool) -> bytes:
@@ -27,8 +26,7 @@ def set_member(raw: bytes, key: str, value: bytes, *, present: bool) -> bytes:
 
 def with_first(raw: bytes, text: bytes) -> bytes:
     """`raw` with `text` right behind its first brace: a member, and a comma if others follow."""
-    start = 1 if raw[0] == _BRACE else raw.index(b"{") + 1
-    return raw[:start] + text + raw[start:]
+    return raw.replace(b"{", b"{" + text, 1)
 
 
 def remove_member(raw: bytes, key: str) -> bytes:
