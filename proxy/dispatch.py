@@ -97,12 +97,11 @@ class Upstream:
     def authorised(self, target: Target, now: float = 0.0) -> Target:
         """`target` with the next credential in turn."""
         # By identity, since hashing a target costs more than all the rest; what is kept keeps both alive.
+        credential = self.credentials[0] if self.credentials else None
         key: int | tuple[int, int] = id(target)
-        if len(self.credentials) == 1:
-            credential: Credential | None = self.credentials[0]
-        else:
+        if len(self.credentials) > 1:
             credential = self.credential(now)
-            key = (key, id(credential))
+            key = (id(target), id(credential))
         found = self._authorised.get(key)
         if found is None:
             if len(self._authorised) >= _MOST_AUTHORISED:
@@ -125,6 +124,7 @@ class Dispatch:
         self._sweeper = Sweeper(clock.monotonic)
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
         self._out = metrics.counter("llm_credential_out_total", "Credentials taken out of the turns for a while.", "provider")
+        self._counting = {name: partial(self._count, name) for name in upstreams}
         for name, upstream in upstreams.items():
             if isinstance(upstream.transport, Reusing):
                 upstream.transport.stale = partial(self._count, name, "stale_connection")
@@ -291,7 +291,7 @@ class Dispatch:
         if (floor := floor_of(call.timeouts)) is not None:
             stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))
         # Bound now: by the time the stream breaks, the last of the attempts may be another one, made beside this one.
-        stream.report(partial(self._note, call, call.attempts[-1]), partial(self._count, upstream.name))
+        stream.report(partial(self._note, call, call.attempts[-1]), self._counting[upstream.name])
         headers = self._shown(response)
         headers["content-type"] = "text/event-stream; charset=utf-8"
         reply = Reply(response.status, headers, b"", stream)
@@ -320,7 +320,7 @@ def _spent(call: Call, cancelled: CancelledError) -> None:
 
 
 def is_event_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "").startswith("text/event-stream")
+    return response.headers.get("content-type", "")[:17] == "text/event-stream"
 
 
 def _shown_of_download(response: UpstreamResponse) -> dict[str, str]:
