@@ -19,6 +19,8 @@ _LINES = {size: b"%x\r\n" % size for size in range(1, 2048)}
 #: The same of a body that is not chunked.
 _NO_LINES: dict[int, bytes] = {}
 
+_GONE = "The client has closed the connection."
+
 #: Answers that have no body, and whose heads say nothing of one (RFC 9110, 8.6; RFC 9112, 6.1).
 _BODILESS = frozenset({204, 304})
 
@@ -111,7 +113,11 @@ class Writer:
         elif self.http10:
             headers["connection"] = "keep-alive"
         self.begun = True
-        self._write(compose_head(status, headers, lines, http10=self.http10) + body)
+        head = compose_head(status, headers, lines, http10=self.http10)
+        transport = self._connection.transport
+        if transport is None:
+            raise ClientDisconnected(_GONE)
+        transport.write(head + body)
         self.bytes_out = len(body)
 
     def piece(self, data: bytes) -> bool:
@@ -149,12 +155,15 @@ class Writer:
             self._connection.abort_body()
 
     def _framed(self, data: bytes) -> bytes:
+        line = self._lines.get(len(data))
+        if line is not None:
+            return b"".join((line, data, b"\r\n"))
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
     def _write(self, data: bytes) -> None:
         transport = self._connection.transport
         if transport is None:
-            raise ClientDisconnected("The client has closed the connection.")
+            raise ClientDisconnected(_GONE)
         transport.write(data)
 
     @property
