@@ -25,6 +25,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench import layer_report, machine, overhead, ratios, report, rig, seams, servers, slots, timeline
 from bench.layer_report import CHUNK, REQUEST, STREAM, Found
@@ -120,7 +121,10 @@ async def _round(loop: Loop, config: Path, parameters: Parameters, marked: bool)
     request, short, long = rig.request(), rig.request(_FEW), rig.request(parameters.chunks)
     with ExitStack() as stack:
         log = stack.enter_context(rig.log_thread(config.parent))
-        emit = timeline.around(line, "emit")(log.emit) if marked else log.emit
+        emit: Any = log.emit
+        if marked:
+            emit = timeline.around(line, "emit")(log.emit)
+            emit.members = timeline.around(line, "emit")(log.emit.members)
         stack.enter_context(seams.marked(line) if marked else nullcontext())
         async with rig.started(loop, config, emit, line, marked=marked) as server:
             for _ in range(parameters.warm):

@@ -33,7 +33,7 @@ from policies.retry import Retry
 from policies.route import Route
 from policies.timeout import Timeout
 from proxy.core import keys
-from proxy.core.call import Call, Principal, Target, Timeouts
+from proxy.core.call import Call, Principal, Target, Timeouts, Usage
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Handler, Policy, Services
@@ -46,6 +46,7 @@ from proxy.storage.identities import Identities, KnownKey
 
 _PEPPER = b"b" * 32
 _FOR = Timeouts()
+_USED = Usage(200, 50, reported=True)
 
 #: For people: a policy, or several that always come together.
 TITLE = "a request whose first attempt succeeds"
@@ -54,6 +55,16 @@ TITLE = "a request whose first attempt succeeds"
 class _Clock:
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
+
+
+class _Log:
+    """Takes what the server's own log does, and writes nothing."""
+
+    def __call__(self, _event: dict[str, Any], /) -> None:
+        pass
+
+    def members(self, _text: str) -> None:
+        pass
 
 
 class _Patience:
@@ -79,8 +90,8 @@ def _known(token: str, id: str) -> Identities:
 def chains() -> dict[str, tuple[list[Policy], str | None]]:
     """By name: the policies, and the key that the client shows."""
     public, token = keys.generate()
-    services = Services(_Clock(), Registry(), lambda _fields: None)
-    keyed = Services(_Clock(), Registry(), lambda _fields: None, _known(token, public))
+    services = Services(_Clock(), Registry(), _Log())
+    keyed = Services(_Clock(), Registry(), _Log(), _known(token, public))
     table = Table({payload.MODEL: Target("upstream", payload.MODEL, payload.MODEL)}, frozenset({"upstream"}), "upstream")
     router = Router(table, {"upstream": _Patience()}, services.board, services.clock)
     llm = Hierarchy(Preferences(timeout=60.0, max_retries=2), {"REPORT": Preferences(timeout=120.0)}, {payload.MODEL: {"top_p": 0.9}})
@@ -122,6 +133,7 @@ def calls(token: str | None) -> Callable[[], Call]:
     def make() -> Call:
         call = Call("req_1", "chat", "POST", "/chat/completions", "", headers, time.monotonic(), _no_body, memo, "127.0.0.1")
         call.raw, call.body, call.model, call.target, call.timeouts = raw, body, payload.MODEL, target, _FOR
+        call.usage = _USED
         return call
 
     return make

@@ -20,6 +20,7 @@ from bench.timeline import SeamMissing, Timeline
 from bench.unplugged import Loop, Wire, plug
 from comporta.cli import configuration
 from proxy import app, log
+from proxy.core.protocols import JSONLog
 
 _TURNS = 2000  # of the loop, after which nothing more will come
 _PORT = 8080
@@ -202,7 +203,7 @@ def request(chunks: int | None = None) -> bytes:
 class LogThread:
     """The server's own log writer, writing to nowhere, and the processor time of its thread."""
 
-    emit: Emit
+    emit: JSONLog
     clock: int
 
     def seconds(self) -> float:
