@@ -137,6 +137,7 @@ class Record:
         self._active = self._metrics.active
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._at_end = self._finish  # bound once, not for each request
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
         self._active.value += 1.0
@@ -146,7 +147,7 @@ class Record:
             self._active.value -= 1.0
             self._write(call, None, error)
             raise
-        reply.on_end(self._finish, call)
+        reply.on_end(self._at_end, call)
         return reply
 
     def _finish(self, call: Call, reply: Reply, error: BaseException | None) -> None:
