@@ -1,5 +1,6 @@
 """One connection to a provider: HTTP/1.1 by httptools' parser (llhttp), one exchange at a time.
 
+What comes as nearly all servers send it is not shown to the parser: a plain head, a body of known length in one read, whole chunks.
 What is in doubt is never used again: bytes that nobody asked for, a broken head, a body that was not read to its end.
 """
 
@@ -13,18 +14,21 @@ import httptools
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
-from proxy.transport.framing import CHUNK_LINES, NAMES, Refused, spelt
+from proxy.transport.answer import ASKED, BEGUN, HEAD, HEAD_TOO_LARGE, NOT_HTTP, WHOLE, Answer
+from proxy.transport.framing import CHUNKS, LINE_END, TAIL, Refused, read_chunks
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
 HIGH_WATER = 256 * 1024
 
 _LOST = "The connection to the provider was lost."
-_NOT_HTTP = "The provider's answer is not valid HTTP."
-_HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
 _FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger than the limit for headers."
 
+#: Heads that the parser is shown instead of a plain one: they frame the body alike.
+_IN_CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+_OF_LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 
-class Connection(asyncio.Protocol):
+
+class Connection(Answer, asyncio.Protocol):
     """A connection, and the answer that it is carrying; see `proxy.core.protocols.UpstreamResponse`.
 
     `released` is called with it when an exchange is over and the connection is fit for the next, `lost` when it has gone.
@@ -32,37 +36,26 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_bare",
-        "_between_chunks",
         "_body_limit",
-        "_complete",
         "_decoder",
         "_error",
-        "_fresh_bytes",
-        "_head_done",
         "_head_size",
-        "_header_limit",
-        "_header_size",
+        "_length",
         "_loop",
         "_lost",
-        "_parser",
-        "_parts",
         "_paused",
         "_released",
-        "_size",
         "_take_piece",
         "_transport",
-        "_until_close",
+        "_unshown",
         "_waiter",
         "_writable",
         "busy",
         "closed",
         "draining",
         "due",
-        "headers",
         "idle_since",
-        "keep_alive",
         "served",
-        "status",
     )
 
     def __init__(
@@ -73,9 +66,9 @@ class Connection(asyncio.Protocol):
         header_limit: int,
         body_limit: int,
     ) -> None:
+        super().__init__(header_limit)
         self._released = released
         self._lost = lost
-        self._header_limit = header_limit
         self._body_limit = body_limit
         self._transport: asyncio.Transport | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -85,28 +78,15 @@ class Connection(asyncio.Protocol):
         self.served = 0
         self.idle_since = 0.0
         self.due = float("inf")
-        self._parser = httptools.HttpResponseParser(self)
-        self._reset()
-
-    def _reset(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
-        self._parts: list[bytes] = []
-        self._size = 0
         self._take_piece: Callable[[bytes], bool] | None = None
         self._paused = False
         self._decoder: Decoder | None = None
-        self._head_done = False
         self._head_size = 0
-        self._header_size = 0
         self._bare = -1
-        self._between_chunks = False
-        self._fresh_bytes = False
-        self._complete = False
-        self._until_close = False
-        self.keep_alive = False
-        self.status = 0
-        self.headers: dict[str, str] = {}
+        self._length = 0
+        self._unshown = b""
 
     # -- the exchange, from the pool's and the dispatch's side --
 
@@ -117,12 +97,13 @@ class Connection(asyncio.Protocol):
     @property
     def is_untouched(self) -> bool:
         """Whether not one byte of an answer has come: the provider may have closed the connection while it lay idle."""
-        return not self._fresh_bytes
+        return self._stage == ASKED
 
     def begin(self, data: bytes) -> asyncio.Future[None]:
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
-        if self.served:
-            self._reset()
+        # What the last exchange left is clean or comes anew: it was whole, without an error, and nothing of it lies unread (`close`).
+        self._stage = ASKED
+        self._take_piece = None
         self.busy = True
         self.served += 1
         transport = self._transport
@@ -134,11 +115,10 @@ class Connection(asyncio.Protocol):
 
     def check(self) -> None:
         """Raise what went wrong before the head was there."""
-        if self._error is not None and not self._head_done:
+        if self._stage < HEAD and self._error is not None:
             raise self._error
         coding = self.headers.get("content-encoding")
-        if coding is not None:
-            self._decoder = decoder_for(coding, self._body_limit)
+        self._decoder = None if coding is None else decoder_for(coding, self._body_limit)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the request's body, at the provider's pace. Raises UpstreamError."""
@@ -149,7 +129,7 @@ class Connection(asyncio.Protocol):
             await self._writable
 
     def ready(self) -> bytes | None:
-        return self._take() if self._complete and self._decoder is None else None
+        return self._take() if self._stage == WHOLE and self._decoder is None else None
 
     async def receive(self) -> bytes:
         while True:
@@ -163,7 +143,7 @@ class Connection(asyncio.Protocol):
                 continue
             if self._error is not None:
                 raise self._error
-            if self._complete:
+            if self._stage == WHOLE:
                 if self._decoder is not None:
                     self._decoder.eof()
                 return b""
@@ -171,8 +151,11 @@ class Connection(asyncio.Protocol):
 
     def _take(self) -> bytes:
         parts = self._parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
+        if len(parts) == 1:
+            data = parts.pop()
+        else:
+            data = b"".join(parts)
+            parts.clear()
         self._size = 0
         if self._paused:
             self._paused = False
@@ -181,7 +164,7 @@ class Connection(asyncio.Protocol):
         return data
 
     def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
-        if self._decoder is not None or self._parts or self._complete or self._error is not None:
+        if self._decoder is not None or self._parts or self._stage == WHOLE or self._error is not None:
             return None
         return self._attached(take)
 
@@ -212,10 +195,12 @@ class Connection(asyncio.Protocol):
     def close(self, *, reuse: bool = False) -> None:
         if not self.busy:
             return
-        if reuse and self._complete and self._error is None and self.keep_alive and not self._parts and not self.closed:
+        # A failure has closed the connection; see `fail` and `connection_lost`.
+        fit = reuse and self.keep_alive and not self.closed
+        if fit and self._stage == WHOLE and not self._parts:
             self.busy = self.draining = False
             self._released(self)
-        elif reuse and self._head_done and not self._complete and self._error is None and self.keep_alive and not self.closed:
+        elif fit and self._stage == HEAD:
             # All that matters has been read: what is left is the end of the body, which is on its way.
             self.draining = True
             self._released(self)
@@ -224,7 +209,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once. Nothing is sent any more, nothing read."""
-        self.busy = self.draining = False
+        self.busy = self.draining = self._between_chunks = False
         if not self.closed:
             self.closed = True
             if self._transport is not None:
@@ -243,50 +228,117 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
+        if self._between_chunks:
+            # The parser stands between two chunks, or has seen nothing of this answer: it need not see whole ones.
+            chunk = CHUNKS.get(len(data))
+            if chunk is not None and data[chunk[1]] == chunk[0] and data[TAIL] == LINE_END:
+                self._pass(data[chunk[2]])
+                return
+            found = read_chunks(data)
+            if found is not None:
+                if not found[1]:
+                    self._pass(found[0])
+                    return
+                if self._unshown:
+                    self._end(found[0])
+                    return
         if not self.busy:
             # Bytes that nobody asked for: whatever they are, they must not become the next answer.
             self.abort()
+        elif self._stage == ASKED:
+            self._begun(data)
+        elif self._unshown and len(data) == self._length:
+            self._end(data)
+        else:
+            self._parse(data)
+
+    def _begun(self, data: bytes) -> None:
+        """The first bytes of an answer. The parser stands where a message begins: all before was whole, or was not shown to it."""
+        found = self._read_head(data)
+        if found is None:
+            self._head_size = 0
+            self._bare = -1
+            self._parse(data)
             return
+        length, body = found
+        if length == len(body):
+            self._end(body)
+            return
+        self._length = length
+        self._unshown = _IN_CHUNKS if length < 0 else _OF_LENGTH % length
+        self._between_chunks = length < 0
+        self._bare = -1 if body else 0
+        if body:
+            self.data_received(body)
+        else:
+            self._wake()
+
+    def _pass(self, piece: bytes) -> None:
+        """A piece of a body, not its last, that the parser was not shown."""
         take = self._take_piece
-        if take is not None and self._between_chunks:
-            line = CHUNK_LINES.get(len(data))
-            if line is not None and data.startswith(line) and data.endswith(b"\r\n"):
-                # One whole chunk, and the parser stands between two: it need not see it.
-                if not take(data[len(line) : -2]):
-                    self._take_piece = None
-                    self._wake()
-                return
-        self._parse(data)
+        if take is not None:
+            if not take(piece):
+                self._take_piece = None
+                self._wake()
+            return
+        self._bare = 0
+        if not self.draining:
+            self._parts.append(piece)
+            self._size += len(piece)
+            self._hold_back()
+            self._wake()
+
+    def _end(self, piece: bytes) -> None:
+        """The last piece of a body whose end the parser was not shown; it stands where it stood before the answer."""
+        self._stage = WHOLE
+        self._between_chunks = False
+        self._unshown = b""
+        if piece:
+            self._parts.append(piece)
+        take = self._take_piece
+        if self.draining:
+            self._drain(0)
+            return
+        if take is not None:
+            self._take_piece = None
+            if piece:
+                take(self._take())
+        self._wake()
+
+    def _hold_back(self) -> None:
+        if self._size > HIGH_WATER and not self._paused and self._stage != WHOLE and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def _parse(self, data: bytes) -> None:
-        self._fresh_bytes = True
         size = self._size
+        arrived = len(data)
+        if self._unshown:
+            data, self._unshown = self._unshown + data, b""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail_parsing(error)
             return
-        if self._between_chunks and not data.endswith(b"\r\n"):
+        if self._between_chunks and data[TAIL] != LINE_END:
             self._between_chunks = False  # the first bytes of a chunk's line were among them: the parser tells of it at its end
-        if self._size > HIGH_WATER and not self._paused and not self._complete and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        self._hold_back()
         if self.draining:
-            self._drain(len(data))
+            self._drain(arrived)
         elif (take := self._take_piece) is not None and self._parts:
             self._bare = 0
-            if not take(self._take()) or self._complete:
+            if not take(self._take()) or self._stage == WHOLE:
                 self._take_piece = None
                 self._wake()
-        elif not self._head_done:
-            self._head_size += len(data)
+        elif self._stage < HEAD:
+            self._head_size += arrived
             if self._head_size > self._header_limit:
-                self.fail(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
+                self.fail(UpstreamError("response_too_large", HEAD_TOO_LARGE))
         elif self._size != size:
             self._bare = 0
             self._wake()
         else:
-            self._count_bare(len(data))
+            self._count_bare(arrived)
             self._wake()
 
     def _count_bare(self, size: int) -> None:
@@ -295,7 +347,7 @@ class Connection(asyncio.Protocol):
         They count from the last piece of the body on; the read that ended the head does not.
         """
         self._bare = 0 if self._bare < 0 else self._bare + size
-        if self._bare > self._header_limit and not self._complete:
+        if self._bare > self._header_limit and self._stage != WHOLE:
             self.fail(UpstreamError("response_too_large", _FRAMING_TOO_LARGE))
 
     def _drain(self, size: int) -> None:
@@ -305,11 +357,11 @@ class Connection(asyncio.Protocol):
             self._count_bare(size)
         self._parts.clear()
         self._size = 0
-        if self._complete:
+        if self._stage == WHOLE:
             self.close(reuse=True)
 
     def _fail_parsing(self, error: Exception) -> None:
-        if self._complete:
+        if self._stage == WHOLE:
             # The answer is whole; what follows it is nobody's. It is delivered, and the connection is not used again.
             self.keep_alive = False
             if self.draining:
@@ -318,7 +370,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(error.__context__, Refused):
             self.fail(error.__context__.reason)
         else:
-            self.fail(UpstreamError("bad_upstream", _NOT_HTTP, detail=str(error)[:200]))
+            self.fail(UpstreamError("bad_upstream", NOT_HTTP, detail=str(error)[:200]))
 
     def eof_received(self) -> None:
         """The transport closes itself, and `connection_lost` follows."""
@@ -327,13 +379,12 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
-        if self.busy and not self._complete and self._error is None:
-            if self._head_done and self._until_close and exc is None:
-                self._complete = True
+        if self.busy and self._stage != WHOLE and self._error is None:
+            if self._stage == HEAD and self._until_close and exc is None:
+                self._stage = WHOLE
                 self.keep_alive = False
             else:
-                half_a_head = self._fresh_bytes and not self._head_done
-                self._error = UpstreamError("bad_upstream", _NOT_HTTP) if half_a_head else UpstreamError("reset", _LOST)
+                self._error = UpstreamError("bad_upstream", NOT_HTTP) if self._stage == BEGUN else UpstreamError("reset", _LOST)
         if not self.closed:
             self.closed = True
             self._lost(self)
@@ -346,51 +397,3 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
-
-    # -- httptools' callbacks --
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            raise Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
-        self._header_size = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:
-            return
-        key = NAMES.get(name) or spelt(name)
-        text = value.decode("latin-1")
-        headers = self.headers
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        self._header_size += len(name) + len(value)
-        if self._header_size > self._header_limit:
-            raise Refused(UpstreamError("response_too_large", _HEAD_TOO_LARGE))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:
-            if status < 100:
-                raise Refused(UpstreamError("bad_upstream", _NOT_HTTP))
-            self.headers = {}
-            return
-        headers = self.headers
-        self.status = status
-        self._head_done = True
-        self.keep_alive = self._parser.should_keep_alive()
-        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
-
-    def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
-        self._size += len(body)
-
-    def on_chunk_header(self) -> None:
-        self._between_chunks = False
-
-    def on_chunk_complete(self) -> None:
-        self._between_chunks = True
-
-    def on_message_complete(self) -> None:
-        self._between_chunks = False
-        if self._head_done:
-            self._complete = True
-            if "transfer-encoding" in self.headers and not self._parser.should_keep_alive():
-                self.keep_alive = False  # a trailer said so, and the parser reads no further

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import re
+
 from proxy.core.errors import UpstreamError
 
 #: Header names as they came -> in lower case. Servers use few spellings; what they are not asked for cannot fill memory.
 NAMES: dict[bytes, str] = {}
 _MOST_NAMES = 1024
+_LONGEST_NAME = 256
 
-#: The length of a chunk, its line and its end included -> the line, as most servers write it: a lone whole chunk is known by them.
-CHUNK_LINES = {len(line) + size + 2: line for size in range(1, 4096) for line in (b"%x\r\n" % size,)}
+#: Where a line of so many bytes ends and where its chunk's data lies.
+_CUTS = tuple((slice(0, line), slice(line, -2)) for line in range(6))
+
+#: The length of a chunk, its line and its end included -> the line, as most servers write it, where that is, and where the data. A lone
+#: whole chunk is known by them.
+CHUNKS = {len(line) + size + 2: (line, *_CUTS[len(line)]) for size in range(1, 4096) for line in (b"%x\r\n" % size,)}
+
+#: What ends a line, and where it stands in a chunk.
+LINE_END = b"\r\n"
+TAIL = slice(-2, None)
+
+_LONG = re.compile(rb"[1-9a-f][0-9a-f]{3,6}")
+
+
+class _Sizes(dict[bytes, int]):
+    """A chunk's line as most servers write it -> the size of its data; -1 if it is written otherwise."""
+
+    def __missing__(self, line: bytes) -> int:
+        return int(line, 16) if _LONG.fullmatch(line) is not None else -1
+
+
+_size_of = _Sizes({b"%x" % size: size for size in range(4096)}).__getitem__
 
 
 def spelt(name: bytes) -> str:
     """The name of a header that is not in `NAMES` yet."""
-    if len(NAMES) >= _MOST_NAMES:
-        NAMES.clear()
-    NAMES[name] = key = name.decode("latin-1").lower()
+    key = name.decode("latin-1").lower()
+    if len(name) <= _LONGEST_NAME:
+        if len(NAMES) >= _MOST_NAMES:
+            NAMES.clear()
+        NAMES[name] = key
     return key
+
+
+def read_chunks(data: bytes) -> tuple[bytes, bool] | None:
+    """What `data` carries, and whether the body ends with it; None if it is anything but whole plain chunks, and maybe the end.
+
+    Data with a line's end in it is not told apart here: its sizes do not fit, or it is cut as it says.
+    """
+    lines = data.split(LINE_END)
+    pieces = lines[1::2]
+    sizes = list(map(len, pieces))
+    if lines.pop() or len(lines) % 2 or not lines or sizes != list(map(_size_of, lines[::2])):
+        return None
+    ended = not sizes[-1]
+    return None if sizes.count(0) > ended else (b"".join(pieces), ended)
 
 
 class Refused(Exception):

@@ -89,6 +89,8 @@ ANSWERS: tuple[bytes, ...] = (
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nxyz",
     b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nDate: Sat, 21 Nov 2026 23:00:00 GMT\r\nSet-Cookie: a=b\r\nset-cookie: c\r\nConnection: keep-alive\r\n"
+    b"Transfer-Encoding: chunked\r\nX-Request-ID: 1\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
 )
 
@@ -129,6 +131,8 @@ HTTP_WORDS: tuple[bytes, ...] = (
     b"Transfer-Encoding: chunked\r\n",
     b"Connection: close\r\n",
     b"Connection: keep-alive\r\n",
+    b"Proxy-Connection: close\r\n",
+    b"Trailer: x\r\n",
     b"Upgrade: h2c\r\n",
     b"Expect: 100-continue\r\n",
     b"Content-Encoding: gzip\r\n",

@@ -90,13 +90,15 @@ async def _exchange(parts: list[bytes], *, reset: bool) -> tuple[Any, ...]:
             body += data
     except UpstreamError as error:
         kind, body = error.kind, b""
+        headers: Hashable = ()
     else:
+        headers = tuple(connection.headers.items())
         kind = "whole"
         assert connection.status >= 200, "an answer without a status"
     connection.close(reuse=True)
     assert not released, "a connection that is lost goes back"
     assert len(lost) == 1, "it is lost more than once"
-    return kind, connection.status if kind == "whole" else 0, body, alive
+    return kind, connection.status if kind == "whole" else 0, body, headers, alive
 
 
 async def _reuse(data: bytes, parts: list[bytes]) -> bool:
@@ -129,9 +131,11 @@ async def answers(data: bytes, _clock: HandClock) -> Hashable:
     parts = list(pieces(data, dice))
     reset = dice.random() < 0.3
     whole, split = await _exchange([data], reset=reset), await _exchange(parts, reset=reset)
+    parsed = await _exchange([data[:1], data[1:]], reset=reset)
+    assert whole == parsed, f"a head that is read whole is another than one whose first byte comes alone: {whole}, {parsed}"
     if "response_too_large" not in (whole[0], split[0]):
         # What is too large is seen when it arrives; what else is wrong with it, by then or not.
-        assert whole[:3] == split[:3], f"another split, another answer: {whole}, {split}"
+        assert whole[:4] == split[:4], f"another split, another answer: {whole}, {split}"
     reused = await _reuse(data, [data]), await _reuse(data, parts)
     assert reused[0] == reused[1] or whole[0] != split[0], "another split, another use of the connection"
     return whole[0], whole[1] // 100, bool(whole[2]), reused

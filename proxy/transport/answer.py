@@ -1,0 +1,126 @@
+"""A provider's answer while it is read: what its plain head says, or what httptools' parser (llhttp) tells of it."""
+
+from __future__ import annotations
+
+import httptools
+
+from proxy.core.errors import UpstreamError
+from proxy.transport.framing import NAMES, Refused, spelt
+from proxy.transport.head import Head, read_head
+
+#: A head larger than this is not kept, in bytes: each connection keeps one.
+_MOST_KEPT = 4096
+
+NOT_HTTP = "The provider's answer is not valid HTTP."
+HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
+
+#: How far an exchange has come: nothing of the answer is there, some of it, its head, all of it.
+ASKED, BEGUN, HEAD, WHOLE = range(4)
+
+
+class Answer:
+    """One answer after the other, on the same connection."""
+
+    __slots__ = (
+        "_between_chunks",
+        "_header_limit",
+        "_header_size",
+        "_known",
+        "_known_bytes",
+        "_parser",
+        "_parts",
+        "_size",
+        "_stage",
+        "_until_close",
+        "headers",
+        "keep_alive",
+        "status",
+    )
+
+    def __init__(self, header_limit: int) -> None:
+        self._header_limit = header_limit
+        self._parser = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._stage = ASKED
+        self._header_size = 0
+        self._known_bytes = b""
+        self._known: Head | None = None
+        self._between_chunks = False
+        self._until_close = False
+        self.keep_alive = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    def _read_head(self, data: bytes) -> tuple[int, bytes] | None:
+        """Take the plain head of the answer that begins `data`: its body's length, -1 if that is in chunks, and what of it has come.
+
+        None, and nothing is taken, if the head is not whole, not plain or too large.
+        """
+        head, end, body = data.partition(b"\r\n\r\n")
+        known: Head | None = None
+        if end and len(head) <= self._header_limit:
+            # The same bytes mean the same as in the last answer; each has headers of its own, for whoever changes them.
+            known = self._known if head == self._known_bytes else read_head(head)
+        if known is None:
+            self._stage = BEGUN
+            self.headers = {}
+            return None
+        if len(head) <= _MOST_KEPT:
+            self._known_bytes, self._known = head, known
+        self.status, headers, length = known
+        self.headers = headers.copy()
+        self._stage = HEAD
+        self.keep_alive = True
+        self._until_close = False
+        return length, body
+
+    # -- httptools' callbacks --
+
+    def on_message_begin(self) -> None:
+        if self._stage == WHOLE:
+            raise Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
+        self._header_size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage >= HEAD:
+            return  # of a trailer, or of a head that was read without the parser
+        key = NAMES.get(name) or spelt(name)
+        text = value.decode("latin-1")
+        headers = self.headers
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        self._header_size += len(name) + len(value)
+        if self._header_size > self._header_limit:
+            raise Refused(UpstreamError("response_too_large", HEAD_TOO_LARGE))
+
+    def on_headers_complete(self) -> None:
+        if self._stage >= HEAD:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status < 100:
+                raise Refused(UpstreamError("bad_upstream", NOT_HTTP))
+            self.headers = {}
+            return
+        headers = self.headers
+        self.status = status
+        self._stage = HEAD
+        self.keep_alive = self._parser.should_keep_alive()
+        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+        self._size += len(body)
+
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
+    def on_message_complete(self) -> None:
+        self._between_chunks = False
+        if self._stage == HEAD:
+            self._stage = WHOLE
+            if "transfer-encoding" in self.headers and not self._parser.should_keep_alive():
+                self.keep_alive = False  # a trailer said so, and the parser reads no further
