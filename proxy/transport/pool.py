@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UNSENT, UpstreamRequest
-from proxy.sweeper import Sweeper
+from proxy.sweeper import TICK
 from proxy.transport.addresses import PinnedResolver, PrivateAddress
 from proxy.transport.client import may_be_sent_again, translate, uncounted
 from proxy.transport.connection import Connection
@@ -65,7 +65,7 @@ class PooledTransport:
         self._open = 0
         self._live: set[Connection] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._sweeper = Sweeper()
+        self._sweeping: asyncio.TimerHandle | None = None
         self._reaper: asyncio.TimerHandle | None = None
         self._lookup: asyncio.Future[Addresses | UpstreamError] | None = None
         self._closed = False
@@ -86,7 +86,8 @@ class PooledTransport:
             begun = time.monotonic()
         while True:
             connection.due = due
-            self._sweeper.add(connection)
+            if self._sweeping is None:
+                self._sweep_soon()
             try:
                 head = connection.begin(data)
                 if isinstance(request.body, bytes):
@@ -96,6 +97,7 @@ class PooledTransport:
                     connection.due = asked + least(timeouts.total, None)
                     await self._send_content(connection, request.body, head, timeouts.first_token)
                 connection.check()
+                connection.due = _FOREVER
                 return connection
             except BaseException as error:
                 connection.abort()
@@ -105,8 +107,6 @@ class PooledTransport:
                     raise
                 if not may_be_sent_again(request.method, time.monotonic() - begun):
                     raise
-            finally:
-                self._sweeper.remove(connection)
             self.stale()
             connection = await self._connect(timeouts, due, fresh=True)
 
@@ -161,10 +161,9 @@ class PooledTransport:
     # -- connections --
 
     def _take_idle(self, now: float) -> Connection | None:
-        oldest = now - self._keep_alive
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and connection.idle_since > oldest:
+            if not connection.closed and connection.idle_since > now - self._keep_alive:
                 return connection
             connection.abort()
         return None
@@ -277,9 +276,10 @@ class PooledTransport:
             connection.abort()
         elif connection.draining:
             connection.due = time.monotonic() + _DRAIN
-            self._sweeper.add(connection)
+            if self._sweeping is None:
+                self._sweep_soon()
         else:
-            self._sweeper.remove(connection)
+            connection.due = _FOREVER
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
             if self._waiting:
@@ -288,11 +288,24 @@ class PooledTransport:
                 self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap)
 
     def _lost(self, connection: Connection) -> None:
-        self._sweeper.remove(connection)
         if connection in self._live:
             self._live.remove(connection)
             self._open -= 1
             self._call_next()
+
+    def _sweep_soon(self) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(TICK, self._sweep)
+
+    def _sweep(self) -> None:
+        """End what is late, as `proxy.sweeper` does, and go on while anything has an end: no request is noted down for it."""
+        now = time.monotonic()
+        mortal = [connection for connection in self._live if connection.due != _FOREVER]
+        for connection in mortal:
+            if connection.due <= now:
+                connection.expire()
+        self._sweeping = None
+        if mortal:
+            self._sweep_soon()
 
     def _reap(self) -> None:
         """Close what has lain idle for too long; the stack's bottom is the oldest."""

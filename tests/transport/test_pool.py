@@ -14,9 +14,10 @@ import uvloop
 from proxy.core.call import Timeouts
 from proxy.core.errors import ClientError, UpstreamError
 from proxy.core.protocols import UpstreamRequest
+from proxy.sweeper import TICK
 from proxy.transport import PinnedResolver, PooledTransport
 from tests.fuzz.wires import Wire
-from tests.transport.wired import WiredLoop, answer, ask, on_wires, pool, turns
+from tests.transport.wired import ORIGIN, PATIENCE, WiredLoop, answer, ask, on_wires, pool, turns
 
 # -- bodies that are passed on as they arrive --
 
@@ -202,6 +203,59 @@ def test_what_is_sent_again_is_sent_on_a_connection_that_nobody_has_used_and_onl
             await again
         assert (caught.value.kind, len(loop.wires), stale) == ("reset", 3, 1)
         assert (await first, await third) == ((200, b"one"), (200, b"three"))
+
+    on_wires(main)
+
+
+# -- what is late --
+
+
+def is_sweeping(transport: PooledTransport) -> bool:
+    return transport._sweeping is not None
+
+
+def test_only_what_is_late_is_ended_and_nothing_is_looked_over_while_nothing_can_be_late() -> None:
+    async def main(loop: WiredLoop) -> None:
+        transport = pool()
+        late, early = Timeouts(first_token=0.05, total=60), Timeouts(first_token=30, total=60)
+        request = UpstreamRequest("POST", f"{ORIGIN}/v1/x", {}, b"{}")
+        asked = [asyncio.ensure_future(transport.send(request, timeouts)) for timeouts in (late, early)]
+        with pytest.raises(UpstreamError) as caught:
+            await asked[0]
+        assert caught.value.kind == "upstream_timeout"
+        assert loop.wires[0].is_closing() and not loop.wires[1].is_closing()
+        loop.wires[1].feed(answer(b"yes"))
+        response = await asked[1]
+        assert is_sweeping(transport)
+        await asyncio.sleep(3 * TICK)
+        assert not is_sweeping(transport), "nothing waits for a head any more"
+        assert response.ready() == b"yes"
+        response.close(reuse=True)
+        again = asyncio.ensure_future(transport.send(request, late))
+        with pytest.raises(UpstreamError):
+            await again
+        assert len(loop.wires) == 2 and loop.wires[1].is_closing()
+
+    on_wires(main)
+
+
+def test_an_end_that_does_not_come_is_not_waited_for_long() -> None:
+    """What matters of the answer was read; the rest of its body has a second, also when nothing else has an end."""
+
+    async def main(loop: WiredLoop) -> None:
+        transport = pool()
+        request = UpstreamRequest("POST", f"{ORIGIN}/v1/x", {}, b"{}")
+        asking = asyncio.ensure_future(transport.send(request, PATIENCE))
+        await turns()
+        loop.wires[0].feed(answer(b"yes")[:-1])
+        response = await asking
+        await asyncio.sleep(3 * TICK)
+        assert not is_sweeping(transport)
+        response.close(reuse=True)
+        assert not loop.wires[0].is_closing()
+        async with asyncio.timeout(5):
+            while not loop.wires[0].is_closing():
+                await asyncio.sleep(TICK)
 
     on_wires(main)
 
