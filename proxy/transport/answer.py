@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 
 from proxy.core.errors import UpstreamError
-from proxy.transport.framing import NAMES, Refused, spelt
+from proxy.transport.framing import Refused, name_of, spelt
 from proxy.transport.head import Head, read_head
 
 #: A head larger than this is not kept, in bytes: each connection keeps one.
@@ -85,7 +85,7 @@ class Answer:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._stage >= HEAD:
             return  # of a trailer, or of a head that was read without the parser
-        key = NAMES.get(name) or spelt(name)
+        key = name_of(name) or spelt(name)
         text = value.decode("latin-1")
         headers = self.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text

@@ -15,17 +15,13 @@ import httptools
 from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
 from proxy.transport.answer import ASKED, BEGUN, HEAD, HEAD_TOO_LARGE, NOT_HTTP, WHOLE, Answer
-from proxy.transport.framing import CHUNKS, LINE_END, TAIL, Refused, read_chunks
+from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
 HIGH_WATER = 256 * 1024
 
 _LOST = "The connection to the provider was lost."
 _FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger than the limit for headers."
-
-#: Heads that the parser is shown instead of a plain one: they frame the body alike.
-_IN_CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-_OF_LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 
 
 class Connection(Answer, asyncio.Protocol):
@@ -230,18 +226,17 @@ class Connection(Answer, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._between_chunks:
             # The parser stands between two chunks, or has seen nothing of this answer: it need not see whole ones.
-            chunk = CHUNKS.get(len(data))
-            if chunk is not None and data[chunk[1]] == chunk[0] and data[TAIL] == LINE_END:
-                self._pass(data[chunk[2]])
+            line, start, rest = chunk_of(len(data), NO_CHUNK)
+            if data[start] == line and data[TAIL] == LINE_END:
+                take = self._take_piece
+                if take is None:
+                    self._keep(data[rest])
+                elif not take(data[rest]):
+                    self._take_piece = None
+                    self._wake()
                 return
-            found = read_chunks(data)
-            if found is not None:
-                if not found[1]:
-                    self._pass(found[0])
-                    return
-                if self._unshown:
-                    self._end(found[0])
-                    return
+            if self._takes_chunks(data):
+                return
         if not self.busy:
             # Bytes that nobody asked for: whatever they are, they must not become the next answer.
             self.abort()
@@ -265,7 +260,7 @@ class Connection(Answer, asyncio.Protocol):
             self._end(body)
             return
         self._length = length
-        self._unshown = _IN_CHUNKS if length < 0 else _OF_LENGTH % length
+        self._unshown = IN_CHUNKS if length < 0 else OF_LENGTH % length
         self._between_chunks = length < 0
         self._bare = -1 if body else 0
         if body:
@@ -273,14 +268,24 @@ class Connection(Answer, asyncio.Protocol):
         else:
             self._wake()
 
-    def _pass(self, piece: bytes) -> None:
-        """A piece of a body, not its last, that the parser was not shown."""
+    def _takes_chunks(self, data: bytes) -> bool:
+        """Take whole chunks, and the end if the parser has seen no beginning; False if `data` is anything else."""
+        found = read_chunks(data)
+        if found is None or (found[1] and not self._unshown):
+            return False
+        piece, ended = found
         take = self._take_piece
-        if take is not None:
-            if not take(piece):
-                self._take_piece = None
-                self._wake()
-            return
+        if ended:
+            self._end(piece)
+        elif take is None:
+            self._keep(piece)
+        elif not take(piece):
+            self._take_piece = None
+            self._wake()
+        return True
+
+    def _keep(self, piece: bytes) -> None:
+        """A piece of a body that nobody takes as it comes; not the last."""
         self._bare = 0
         if not self.draining:
             self._parts.append(piece)
@@ -295,14 +300,12 @@ class Connection(Answer, asyncio.Protocol):
         self._unshown = b""
         if piece:
             self._parts.append(piece)
-        take = self._take_piece
+        take, self._take_piece = self._take_piece, None
         if self.draining:
             self._drain(0)
             return
-        if take is not None:
-            self._take_piece = None
-            if piece:
-                take(self._take())
+        if take is not None and piece:
+            take(self._take())
         self._wake()
 
     def _hold_back(self) -> None:
@@ -371,9 +374,6 @@ class Connection(Answer, asyncio.Protocol):
             self.fail(error.__context__.reason)
         else:
             self.fail(UpstreamError("bad_upstream", NOT_HTTP, detail=str(error)[:200]))
-
-    def eof_received(self) -> None:
-        """The transport closes itself, and `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

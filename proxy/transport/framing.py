@@ -8,6 +8,7 @@ from proxy.core.errors import UpstreamError
 
 #: Header names as they came -> in lower case. Servers use few spellings; what they are not asked for cannot fill memory.
 NAMES: dict[bytes, str] = {}
+name_of = NAMES.get
 _MOST_NAMES = 1024
 _LONGEST_NAME = 256
 
@@ -15,12 +16,19 @@ _LONGEST_NAME = 256
 _CUTS = tuple((slice(0, line), slice(line, -2)) for line in range(6))
 
 #: The length of a chunk, its line and its end included -> the line, as most servers write it, where that is, and where the data. A lone
-#: whole chunk is known by them.
-CHUNKS = {len(line) + size + 2: (line, *_CUTS[len(line)]) for size in range(1, 4096) for line in (b"%x\r\n" % size,)}
+#: whole chunk is known by them. Given as a function, since a method of an imported name is made anew for each call.
+chunk_of = {len(line) + size + 2: (line, *_CUTS[len(line)]) for size in range(1, 4096) for line in (b"%x\r\n" % size,)}.get
+
+#: The same of a length that no plain chunk has: nothing begins so.
+NO_CHUNK = (b"none", *_CUTS[0])
 
 #: What ends a line, and where it stands in a chunk.
 LINE_END = b"\r\n"
 TAIL = slice(-2, None)
+
+#: Heads that the parser is shown instead of a plain one: they frame the body alike.
+IN_CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+OF_LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
 
 _LONG = re.compile(rb"[1-9a-f][0-9a-f]{3,6}")
 
