@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 
 from policies import BUILT_IN
 from proxy.core.call import Call
 from proxy.core.errors import ClientError
-from proxy.core.protocols import Handler
+from proxy.core.protocols import Handler, Policy
 from proxy.core.reply import Reply
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, compose, receive
 from tests.core.doubles import make_call
@@ -113,3 +116,38 @@ def test_installed_policies_have_a_place_in_both_lists():
     assert INSTALLED in PER_REQUEST
     assert INSTALLED in PER_ATTEMPT
     assert PER_REQUEST.index(INSTALLED) > PER_REQUEST.index("record")
+
+
+class Odd:
+    """Policies whose call is no plain method of two."""
+
+    async def with_more(self, call: Call, call_next: Handler, more: int = 1) -> Reply:
+        assert more == 1
+        return await call_next(call)
+
+    async def of_any(self, *arguments: Any) -> Reply:
+        call, call_next = arguments
+        reply: Reply = await call_next(call)
+        return reply
+
+    @staticmethod
+    async def alone(call: Call, call_next: Handler) -> Reply:
+        return await call_next(call)
+
+
+@pytest.mark.parametrize("policy", [Odd().with_more, Odd().of_any, Odd.alone, partial(Odd.with_more, Odd())])
+async def test_whatever_is_called_with_a_call_and_a_handler_is_a_policy(policy: Policy):
+    said: list[str] = []
+    handler = compose([policy, Noting("b", said), policy], innermost(said))
+    assert (await handler(make_call())).status == 201
+    assert said == ["b in", "req_1", "b out"]
+
+
+async def test_a_policy_that_stands_in_two_chains_has_the_next_of_each():
+    said: list[str] = []
+    policy = Noting("a", said)
+    first, second = compose([policy], innermost(said)), compose([policy, Noting("b", said)], innermost(said))
+    await first(make_call(id="one"))
+    await second(make_call(id="two"))
+    await first(make_call(id="three"))
+    assert said == ["a in", "one", "a out", "a in", "b in", "two", "b out", "a out", "a in", "three", "a out"]

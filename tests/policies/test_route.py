@@ -158,3 +158,26 @@ async def test_whatever_names_the_session_leads_to_the_same_target(members: dict
     route = ModelRoute((Candidate(EAST), Candidate(WEST), Candidate(NORTH)), "sticky")
     by_header = await routed(router(route), headers={"x-comporta-session": "s-7"})
     assert (await routed(router(route), **members)).target == by_header.target
+
+
+async def test_a_way_that_was_gone_before_keeps_to_what_each_request_is():
+    table = router()
+    policy = Route(table)
+
+    async def innermost(_: Call) -> Reply:
+        return Reply(201)
+
+    async def way(**members: Any) -> tuple[Target | None, float | None]:
+        call = make_call(model="gpt-4o", **members)
+        await policy(call, innermost)
+        assert call.timeouts is not None
+        return call.target, call.timeouts.total
+
+    target = table.find("gpt-4o")
+    longer = Resolved(timeouts={"total": 20.0})
+    for _ in range(2):
+        assert await way(stream=True) == (target, 7.0)
+        assert await way() == (target, 1.0)
+        assert await way(resolved=longer) == (target, 20.0)
+        with pytest.raises(ClientError):
+            await way(principal=Principal(providers=frozenset({"east"})))
