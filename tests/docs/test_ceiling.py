@@ -25,7 +25,9 @@ async def _no_body(_call: Call) -> None:
 
 
 def call_with(**body: Any) -> Call:
-    return Call("req_1", "chat", "POST", "/chat/completions", "", {}, 0.0, _no_body, body=body)
+    call = Call("req_1", "chat", "POST", "/chat/completions", "", {}, 0.0, _no_body)
+    call.body = body
+    return call
 
 
 @dataclass
