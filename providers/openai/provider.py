@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from providers.openai.answer import reported_usage
 from providers.openai.errors import error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
 from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
@@ -111,6 +112,11 @@ class OpenAI:
         return _Sent(target.credential, call.path, call.query, url, headers, {})
 
     def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
+        call.usage = reported_usage(body, with_choices=call.operation in CHAT_STREAMS) or self._usage(call, body)
+        return Reply(response.status, None, body)
+
+    def _usage(self, call: Call, body: bytes) -> Usage | None:
+        """The usage of an answer, whatever it is. Raises UpstreamError for one that is not good."""
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -126,8 +132,7 @@ class OpenAI:
                 raise UpstreamError("invalid_response", "The provider's answer holds no choices.")
             if usage is None:
                 usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
-        call.usage = usage
-        return Reply(response.status, None, body)
+        return usage
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return error_of_status(response.status, response.headers, body)

@@ -1,0 +1,66 @@
+"""A good answer, read as far as it is accounted for. The rest is checked to be JSON, and no objects are made of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from proxy.core.call import Usage
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: _Count = 0
+    reasoning_tokens: _Count = 0
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    """In either of OpenAI's spellings."""
+
+    prompt_tokens: _Count = -1  # is not there
+    completion_tokens: _Count = 0
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens: _Count = 0
+    output_tokens: _Count = 0
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    usage: _Usage | None = None
+    choices: Raw = Raw(b"null")
+    error: Any = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Answer)
+
+
+def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
+    """The usage of an answer that reports one and has nothing wrong with it, its choices (`with_choices`) included.
+
+    None for every other: it takes a closer look to say what it is.
+    """
+    try:
+        answer = _DECODER.decode(body)
+        if not body.isascii():
+            body.decode()  # what was passed over may hold anything
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    usage = answer.usage
+    if usage is None or answer.error is not None:
+        return None
+    if with_choices and bytes(memoryview(answer.choices)[:2]) != b"[{":
+        return None
+    if usage.prompt_tokens == -1:
+        prompt, completion = usage.input_tokens, usage.output_tokens
+        read, written = usage.input_tokens_details, usage.output_tokens_details
+    else:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        read, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = read.cached_tokens or 0 if read is not None else 0
+    reasoning = written.reasoning_tokens or 0 if written is not None else 0
+    return Usage(prompt or 0, completion or 0, cached, reasoning, True)

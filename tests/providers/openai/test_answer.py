@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.openai.answer import reported_usage
+from providers.openai.provider import OpenAI
+from providers.openai.settings import OpenAISettings
+from proxy.core.call import Usage
+from proxy.core.errors import UpstreamError
+from tests.core.doubles import make_call
+
+PROVIDER = OpenAI(OpenAISettings(base_url="https://example.invalid/v1"))
+CHOICES = [{"index": 0, "message": {"role": "assistant", "content": "Ja, \u00e9"}, "finish_reason": "stop"}]
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}, Usage(7, 3, 0, 0, True)),
+        ({"prompt_tokens": 7}, Usage(7, 0, 0, 0, True)),
+        ({"input_tokens": 7, "output_tokens": 3}, Usage(7, 3, 0, 0, True)),
+        ({"prompt_tokens": 7, "input_tokens": 9, "completion_tokens": 3, "output_tokens": 4}, Usage(7, 3, 0, 0, True)),
+        (
+            {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1}, "completion_tokens_details": None},
+            Usage(7, 0, 5, 0, True),
+        ),
+        ({"output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 6}}, Usage(0, 9, 0, 6, True)),
+        ({}, Usage(0, 0, 0, 0, True)),
+    ],
+)
+def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage):
+    body = orjson.dumps({"choices": CHOICES, "usage": usage})
+    assert reported_usage(body, with_choices=True) == expected
+    assert PROVIDER._usage(make_call(), body) == expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": CHOICES},
+        {"choices": CHOICES, "usage": None},
+        {"choices": CHOICES, "usage": "free"},
+        {"choices": CHOICES, "usage": {"prompt_tokens": -1}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": "7"}},
+        {"choices": [], "usage": {}},
+        {"choices": None, "usage": {}},
+        {"usage": {}},
+        {"choices": CHOICES, "usage": {}, "error": {"message": "no"}},
+        [],
+        7,
+    ],
+)
+def test_what_takes_a_closer_look_gets_one(answer: Any):
+    assert reported_usage(orjson.dumps(answer), with_choices=True) is None
+
+
+def outcome(body: bytes, operation: str, *, made: bool) -> Any:
+    call = make_call(operation, raw=b'{"model":"m"}')
+    try:
+        return (
+            PROVIDER._usage(call, body) if made else reported_usage(body, with_choices=operation == "chat") or PROVIDER._usage(call, body)
+        )
+    except UpstreamError as error:
+        return error.kind, error.message, error.status
+
+
+VALUES = st.none() | st.booleans() | st.integers(-9, 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
+USAGES = st.dictionaries(
+    st.sampled_from(
+        ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "prompt_tokens_details", "output_tokens_details"]
+    ),
+    VALUES | st.dictionaries(st.sampled_from(["cached_tokens", "reasoning_tokens"]), VALUES, max_size=2),
+    max_size=4,
+)
+ANSWERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "usage": VALUES | USAGES,
+        "choices": VALUES | st.lists(st.just(CHOICES[0]) | VALUES, max_size=2),
+        "error": VALUES,
+        "data": st.lists(VALUES, max_size=3),
+    },
+)
+
+
+@given(ANSWERS, st.integers(0, 300), st.sampled_from(b'"{}[],:\\\x00\xff 1nt-'))
+def test_what_is_passed_over_is_held_to_the_same_as_what_is_made(answer: dict[str, Any], at: int, byte: int):
+    raw = orjson.dumps(answer)
+    for body in (raw, raw[:at], raw[:at] + bytes([byte]) + raw[at + 1 :]):
+        for operation in ("chat", "embedding"):
+            assert outcome(body, operation, made=False) == outcome(body, operation, made=True), body
