@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from proxy.core.call import Usage
 
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None
 
 
 class _Details(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from proxy.core.call import Call
+from proxy.core.milliseconds import milliseconds
 
 #: The version of the API that our own answers follow; a provider's own word goes before it.
 API_VERSION = "2020-10-01"
@@ -23,7 +24,6 @@ OURS = frozenset(
 )
 
 _VERSION = f"openai-version: {API_VERSION}\r\n"
-_THOUSANDTHS = tuple(f".{number:03d}\r\n" for number in range(1000))
 
 #: So many sets of facts are kept as the lines that they are: clients choose among names of models without end.
 _MOST_KEPT = 1024
@@ -49,8 +49,7 @@ class OwnHead:
             served = "" if source is None else f"x-comporta-config-source: {source}\r\n"
         else:
             facts = (source, call.served, target.provider, len(call.attempts))
-            micro = int(call.overhead * 1e6 + 0.5)
-            served = f"{self._kept.get(facts) or self._keep(facts)}{micro // 1000}{_THOUSANDTHS[micro % 1000]}"
+            served = f"{self._kept.get(facts) or self._keep(facts)}{milliseconds(call.overhead)}\r\n"
         if resolved is not None and "explain" in call.notes:
             served = f"{served}x-comporta-explain: {call.notes['explain']}\r\n"
         taken = "" if "openai-processing-ms" in headers else f"openai-processing-ms: {int((now - call.started) * 1e3)}\r\n"
