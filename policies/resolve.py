@@ -26,12 +26,11 @@ from proxy.core.hierarchy import (
     without_fallback,
     without_models,
 )
-from proxy.core.members import ABSENT
 from proxy.core.protocols import Handler, Services, UserPreferences
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences, Resolved
 from proxy.core.splice import remove_member, set_member
-from proxy.core.wishes import HEADERS, LENGTHS, Wishes, end_user_of, own_params, task_type_of, wishes_of
+from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, task_type_of, wishes_of
 
 #: Operations whose answer is a model's text: the hierarchy's models and parameters are for these.
 TEXT = frozenset({"chat", "completion", "responses"})
@@ -119,17 +118,17 @@ class Resolve:
         self._named: dict[str | tuple[str | None, str] | None, Resolved] = {}
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
-        members, model = call.members, call.model
+        body, model = call.body, call.model
         asks = call.memo.get(self)
         if asks is None:
             asks = call.memo[self] = any(name in call.headers for name in HEADERS)
-        asks = asks or members.comporta is not ABSENT or (call.principal is not ANONYMOUS and is_held(call.principal))
+        asks = asks or MEMBER in body or (call.principal is not ANONYMOUS and is_held(call.principal))
         if asks or not self._is_idle:
             return self._resolved(call, call_next, asks=asks)
         # Without a coroutine of its own where there is nothing to resolve.
-        if members.user is not ABSENT or call.end_user is not None:
+        if "user" in body or call.end_user is not None:
             call.end_user = end_user_of(call)
-        resolved = self._named.get(model) if members.metadata is ABSENT else None
+        resolved = self._named.get(model) if "metadata" not in body else None
         call.resolved = resolved if resolved is not None else self._as_named(model, task_type_of(call))
         if model is None and call.operation in NEEDS_MODEL:
             raise missing_model()
@@ -137,7 +136,7 @@ class Resolve:
 
     async def _resolved(self, call: Call, call_next: Handler, *, asks: bool) -> Reply:
         """`asks`: the request may set something beside its model, its task type and its user, or the key may not set all."""
-        wishes = wishes_of(call) if asks or call.members.metadata is not ABSENT else _NO_WISHES
+        wishes = wishes_of(call) if asks or "metadata" in call.body else _NO_WISHES
         call.end_user = end_user_of(call)
         await self._settle(call, wishes)
         if call.model is None and call.operation in NEEDS_MODEL:
@@ -252,7 +251,7 @@ def _name(call: Call, model: str) -> None:
         if call.model is not None:
             call.content = call.content.named(model)
             call.model = model
-    elif call.member("model"):
+    elif call.body.get("model") is not None:
         call.model = model
     elif call.operation in NEEDS_MODEL or (call.operation == "responses" and "prompt" not in call.body):
         call.raw = set_member(call.raw, "model", orjson.dumps(model), present="model" in call.body)

@@ -13,7 +13,6 @@ from providers.openai.settings import OpenAISettings
 from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
-from proxy.core.members import ABSENT
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member, with_first
@@ -81,15 +80,12 @@ class OpenAI:
             renamed = target.model is not None and call.model is not None and target.model != call.model
             content = call.content.named(target.model) if renamed and target.model else call.content
             return UpstreamRequest(call.method, sent.url, sent.headers, content)
-        raw, model = call.raw, target.model
-        if model is not None:
-            named = call.member("model")
-            if named != model and named is not ABSENT:
-                raw = set_member(raw, "model", orjson.dumps(model), present=True)
+        raw, body, model = call.raw, call.body, target.model
+        if model is not None and body.get("model") != model and "model" in body:
+            raw = set_member(raw, "model", orjson.dumps(model), present=True)
         if call.stream and self._stream_usage and call.operation in CHAT_STREAMS:
-            options = call.member("stream_options")
             # A body of a stream has a member at least: the one that says so.
-            raw = with_first(raw, _USAGE_ASKED) if options is ABSENT else _asking_for_usage(raw, options)
+            raw = with_first(raw, _USAGE_ASKED) if "stream_options" not in body else _asking_for_usage(raw, body)
         return UpstreamRequest(call.method, sent.url, sent.headers, raw, sent.kept)
 
     def _sent(self, call: Call, target: Target) -> _Sent:
@@ -140,14 +136,15 @@ class OpenAI:
     def stream_decoder(self, call: Call) -> StreamDecoder:
         limit = self.settings.limits.event
         if call.operation in CHAT_STREAMS:
-            is_one = call.member("n") is ABSENT and call.member("prompt") is ABSENT
-            wants_usage = not self._stream_usage or _asks_for_usage(call.member("stream_options"))
-            return ChatDecoder(limit, choices=1 if is_one else _choices(call.body), wants_usage=wants_usage)
+            body = call.body
+            choices = _choices(body) if "n" in body or "prompt" in body else 1
+            return ChatDecoder(limit, choices=choices, wants_usage=not self._stream_usage or _asks_for_usage(body))
         return TypedEventDecoder(limit, terminal=call.operation == "responses")
 
 
-def _asking_for_usage(raw: bytes, options: Any) -> bytes:
-    """The bytes of a request with these options for its stream, of which usage is one."""
+def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:
+    """The bytes of a request with options for its stream, of which usage is one."""
+    options = body.get("stream_options")
     if not options:
         return set_member(raw, "stream_options", b'{"include_usage":true}', present=True)
     if options.get("include_usage") is True:
@@ -156,7 +153,8 @@ def _asking_for_usage(raw: bytes, options: Any) -> bytes:
     return raw[:start] + set_member(raw[start:end], "include_usage", b"true", present="include_usage" in options) + raw[end:]
 
 
-def _asks_for_usage(options: Any) -> bool:
+def _asks_for_usage(body: dict[str, Any]) -> bool:
+    options = body.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from proxy.core.errors import GatewayError
-from proxy.core.members import ABSENT, NO_MEMBERS, Members, members_of
 from proxy.core.resolved import Resolved
 
 
@@ -146,9 +145,7 @@ class Call:
                   on to send the same head on its connection
     receive       reads and checks the body; the pipeline calls it once the caller is known, so nothing is read for a stranger, and awaits
                   what it returns, which is None for a body that had arrived
-    raw, body     the body's bytes, and the object that they hold, which is made when it is first asked for; both empty until `receive`.
-                  Who changes the one changes the other
-    members       what every request is asked for of that object, as it came, without making it; `made` is the object, once there is one
+    raw, body     the body's bytes as they came, and the object that they hold; both empty until `receive`
     content       a body that is streamed instead
     peer          the address at the other end of the connection, `local` for a Unix socket; empty where that is not known
     principal     who asks; `end_user` is the one on whose behalf, as the client says
@@ -175,7 +172,7 @@ class Call:
     memo: dict[Any, Any] = field(default_factory=dict)
     peer: str = ""
     raw: bytes = b""
-    members: Members = NO_MEMBERS
+    body: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None
     model: str | None = None
     stream: bool = False
@@ -199,23 +196,6 @@ class Call:
     bytes_in: int = 0
     bytes_out: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
-    made: dict[str, Any] | None = None
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """Raises ClientError (400 `invalid_json`) for a number that no one can hold, which goes on unread otherwise."""
-        if self.made is None:
-            self.made = self.members.read(self.raw)
-        return self.made
-
-    @body.setter
-    def body(self, body: dict[str, Any]) -> None:
-        self.made = body
-        self.members = members_of(body)
-
-    def member(self, name: str) -> Any:
-        """A field of `Members`, as it is now; ABSENT where the body has none."""
-        return getattr(self.members, name) if self.made is None else self.made.get(name, ABSENT)
 
     @property
     def served(self) -> str | None:

@@ -81,7 +81,7 @@ class Recent:
             resolved = with_numbers(resolved)
         # fmt: off
         self._kept.append((
-            status, outcome, code, now, call.members.model or None, call.notes.get(STOPPED) if call.notes else None,
+            status, outcome, code, now, call.body.get("model"), call.notes.get(STOPPED) if call.notes else None,
             call.id, call.operation, call.method, call.model, call.stream, call.peer, call.principal, call.end_user, resolved,
             call.target, call.others, call.fallback, call.timeouts, call.deadline, call.started, call.attempts, call.usage,
             call.upstream_seconds, call.overhead, call.first_token, call.bytes_in, call.bytes_out,

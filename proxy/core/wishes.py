@@ -10,7 +10,6 @@ from typing import Any
 from proxy.core.call import Call
 from proxy.core.errors import ClientError
 from proxy.core.hierarchy import PARAMS, Asked
-from proxy.core.members import ABSENT
 from proxy.core.splice import remove_member
 from proxy.core.units import parse_duration
 
@@ -126,7 +125,7 @@ def wishes_of(call: Call) -> Wishes:
     is wrong, 403 for what the key may not set.
     """
     found: dict[str, Any] = {}
-    if call.member(MEMBER) is not ABSENT:
+    if MEMBER in call.body:
         member = call.body.pop(MEMBER)
         call.raw = remove_member(call.raw, MEMBER)
         found = _from_member(member, call.principal.may_set)
@@ -180,7 +179,7 @@ def _may(name: str, where: str, may_set: frozenset[str] | None) -> None:
 
 def task_type_of(call: Call) -> str | None:
     """A task type that stands in OpenAI's own `metadata`, which is the client's to use: what is no name there is none of ours."""
-    metadata = call.member("metadata")
+    metadata = call.body.get("metadata")
     value = metadata.get("task_type") if isinstance(metadata, dict) else None
     return value if is_name(value, TASK_TYPE_LENGTH) else None
 
@@ -199,6 +198,6 @@ def own_params(call: Call) -> dict[str, Any]:
 
 def end_user_of(call: Call) -> str | None:
     """On whose behalf it is asked: who was named where the caller was checked, else OpenAI's `user`, if that can be a name."""
-    user = call.end_user or call.member("user")
+    user = call.end_user or call.body.get("user")
     # Every request asks it: `is_name`, without a call.
     return user if type(user) is str and 0 < len(user) <= MODEL_LENGTH and user.isprintable() else None

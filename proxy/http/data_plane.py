@@ -299,9 +299,10 @@ class _Exchange:
             await self._receive_content(call, content_type, length)
 
     def _take_json(self, call: Call, raw: bytes) -> None:
+        call.raw = raw
         call.bytes_in = len(raw)
         if raw or call.operation in WHOLE:
-            parse.read(call, raw)
+            parse.read_members(call, parse.parse_object(raw))
         ping = self.serving.limits.ping
         if call.stream and call.operation in PINGED and ping != _NEVER:
             self._ping = asyncio.get_running_loop().call_later(ping, self._send_ping)

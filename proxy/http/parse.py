@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 import orjson
-from msgspec import Raw
 
 from proxy.core.call import Call
 from proxy.core.errors import ClientError
-from proxy.core.members import ABSENT
 
 MAX_DEPTH = 64
 
@@ -23,44 +19,9 @@ _RAW = frozenset({"files", "uploads", "containers", "skills", "realtime", "live"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 #: Operation -> the members that must be there, with what they must be. `model` may also come from the configuration: `resolve` asks for it.
-# The same as `_Chat` and `_Embedding` have it.
 _REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
     "chat": (("messages", (list,), "an array of messages"),),
     "embedding": (("input", (str, list), "a string or an array"),),
-}
-
-
-_NOT_THERE = Raw(b"null")
-
-
-class _Members(msgspec.Struct, kw_only=True, frozen=True):
-    """`Members` of bytes of which no object was made."""
-
-    model: Any = ABSENT
-    stream: bool | None = None
-    stream_options: Any = ABSENT
-    user: Any = ABSENT
-    metadata: Any = ABSENT
-    comporta: Any = ABSENT
-    n: Any = ABSENT
-    prompt: Any = ABSENT
-
-    def read(self, raw: bytes) -> dict[str, Any]:
-        return parse_object(raw)
-
-
-class _Chat(_Members, kw_only=True, frozen=True):
-    messages: Raw = _NOT_THERE
-
-
-class _Embedding(_Members, kw_only=True, frozen=True):
-    input: Raw = _NOT_THERE
-
-
-_DECODER: Final = msgspec.json.Decoder(_Members)
-_DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
-    "chat": msgspec.json.Decoder(_Chat),
-    "embedding": msgspec.json.Decoder(_Embedding),
 }
 
 
@@ -107,39 +68,8 @@ def _is_deep(value: dict[str, Any]) -> bool:
     return True
 
 
-def read(call: Call, raw: bytes) -> None:
-    """Check and take what the gateway uses of a body. Raises as `parse_object` and `read_members`."""
-    call.raw = raw
-    members = _known_good(call.operation, raw)
-    if members is None:
-        read_members(call, parse_object(raw))
-        return
-    call.members = members
-    call.stream = members.stream is True
-    model = members.model
-    if model is not None and model is not ABSENT:
-        call.model = checked_model(model)
-
-
-def _known_good(operation: str, raw: bytes) -> _Members | None:
-    """The members of a body with which nothing is wrong that would be told here. None where it takes a closer look to say that."""
-    try:
-        members: _Members = _DECODERS.get(operation, _DECODER).decode(raw)
-        if not raw.isascii():
-            raw.decode()  # what was passed over may hold anything
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    if _brackets(raw) > MAX_DEPTH or not (members.stream_options in (ABSENT, None) or type(members.stream_options) is dict):
-        return None
-    if type(members) is _Chat:
-        return members if memoryview(members.messages)[0] in b"[" else None
-    if type(members) is _Embedding:
-        return members if memoryview(members.input)[0] in b'["' else None
-    return members
-
-
 def read_members(call: Call, body: dict[str, Any]) -> None:
-    """The same for an object that was made. Raises ClientError that names the member."""
+    """Check and take what the gateway uses of a body. Raises ClientError that names the member."""
     for name, kinds, expected in _REQUIRED.get(call.operation, ()):
         value = body.get(name)
         if value is None:

@@ -25,9 +25,7 @@ async def _no_body(_call: Call) -> None:
 
 
 def call_with(**body: Any) -> Call:
-    call = Call("req_1", "chat", "POST", "/chat/completions", "", {}, 0.0, _no_body)
-    call.body = body
-    return call
+    return Call("req_1", "chat", "POST", "/chat/completions", "", {}, 0.0, _no_body, body=body)
 
 
 @dataclass

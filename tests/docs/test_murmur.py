@@ -47,9 +47,9 @@ async def _no_body(_call: Call) -> None:
 
 def call_with(operation: str = "chat", **body: Any) -> Call:
     body = {"model": "public", "messages": [{"role": "user", "content": "Hi"}], **body}
-    call = Call("req_1", operation, "POST", "/chat/completions", "", {}, 0.0, _no_body, model="public", stream=bool(body.get("stream")))
-    call.body = body
-    return call
+    return Call(
+        "req_1", operation, "POST", "/chat/completions", "", {}, 0.0, _no_body, body=body, model="public", stream=bool(body.get("stream"))
+    )
 
 
 @pytest.fixture

@@ -70,8 +70,7 @@ def read_request(data: bytes) -> None:
     for operation in OPERATIONS:
         call = make_call(operation, raw=data)
         try:
-            parse.read(call, data)
-            assert call.body == orjson.loads(data)
+            parse.read_members(call, parse.parse_object(data))
         except ClientError as error:
             orjson.loads(errors.body(error))
 
