@@ -64,7 +64,7 @@ class _Series:
             self.first_token.append(first - call.started)
             if call.tokens_seen > 1 and call.last_token is not None:
                 self.per_token.append((call.last_token - first) / (call.tokens_seen - 1))
-        if len(latency) >= MANY:
+        if len(latency) >= MANY or len(self.overhead) >= MANY:
             for distribution in self._distributions:
                 distribution.gather()
 

@@ -89,7 +89,7 @@ class LineWriter:
         if not self._second <= moment < self._next:
             seconds = int(moment)
             self._second, self._next = float(seconds), seconds + 1.0
-            self._beginning = f'{{"timestamp":"{_second(seconds)}.'
+            self._beginning = f'{{"timestamp":"{_told(seconds)}.'
         thousandths = THOUSANDTHS[floor((moment - self._second) * 1e3)]
         lines.append(f'{self._beginning}{thousandths}Z","level":"info",{text}{self._end}'.encode())
         if not self._is_wanted:
@@ -160,14 +160,14 @@ def _handing_to(writer: LineWriter) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _second(seconds: int) -> str:
+def _told(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _json(event: dict[str, Any]) -> bytes:
     moment = event.pop("time", None) or time.time()
     seconds = int(moment)
-    line = {"timestamp": f"{_second(seconds)}.{int((moment - seconds) * 1000):03d}Z", "level": "info", **event}
+    line = {"timestamp": f"{_told(seconds)}.{int((moment - seconds) * 1000):03d}Z", "level": "info", **event}
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 

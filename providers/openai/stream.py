@@ -26,6 +26,7 @@ _CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of
 _DELTA = b".delta"
 _BETWEEN = b"\n\ndata: "
 _USAGE = b'"usage"'
+_AROUND = len(b"data: \n\n")
 _LAST_NULL = b',"usage":null}'
 _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
 
@@ -215,7 +216,7 @@ class ChatDecoder:
         self._frame = self._latest = None
         if not hidden and shown is not data:
             return
-        if left and _LF not in data and len(data) + SHORT <= self._limit:
+        if left and _LF not in data and len(data) + _AROUND + SHORT <= self._limit:
             self._frame = self._latest = frame_of(b"data: %b\n\n" % data, hidden)
 
     def _end(self) -> bytes:

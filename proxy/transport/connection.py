@@ -111,8 +111,8 @@ class Connection(Answer, asyncio.Protocol):
 
     def check(self) -> None:
         """Raise what went wrong before the head was there."""
-        if self._stage < HEAD and self._error is not None:
-            raise self._error
+        if self._stage < HEAD:
+            raise self._error or UpstreamError("reset", _LOST)
         coding = self.headers.get("content-encoding")
         self._decoder = None if coding is None else decoder_for(coding, self._body_limit)
 

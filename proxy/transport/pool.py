@@ -103,7 +103,7 @@ class PooledTransport:
                 connection.abort()
                 # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
                 lost = isinstance(error, UpstreamError) and error.kind == "reset" and connection.is_untouched
-                if not (lost and connection.served > 1 and isinstance(request.body, bytes)):
+                if not (lost and connection.served > 1 and isinstance(request.body, bytes)) or self._closed:
                     raise
                 if not may_be_sent_again(request.method, time.monotonic() - begun):
                     raise
@@ -130,8 +130,7 @@ class PooledTransport:
         lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
         return f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}{''.join(lines)}".encode("utf-8", "surrogateescape")
 
-    @staticmethod
-    async def _send_content(connection: Connection, content: Content, head: asyncio.Future[None], first_byte: float | None) -> None:
+    async def _send_content(self, connection: Connection, content: Content, head: asyncio.Future[None], first_byte: float | None) -> None:
         """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use.
 
         `first_byte`: how long the answer may take from then on.
@@ -144,6 +143,8 @@ class PooledTransport:
             if chunked:
                 await connection.write(b"0\r\n\r\n")
             connection.due = min(connection.due, time.monotonic() + least(first_byte, None))
+            if self._sweeping is None:
+                self._sweep_soon()
 
         sending = asyncio.ensure_future(pump())
         try:
@@ -318,12 +319,15 @@ class PooledTransport:
         self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap) if kept else None
 
     async def close(self) -> None:
-        """Close every connection. Who still waits for an address or a place goes on, and nothing is kept of it."""
+        """Close every connection; who waits on one is told. Who still waits for an address or a place goes on, and nothing is kept of it."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
         for connection in tuple(self._live):
-            connection.abort()
+            if connection.busy:
+                connection.fail(UpstreamError("reset", "The gateway has closed the connection to the provider."))
+            else:
+                connection.abort()
         self._idle.clear()
 
 

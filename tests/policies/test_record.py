@@ -12,7 +12,7 @@ import pytest
 from policies.record import MOST_KINDS, Record, RecordSettings, line, verdict
 from proxy.core.call import Attempt, Call, Target, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
-from proxy.core.metrics import Registry
+from proxy.core.metrics import MANY, Registry
 from proxy.core.protocols import Services
 from proxy.core.recent import Recent
 from proxy.core.reply import Reply
@@ -253,6 +253,20 @@ async def test_a_line_of_json_says_what_the_event_would(members: dict[str, Any])
         assert written == line(call, 201, "ok", None, 1001.2346)
         assert list(written) == list(line(call, 201, "ok", None, 1001.2346))
     assert not log.events and not log.texts
+
+
+async def test_values_that_many_models_share_are_gathered_though_no_model_has_many():
+    metrics = Registry()
+    record = Record(RecordSettings(), Services(HandClock(), metrics, Log()))
+
+    async def answer(_call: Call) -> Reply:
+        return Reply(200)
+
+    for number in range(2 * MANY):
+        target = Target("east", f"m-{number % 50}", f"m-{number % 50}")
+        (await record(answered(target=target, attempts=[Attempt(target, 1000.0)]), answer)).close()
+    [overhead] = metrics.histograms["llm_overhead_seconds"].children.values()
+    assert len(overhead.fresh) <= MANY
 
 
 async def test_each_kind_of_request_has_lines_and_numbers_of_its_own():

@@ -260,7 +260,48 @@ def test_an_end_that_does_not_come_is_not_waited_for_long() -> None:
     on_wires(main)
 
 
+class Slow:
+    """A body that takes longer than a look at what is late does."""
+
+    length: int | None = 4
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await asyncio.sleep(3 * TICK)
+        yield b"body"
+
+    def named(self, model: str) -> Slow:
+        return self
+
+
+def test_an_answer_to_an_upload_is_waited_for_as_long_as_any_also_where_the_whole_has_no_limit() -> None:
+    async def main(loop: WiredLoop) -> None:
+        request = UpstreamRequest("POST", f"{ORIGIN}/v1/x", {}, Slow())
+        async with asyncio.timeout(10):
+            with pytest.raises(UpstreamError) as caught:
+                await pool().send(request, Timeouts(first_token=2 * TICK, total=None))
+        assert caught.value.kind == "upstream_timeout"
+
+    on_wires(main)
+
+
 # -- closing --
+
+
+def test_who_waits_for_an_answer_while_the_pool_is_closed_is_told_and_gets_no_other_ones() -> None:
+    async def main(loop: WiredLoop) -> None:
+        transport = pool()
+        first = asyncio.ensure_future(ask(transport))
+        await turns()
+        loop.wires[0].feed(answer(b"yes"))
+        assert await first == (200, b"yes")
+        second = asyncio.ensure_future(ask(transport))
+        await turns()
+        await transport.close()
+        with pytest.raises(UpstreamError) as caught:
+            await asyncio.wait_for(second, 5)
+        assert caught.value.kind == "reset"
+
+    on_wires(main)
 
 
 def test_who_waits_for_an_address_while_the_pool_is_closed_is_served_and_leaves_nothing() -> None:

@@ -88,6 +88,17 @@ def test_an_event_that_is_too_large_ends_the_chat_after_those_before_it(at: int)
         assert kind_of(decoder.failure) == "response_too_large"
 
 
+@pytest.mark.parametrize("over", range(-12, 6))
+def test_whether_an_event_is_too_large_does_not_hang_on_where_it_was_cut(over: int):
+    first, large = chunk(delta(b"x")), chunk(delta(b"y" * 63))
+    limit = len(large) - 2 - over
+    outcomes = set()
+    for parts in ((first, large), (first, large[:30], large[30:]), (first + large,), tuple(bytes([byte]) for byte in first + large)):
+        decoder = ChatDecoder(limit)
+        outcomes.add((read(decoder, parts), decoder.failure is None))
+    assert len(outcomes) == 1
+
+
 def test_a_failure_before_the_one_that_is_too_large_counts():
     decoder = ChatDecoder(LIMIT)
     out = decoder.feed(chunk(delta(b"a")) + b"data: nonsense\n\n" + chunk(delta(b"x" * LIMIT)))
