@@ -1,4 +1,4 @@
-"""A good answer, read as far as it is accounted for. The rest is checked to be JSON, and no objects are made of it."""
+"""A good answer, read as far as it is accounted for. The rest is checked to be JSON, and no objects are made of it. See decision 020."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ class PooledTransport:
         self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap) if kept else None
 
     async def close(self) -> None:
-        """Close every connection; who waits on one is told. Who still waits for an address or a place goes on, and nothing is kept of it."""
+        """Close every connection, and tell who waits on one. Who waits for an address or a place goes on, and nothing is kept of it."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
