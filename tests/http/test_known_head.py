@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
 from aiohttp import StreamReader
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 
@@ -131,6 +132,33 @@ async def _handled(segments: list[bytes], *, learns: bool) -> list[Any]:
     for _ in range(4):
         await asyncio.sleep(0)
     return seen
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+async def test_a_request_that_has_come_when_its_connection_is_retired_is_answered(known_before: bool):
+    """The connection's task has not gone on yet; closing now would lose the request without a word."""
+    seen: list[bytes] = []
+
+    async def handle(_connection: Connection, _message: RawRequestMessage, payload: Payload) -> bool:
+        seen.append(await payload.readany())
+        return True
+
+    listener = Listener(handle, lambda _connection, _status: None, most=9, most_per_address=9, options={"header_timeout": 5.0})
+    connection = listener()
+    wire = Wire(connection)
+    for _ in range(3 if known_before else 1):
+        wire.feed(request(b"before"))
+        for _ in range(4):
+            await asyncio.sleep(0)
+    assert (connection._known is not None) is known_before
+    wire.feed(request(b"the last"))
+    connection.retire()
+    assert not wire.is_closing(), "closed before it is answered"
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert seen[-1] == b"the last"
+    wire.lose()
+    await asyncio.sleep(0)
 
 
 async def test_a_connection_sees_the_same_requests_whether_it_learns_or_not():
