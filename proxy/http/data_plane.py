@@ -290,8 +290,8 @@ class _Exchange:
         if coding and is_json and coding.lower() != "identity":
             raise body.unsupported_coding(coding)
         waits = headers.get("Expect", "").lower() == "100-continue" and not self._writer.http10
-        if waits and not payload.is_eof() and self._connection.transport is not None:
-            self._connection.transport.write(_CONTINUE)
+        if waits and not payload.is_eof():
+            self._connection.write(_CONTINUE)
         if is_json:
             call.memo[_PLAIN] = True
             self._take_json(call, await body.read_body(call, payload, limit=limits.max_body, patience=limits.body_timeout))

@@ -15,11 +15,12 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from proxy.core.errors import ClientError
+from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind, Proxies
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
 from proxy.http.salvage import requests_before
+from proxy.outbox import Outbox
 
 #: Answers one request; says whether the connection may carry another.
 Handle = Callable[["Connection", RawRequestMessage, Payload], Awaitable[bool]]
@@ -35,6 +36,8 @@ _LAST_MOMENT = 1.0
 
 #: How long a connection stays open after a stream that broke, in seconds. Clients ask again at once or, after a pause, on another.
 _MOMENT = 0.5
+
+_GONE = "The client has closed the connection."
 
 #: As many connections are told that they are too many; those beyond are cut.
 _MOST_TOLD = 64
@@ -95,6 +98,8 @@ class Connection(RequestHandler):
             self._listener.leave(self.peer)
             self.peer = ""
         self._stop_waiting()
+        if self.transport is not None:
+            self._listener.outbox.drop(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -223,8 +228,7 @@ class Connection(RequestHandler):
             pass
         finally:
             self._task_handler = None
-            if self.transport is not None:
-                self.transport.close()
+            self._close_transport()
 
     def _made_room(self) -> None:
         """A request has left the queue of pipelined ones: the parser may go on where it had stopped."""
@@ -253,6 +257,7 @@ class Connection(RequestHandler):
         await asyncio.sleep(_LINGER)  # ends early: a connection that is lost cancels its task
 
     def _say_no_more(self) -> None:
+        self._listener.outbox.flush()
         if self.transport is not None and self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -267,7 +272,7 @@ class Connection(RequestHandler):
         if self._waiter is None or self._waiter.done() or self.transport is None:
             return
         if self._header_handle is None:
-            self.transport.close()
+            self._close_transport()
         elif self._request_count == 0:
             self._stop_waiting()
             self._header_handle = self._loop.call_later(min(_LAST_MOMENT, self._header_timeout), self._head_is_late)
@@ -281,16 +286,40 @@ class Connection(RequestHandler):
 
     def _leave(self, begun: int) -> None:
         is_idle = self._waiter is not None and self._header_handle is None
-        if is_idle and self._request_count - len(self._messages) == begun and self.transport is not None:
-            self.transport.close()
+        if is_idle and self._request_count - len(self._messages) == begun:
+            self._close_transport()
 
     def cancel(self) -> None:
         """Cancel the task that answers the running request."""
         if self._task_handler is not None:
             self._task_handler.cancel()
 
+    def send(self, data: bytes) -> None:
+        """Write an answer that is whole, with others of the same turn of the loop. Raises ClientDisconnected."""
+        transport = self.transport
+        if transport is None:
+            raise ClientDisconnected(_GONE)
+        self._listener.outbox.send(transport, data)
+
+    def write(self, data: bytes) -> None:
+        """Write at once what is not whole; what goes on may be written to the transport itself. Raises ClientDisconnected."""
+        self._listener.outbox.flush()
+        if self.transport is None:
+            raise ClientDisconnected(_GONE)
+        self.transport.write(data)
+
+    def _close_transport(self) -> None:
+        self._listener.outbox.flush()
+        if self.transport is not None:
+            self.transport.close()
+
+    def force_close(self) -> None:
+        self._listener.outbox.flush()
+        super().force_close()
+
     def abort_body(self) -> None:
         """Close at once, so that a body whose end is missing cannot be taken for a whole one."""
+        self._listener.outbox.flush()
         if self.transport is not None:
             self.transport.abort()
 
@@ -322,6 +351,7 @@ class Listener(web.Server):
         self.most_per_address = most_per_address
         self.options = options
         self.proxies: Proxies | None = None
+        self.outbox = Outbox()
         self.turned_away = 0
         self._too_many = too_many
         self._told: set[asyncio.Transport] = set()

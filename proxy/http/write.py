@@ -19,8 +19,6 @@ _LINES = {size: b"%x\r\n" % size for size in range(1, 2048)}
 #: The same of a body that is not chunked.
 _NO_LINES: dict[int, bytes] = {}
 
-_GONE = "The client has closed the connection."
-
 #: Answers that have no body, and whose heads say nothing of one (RFC 9110, 8.6; RFC 9112, 6.1).
 _BODILESS = frozenset({204, 304})
 
@@ -82,8 +80,14 @@ class Writer:
         if status in _BODILESS:
             self._start_bodiless(status, headers, lines)
             return
-        headers["content-length"] = str(len(body))
-        self._start(status, headers, lines, b"" if self.head_only else body)
+        size = len(body)
+        headers["content-length"] = str(size)
+        head = self._head(status, headers, lines)
+        if self.head_only:
+            self._connection.send(head)
+        else:
+            self._connection.send(head + body)
+            self.bytes_out = size
 
     def start(self, status: int, headers: dict[str, str], piece: bytes = b"", lines: str = "") -> None:
         """Head and first piece of a body that goes on. Of an answer without a body the head is all. `lines` as for `whole`."""
@@ -97,7 +101,7 @@ class Writer:
             headers["transfer-encoding"] = "chunked"
             self._chunked = True
             self._lines = _LINES
-        self._start(status, headers, lines, self._framed(piece))
+        self._connection.write(self._head(status, headers, lines) + self._framed(piece))
         self.bytes_out = len(piece)
 
     def _start_bodiless(self, status: int, headers: dict[str, str], lines: str) -> None:
@@ -105,20 +109,15 @@ class Writer:
         self.head_only = True
         if status in _BODILESS:
             headers.pop("content-length", None)
-        self._start(status, headers, lines, b"")
+        self._connection.send(self._head(status, headers, lines))
 
-    def _start(self, status: int, headers: dict[str, str], lines: str, body: bytes) -> None:
+    def _head(self, status: int, headers: dict[str, str], lines: str) -> bytes:
         if not self.keep_alive:
             headers["connection"] = "close"
         elif self.http10:
             headers["connection"] = "keep-alive"
         self.begun = True
-        head = compose_head(status, headers, lines, http10=self.http10)
-        transport = self._connection.transport
-        if transport is None:
-            raise ClientDisconnected(_GONE)
-        transport.write(head + body)
-        self.bytes_out = len(body)
+        return compose_head(status, headers, lines, http10=self.http10)
 
     def piece(self, data: bytes) -> bool:
         """One write for one piece. Says whether the client keeps up; where it does not, `drain`."""
@@ -136,14 +135,14 @@ class Writer:
         """The same for what is not chunked, or large."""
         if self.head_only:
             return True
-        self._write(self._framed(data))
+        self._connection.write(self._framed(data))
         self.bytes_out += len(data)
         return not self._connection.lags
 
     def end(self) -> None:
         """The body is whole."""
         if self._chunked:
-            self._write(b"0\r\n\r\n")
+            self._connection.write(b"0\r\n\r\n")
 
     def end_broken(self) -> None:
         """The body is not whole. Of an event stream the client has been told by an event; otherwise the missing end must tell it."""
@@ -159,12 +158,6 @@ class Writer:
         if line is not None:
             return b"".join((line, data, b"\r\n"))
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
-
-    def _write(self, data: bytes) -> None:
-        transport = self._connection.transport
-        if transport is None:
-            raise ClientDisconnected(_GONE)
-        transport.write(data)
 
     @property
     def is_full(self) -> bool:

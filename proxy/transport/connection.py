@@ -14,6 +14,7 @@ import httptools
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
+from proxy.outbox import Outbox
 from proxy.transport.answer import ASKED, BEGUN, HEAD, HEAD_TOO_LARGE, NOT_HTTP, WHOLE, Answer
 from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
 
@@ -27,7 +28,8 @@ _FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger 
 class Connection(Answer, asyncio.Protocol):
     """A connection, and the answer that it is carrying; see `proxy.core.protocols.UpstreamResponse`.
 
-    `released` is called with it when an exchange is over and the connection is fit for the next, `lost` when it has gone.
+    `released` is called with it when an exchange is over and the connection is fit for the next, `lost` when it has gone. `outbox`:
+    what requests go out by, beside those of other connections; alone where there is none.
     """
 
     __slots__ = (
@@ -39,6 +41,7 @@ class Connection(Answer, asyncio.Protocol):
         "_length",
         "_loop",
         "_lost",
+        "_outbox",
         "_paused",
         "_released",
         "_take_piece",
@@ -61,11 +64,13 @@ class Connection(Answer, asyncio.Protocol):
         *,
         header_limit: int,
         body_limit: int,
+        outbox: Outbox | None = None,
     ) -> None:
         super().__init__(header_limit)
         self._released = released
         self._lost = lost
         self._body_limit = body_limit
+        self._outbox = outbox
         self._transport: asyncio.Transport | None = None
         self._writable: asyncio.Future[None] | None = None
         self.closed = False
@@ -106,7 +111,10 @@ class Connection(Answer, asyncio.Protocol):
         if transport is None:
             raise UpstreamError("reset", _LOST)
         self._waiter = waiter = self._loop.create_future()
-        transport.write(data)
+        if self._outbox is None:
+            transport.write(data)
+        else:
+            self._outbox.send(transport, data)
         return waiter
 
     def check(self) -> None:
@@ -120,6 +128,8 @@ class Connection(Answer, asyncio.Protocol):
         """Send a piece of the request's body, at the provider's pace. Raises UpstreamError."""
         if self.closed or self._transport is None:
             raise self._error or UpstreamError("reset", _LOST)
+        if self._outbox is not None:
+            self._outbox.flush()
         self._transport.write(data)
         if self._writable is not None:
             await self._writable
@@ -376,6 +386,8 @@ class Connection(Answer, asyncio.Protocol):
             self.fail(UpstreamError("bad_upstream", NOT_HTTP, detail=str(error)[:200]))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._outbox is not None and self._transport is not None:
+            self._outbox.drop(self._transport)
         self._transport = None
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)

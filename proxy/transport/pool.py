@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UNSENT, UpstreamRequest
+from proxy.outbox import Outbox
 from proxy.sweeper import TICK
 from proxy.transport.addresses import PinnedResolver, PrivateAddress
 from proxy.transport.client import may_be_sent_again, translate, uncounted
@@ -57,6 +58,7 @@ class PooledTransport:
         self._host_header = f"host: {parts.netloc}\r\n"
         self._most = connections
         self._keep_alive = keep_alive
+        self._outbox = Outbox()
         self._limits: dict[str, int] = {"header_limit": header_limit, "body_limit": body_limit}
         self._resolver = resolver
         self._addresses: Addresses | UpstreamError | None = None
@@ -219,7 +221,7 @@ class PooledTransport:
         loop = asyncio.get_running_loop()
         failure: UpstreamError | None = None
         for address, family in await self._resolve():
-            connection = Connection(self._released, self._lost, **self._limits)
+            connection = Connection(self._released, self._lost, outbox=self._outbox, **self._limits)
             try:
                 await loop.create_connection(
                     lambda made=connection: made,  # bound now, not when called

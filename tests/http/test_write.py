@@ -25,7 +25,11 @@ class Client:
         self.error: Exception | None = None
 
     def write(self, data: bytes) -> None:
+        if self.transport is None:
+            raise ClientDisconnected("gone")
         self.writes.append(data)
+
+    send = write
 
     def abort_body(self) -> None:
         self.aborted = True
