@@ -15,6 +15,9 @@ _MOST = 16
 _FEW = 3
 _ALONE = 64
 
+#: So many bytes may make a transport say that it has enough, which their writer must learn at once: asyncio's high-water mark.
+_LARGE = 64 * 1024
+
 
 class Outbox:
     """Writes to the transports of one event loop. The order of what is sent to one transport is kept.
@@ -33,6 +36,10 @@ class Outbox:
         """Write `data`, by the end of the loop's turn."""
         if self._alone:
             self._alone -= 1
+            transport.write(data)
+            return
+        if len(data) >= _LARGE:
+            self.flush()
             transport.write(data)
             return
         waiting = self._waiting

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written. Closing it, in either way, loses the connection at the loop's next turn, as real ones do."""
+    """Keeps what is written until it closes. Closing it, in either way, loses the connection at the loop's next turn, as real ones do."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.1", 50000)})
@@ -22,7 +22,8 @@ class Wire(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self.lost, "written to after it was lost"
-        self.written += data
+        if not self._closing:
+            self.written += data
 
     def is_closing(self) -> bool:
         return self._closing

@@ -303,6 +303,89 @@ def test_a_body_that_goes_on_is_cut_by_a_shutdown():
     in_virtual_time(main)
 
 
+# -- answers that wait for the end of the loop's turn --
+
+
+async def _either(call: Call) -> Reply:
+    return await (_streamed if call.stream else _whole)(call)
+
+
+async def _streamed(_call: Call) -> Reply:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+
+    return Reply(200, {"content-type": "text/event-stream"}, stream=body())
+
+
+def posted(body: bytes, *more: bytes) -> bytes:
+    lines = (b"POST /v1/chat/completions HTTP/1.1", b"Host: a", b"Content-Type: application/json", b"Content-Length: %d" % len(body), *more)
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def test_an_answer_that_is_its_connections_last_is_written_before_it_closes():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        lines = [edge.line() for _ in range(8)]
+        for line in lines:
+            line.feed(posted(WHOLE, b"Connection: close"))
+        await asyncio.sleep(1)
+        assert all(line.text.endswith(b'{"a":1}') and line.lost for line in lines)
+
+    in_virtual_time(main)
+
+
+def test_answers_to_requests_that_came_together_go_out_in_their_order():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _either)
+        lines = [edge.line() for _ in range(8)]
+        for line in lines:
+            line.feed(posted(WHOLE) + posted(STREAMING) + posted(WHOLE) + b"\0 no HTTP\r\n\r\n")
+        await asyncio.sleep(1)
+        for line in lines:
+            kinds = [piece.split(b"\r\n", 1)[0] for piece in line.text.split(b"HTTP/1.1 ")[1:]]
+            assert kinds == [b"200 OK", b"200 OK", b"200 OK", b"400 Bad Request"]
+            assert line.text.count(b'{"a":1}') == 2
+            assert line.text.index(b'{"a":1}') < line.text.index(b"data: 1") < line.text.rindex(b'{"a":1}')
+
+    in_virtual_time(main)
+
+
+async def waiting(line: Line, edge: Edge) -> None:
+    """Until the answer to `line` is made and has not been written."""
+    while not edge.ended:
+        await asyncio.sleep(0)
+    assert not line.text
+
+
+@pytest.mark.parametrize("ends", ["retires", "is cut", "is closed"])
+def test_an_answer_that_waits_is_written_before_its_connection_ends(ends: str):
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        line = edge.line()
+        line.feed(posted(WHOLE))
+        await waiting(line, edge)
+        {"retires": line.connection.retire, "is cut": line.connection.abort_body, "is closed": line.connection.force_close}[ends]()
+        await asyncio.sleep(1)
+        assert line.text.endswith(b'{"a":1}')
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+def test_an_answer_whose_client_is_lost_meanwhile_is_not_written_and_others_are():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        lost, other = edge.line(), edge.line()
+        lost.feed(posted(WHOLE))
+        other.feed(posted(WHOLE))
+        await waiting(lost, edge)
+        lost.lose()
+        await asyncio.sleep(1)
+        assert (lost.text, other.text[-7:]) == (b"", b'{"a":1}')
+
+    in_virtual_time(main)
+
+
 # -- what is left --
 
 

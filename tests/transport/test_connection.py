@@ -8,6 +8,7 @@ import random
 import pytest
 
 from proxy.core.errors import UpstreamError
+from proxy.outbox import Outbox
 from proxy.transport import Connection
 from tests.fuzz.wires import Wire
 
@@ -22,6 +23,30 @@ def connected() -> tuple[Connection, Wire]:
     connection.begin(b"GET / HTTP/1.1\r\n\r\n")
     wire.feed(HEAD)
     return connection, wire
+
+
+async def test_a_request_that_waits_for_the_end_of_the_turn_is_not_sent_on_a_connection_that_is_lost():
+    outbox = Outbox()
+    connections = [Connection(lambda _: None, lambda _: None, header_limit=LIMIT, body_limit=LIMIT, outbox=outbox) for _ in range(2)]
+    lost, other = wires = [Wire(connection) for connection in connections]
+    heads = [connection.begin(b"GET / HTTP/1.1\r\n\r\n") for connection in connections]
+    assert not any(wire.written for wire in wires)
+    lost.lose()
+    await heads[0]
+    with pytest.raises(UpstreamError) as caught:
+        connections[0].check()
+    assert caught.value.kind == "reset"
+    assert connections[0].is_untouched
+    await asyncio.sleep(0)
+    assert (lost.written, other.written) == (b"", b"GET / HTTP/1.1\r\n\r\n")
+
+
+async def test_the_body_of_a_request_follows_its_head():
+    connection = Connection(lambda _: None, lambda _: None, header_limit=LIMIT, body_limit=LIMIT, outbox=Outbox())
+    wire = Wire(connection)
+    connection.begin(b"POST / HTTP/1.1\r\n\r\n")
+    await connection.write(b"piece")
+    assert wire.written == b"POST / HTTP/1.1\r\n\r\npiece"
 
 
 ENDLESS = {
