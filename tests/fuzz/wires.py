@@ -18,10 +18,12 @@ class Wire(asyncio.Transport):
         self.reading = True
         self.lost = False
         self._closing = False
+        self._ended = False
         protocol.connection_made(self)
 
     def write(self, data: Any) -> None:
         assert not self.lost, "written to after it was lost"
+        assert not self._ended, "written to after its end"
         if not self._closing:
             self.written += data
 
@@ -50,7 +52,8 @@ class Wire(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """Nobody reads it."""
+        """Nobody reads it; but nothing may follow."""
+        self._ended = True
 
     def pause_reading(self) -> None:
         self.reading = False
