@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import HttpVersion10
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -23,7 +22,7 @@ from proxy.http.known_head import Payload, WholeBody
 from proxy.http.own_head import OwnHead
 from proxy.http.readiness import HEALTH, Readiness, Told
 from proxy.http.request_line import RequestLine, read
-from proxy.http.server import Connection
+from proxy.http.server import Answer, Connection
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.http.write import PING, Writer, compose_head
 from proxy.stream import EventStream
@@ -80,30 +79,16 @@ class DataPlane:
         self._own_head = OwnHead()
         self._health = Readiness(state, told, self._ids)
 
-    def __call__(self, connection: Connection, message: RawRequestMessage, payload: Payload) -> Awaitable[bool]:
-        """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
-        writer = Writer(connection, self.serving.limits.write_timeout)
-        if self._draining:
-            writer.close_after()
-        if isinstance(payload, WholeBody) and _LINE in payload.memo:
-            # What is asked below was asked when this head came first; one that is known is a POST of HTTP/1.1 that keeps its connection.
-            return _Exchange(self, connection, message, payload, writer).run()
-        if message.should_close:
-            writer.close_after()
-        if message.version == HttpVersion10:
-            writer.http10 = True
-        if message.method == "HEAD":
-            writer.head_only = True
-        if message.path in HEALTH:
-            return self._health(message.method, message.path, writer)
-        return _Exchange(self, connection, message, payload, writer).run()
+    def __call__(self, connection: Connection) -> Answer:
+        """What answers a connection's requests."""
+        return _Exchange(self, connection).answer
 
     def refuse(self, connection: Connection, status: int) -> None:
         """The answer to bytes that are no HTTP request."""
         code = {413: "request_too_large", 414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
         self._rejected.labels(code).value += 1
         error = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
-        writer = Writer(connection, 1.0)
+        writer = Writer(connection)
         writer.close_after()
         writer.whole(status, {**errors.headers(error), "x-request-id": next(self._ids)}, errors.body(error))
 
@@ -146,7 +131,10 @@ def _received(_call: Call) -> None:
 
 
 class _Exchange:
-    """One request and its answer. Whatever way it ends, its reply is closed, and with that its record written."""
+    """A connection's requests and their answers, one after the other: what is a request's alone is there only while that one runs.
+
+    Whatever way it ends, its reply is closed, and with that its record written.
+    """
 
     __slots__ = (
         "_allowed",
@@ -161,19 +149,34 @@ class _Exchange:
         "serving",
     )
 
-    def __init__(self, plane: DataPlane, connection: Connection, message: RawRequestMessage, payload: Payload, writer: Writer) -> None:
+    _allowed: tuple[str, ...] | None
+    _call: Call
+    _payload: Payload
+    serving: Serving
+
+    def __init__(self, plane: DataPlane, connection: Connection) -> None:
+        self._plane = plane
+        self._connection = connection
+        self._writer = Writer(connection)
+        self._ping: asyncio.TimerHandle | None = None
+        self._pinged = 0.0
+        self._is_written = False
+
+    def answer(self, message: RawRequestMessage, payload: Payload) -> Awaitable[bool]:
+        """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
+        plane, connection, writer = self._plane, self._connection, self._writer
+        self.serving = serving = plane.serving
+        writer.begin(serving.limits.write_timeout, not plane._draining)
         memo: dict[Any, Any] = payload.memo if isinstance(payload, WholeBody) else {}
         line: RequestLine | None = memo.get(_LINE)
         if line is None:
+            # Asked when a head comes first: one that is known then is a POST of HTTP/1.1 that keeps its connection.
+            writer.suit(message)
+            if message.path in HEALTH:
+                return plane._health(message.method, message.path, writer)
             line = memo[_LINE] = read(message)
         self._allowed = line.allowed
-        self._plane = plane
-        self.serving = plane.serving
-        self._connection = connection
         self._payload = payload
-        self._writer = writer
-        self._ping: asyncio.TimerHandle | None = None
-        self._pinged = 0.0
         self._is_written = False
         # By position: names cost half as much again.
         self._call = Call(
@@ -188,9 +191,9 @@ class _Exchange:
             memo,
             connection.peer if connection.behind is None else connection.behind(message.headers),
         )
+        return self._run()
 
-    async def run(self) -> bool:
-        """Answer it; says whether the connection may carry another."""
+    async def _run(self) -> bool:
         call = self._call
         reply: Reply | None = None
         ended: BaseException | None = None
@@ -242,6 +245,8 @@ class _Exchange:
         # The call knows this exchange by `receive`, and what counts its bytes by `content`: circles, kept until the collector comes by.
         call.receive = _received
         call.content = None
+        # A connection that waits for its next request keeps nothing of this one, nor what has been replaced since.
+        del self._call, self._payload, self.serving
 
     def close_after(self) -> None:
         self._writer.close_after()

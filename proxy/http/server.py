@@ -22,8 +22,11 @@ from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
 from proxy.http.salvage import requests_before
 from proxy.outbox import Outbox
 
-#: Answers one request; says whether the connection may carry another.
-Handle = Callable[["Connection", RawRequestMessage, Payload], Awaitable[bool]]
+#: Answers one request; says whether its connection may carry another.
+Answer = Callable[[RawRequestMessage, Payload], Awaitable[bool]]
+
+#: Makes what answers the requests of a connection, which come one after the other.
+Handle = Callable[["Connection"], Answer]
 
 #: Answers bytes that are no request, given the status that they earn.
 Refuse = Callable[["Connection", int], None]
@@ -115,7 +118,7 @@ class Connection(RequestHandler):
                 self._stop_waiting()
             if isinstance(self._messages[-1][0], _ErrInfo):
                 self._break_body()
-        elif self._header_handle is None and self._waiter is not None and data:
+        elif self._header_handle is None and self._waiter is not None and not self._waiter.done() and data:
             self._await_head()
 
     def _takes_known(self, data: bytes, known: KnownHead) -> bool:
@@ -189,7 +192,7 @@ class Connection(RequestHandler):
 
     async def start(self) -> None:
         """Answer this connection's requests, one after the other."""
-        handle, messages = self._listener.handle, self._messages
+        answer, messages = self._listener.handle(self), self._messages
         message: RawRequestMessage | _ErrInfo
         payload: Payload
         try:
@@ -212,7 +215,7 @@ class Connection(RequestHandler):
                     self._body = payload
                 self._request_in_progress = True
                 try:
-                    keep = await handle(self, message, payload)
+                    keep = await answer(message, payload)
                 finally:
                     self._request_in_progress = False
                     self._body = None

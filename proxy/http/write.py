@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+from aiohttp import HttpVersion10
+from aiohttp.http import RawRequestMessage
+
 from proxy.core.errors import ClientDisconnected
 from proxy.http.server import Connection
 
@@ -40,7 +43,7 @@ def compose_head(status: int, headers: dict[str, str], lines: str = "", *, http1
 
 
 class Writer:
-    """The one answer to one request. `begun` once its head has gone out; after that an error can only be told inside it."""
+    """The answer to a request, one after the other of a connection. `begun` once its head is out: an error can only be told inside it then."""
 
     __slots__ = (
         "_chunked",
@@ -55,13 +58,17 @@ class Writer:
         "keep_alive",
     )
 
-    def __init__(self, connection: Connection, stall: float) -> None:
-        """`stall`: how many seconds a client may take to read on. `http10` is what the client speaks. `keep_alive`: see `close_after`.
-
-        `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the answer has none.
-        """
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.keep_alive = True
+        self.begin(1.0, True)
+
+    def begin(self, stall: float, keep_alive: bool) -> None:
+        """Be the next answer of this connection. `stall`: how many seconds its client may take to read on. `keep_alive`: see `close_after`.
+
+        `http10` is what the client speaks. `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the
+        answer has none.
+        """
+        self.keep_alive = keep_alive
         self.http10 = False
         self._stall = stall
         self._chunked = False
@@ -70,6 +77,13 @@ class Writer:
         self.begun = False
         self.is_event_stream = False
         self.bytes_out = 0
+
+    def suit(self, message: RawRequestMessage) -> None:
+        """Answer as this request can be answered."""
+        if message.should_close:
+            self.keep_alive = False
+        self.http10 = message.version == HttpVersion10
+        self.head_only = message.method == "HEAD"
 
     def close_after(self) -> None:
         """Close the connection once this answer is written."""

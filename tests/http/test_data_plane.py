@@ -410,3 +410,79 @@ def test_an_upload_leaves_no_circle():
         in_virtual_time(main)
     finally:
         gc.enable()
+
+
+def test_an_answer_is_the_same_whatever_its_connection_has_answered_before():
+    async def main(clock: HandClock) -> None:
+        def asked(start: bytes, body: bytes = WHOLE) -> bytes:
+            return start + b"\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+        path = b" /v1/chat/completions HTTP/1.1"
+        kinds = [
+            asked(b"POST" + path),
+            asked(b"POST" + path, STREAMING),
+            asked(b"POST /v1/chat/completions HTTP/1.0"),
+            asked(b"HEAD /healthz HTTP/1.1", b""),
+            asked(b"HEAD" + path, b""),
+            asked(b"POST" + path, b"{"),
+        ]
+
+        async def ask(line: Line, request: bytes) -> list[bytes]:
+            before = len(line.written)
+            line.feed(request)
+            await asyncio.sleep(1)
+            found = bytes(line.written[before:])
+            return [row for row in found.split(b"\r\n") if not row.startswith((b"x-request-id", b"openai-processing-ms"))]
+
+        edge = Edge(clock, _either)
+        alone = [await ask(edge.line(), kind) for kind in kinds]
+        line = edge.line()
+        for first in (0, 0, *range(6)):
+            for second in range(6):
+                assert await ask(line, kinds[first]) == alone[first]
+                assert await ask(line, kinds[second]) == alone[second], (kinds[first], kinds[second])
+
+    in_virtual_time(main)
+
+
+def test_a_connection_that_waits_keeps_nothing_of_the_request_that_it_had():
+    kept: list[weakref.ref[Any]] = []
+
+    async def answer(call: Call) -> Reply:
+        call.notes["thing"] = thing = frozenset({call.id})
+        kept.append(weakref.ref(thing))
+        return await _whole(call)
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, answer)
+        line = edge.line()
+        line.ask(WHOLE)
+        await asyncio.sleep(1)
+        assert not line.lost
+        assert [thing() for thing in kept] == [None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        in_virtual_time(main)
+    finally:
+        gc.enable()
+
+
+def test_a_body_in_several_pieces_at_once_is_no_late_head():
+    """Pieces may come before the connection's task has begun: with them no time for another head may run."""
+
+    async def slow(call: Call) -> Reply:
+        await asyncio.sleep(30)
+        return await _whole(call)
+
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, slow).line()
+        await asyncio.sleep(1)  # it waits for its first request
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(WHOLE)
+        for piece in (head + WHOLE[:5], WHOLE[5:9], WHOLE[9:]):
+            line.feed(piece)
+        await asyncio.sleep(60)
+        assert line.text.endswith(b'{"a":1}')
+
+    in_virtual_time(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ async def _handled(segments: list[bytes], *, learns: bool) -> list[Any]:
         seen.append(status)
 
     options = {"auto_decompress": False, "header_timeout": 5.0}
-    listener = Listener(handle, refuse, most=9, most_per_address=9, options=options)
+    listener = Listener(lambda connection: partial(handle, connection), refuse, most=9, most_per_address=9, options=options)
     connection = listener()
     if not learns:
         connection._learnt = 10**6
@@ -143,7 +144,8 @@ async def test_a_request_that_has_come_when_its_connection_is_retired_is_answere
         seen.append(await payload.readany())
         return True
 
-    listener = Listener(handle, lambda _connection, _status: None, most=9, most_per_address=9, options={"header_timeout": 5.0})
+    options = {"header_timeout": 5.0}
+    listener = Listener(lambda connection: partial(handle, connection), lambda *_: None, most=9, most_per_address=9, options=options)
     connection = listener()
     wire = Wire(connection)
     for _ in range(3 if known_before else 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ async def _answered(parts: list[bytes]) -> list[Any]:
         seen.append(status)
 
     options: dict[str, Any] = {"header_timeout": 10.0, "keepalive_timeout": 75.0, "access_log": None, "auto_decompress": False}
-    wire = Wire(Listener(handle, refuse, most=1, most_per_address=1, options=options)())
+    wire = Wire(Listener(lambda connection: partial(handle, connection), refuse, most=1, most_per_address=1, options=options)())
     for part in parts:
         wire.feed(part)
         for _ in range(8):

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from proxy.http.forwarded import Proxies
-from proxy.http.server import Listener
+from proxy.http.server import Answer, Connection, Listener
 from proxy.sockets import bind
 
 
-async def _handled(*_args: Any) -> bool:
-    return False
+def _handled(_connection: Connection) -> Answer:
+    raise AssertionError("nothing is answered here")
 
 
 def _refused(*_args: Any) -> None:

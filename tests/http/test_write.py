@@ -49,10 +49,9 @@ class Client:
 
 
 def writer(client: Client, *, keep_alive: bool = True, http10: bool = False, head_only: bool = False, stall: float = 30.0) -> Writer:
-    made = Writer(cast(Connection, client), stall)
+    made = Writer(cast(Connection, client))
+    made.begin(stall, keep_alive)
     made.http10, made.head_only = http10, head_only
-    if not keep_alive:
-        made.close_after()
     return made
 
 
