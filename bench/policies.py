@@ -63,7 +63,7 @@ class _Log:
     def __call__(self, _event: dict[str, Any], /) -> None:
         pass
 
-    def members(self, _text: str) -> None:
+    def members(self, _form: bytes, _values: tuple[bytes | int, ...]) -> None:
         pass
 
 

@@ -93,34 +93,43 @@ class _Metrics:
 class _Kind:
     """Requests that were answered, and are alike in everything that their records say but for the request's name and numbers."""
 
-    __slots__ = ("_middle", "_names", "_rest", "series", "status")
+    __slots__ = ("form", "series", "status")
 
     def __init__(self, series: _Series, status: Value, fields: dict[str, Any]) -> None:
-        """`fields`: the line of one of them."""
+        """`fields`: the line of one of them. `form`: the members of them all as JSON, with a place for each of `_values`."""
         self.series = series
         self.status = status
-        self._names = _json(fields, "operation", "model", "served", "provider", "status", "outcome", "stream", "attempts")
-        self._middle = _json(fields, "usage")
-        self._rest = _json(fields, "config_source", "task_type", "task_type_known")
-
-    def members(self, call: Call, usage: Usage, total: float) -> str:
-        """The `line` of one of them, as members of a JSON object."""
-        rest, first = self._rest, call.first_token
-        if first is not None:
-            if call.tokens_seen > 1 and call.last_token is not None:
-                rest = f',"per_token_ms":{milliseconds((call.last_token - first) / (call.tokens_seen - 1))}{rest}'
-            rest = f',"first_token_ms":{milliseconds(first - call.started)}{rest}'
-        took, added = floor(total * 1e6 + 0.5), floor(call.overhead * 1e6 + 0.5)
-        return (
-            f'"event":"request","id":{orjson.dumps(call.id).decode()}{self._names},"prompt_tokens":{usage.prompt},'
-            f'"completion_tokens":{usage.completion}{self._middle},"total_ms":{took // 1000}.{THOUSANDTHS[took % 1000]},'
-            f'"overhead_ms":{added // 1000}.{THOUSANDTHS[added % 1000]},"bytes_in":{call.bytes_in},"bytes_out":{call.bytes_out}{rest}'
-        )
+        names = _json(fields, "operation", "model", "served", "provider", "status", "outcome", "stream", "attempts")
+        usage, rest = _json(fields, "usage"), _json(fields, "config_source", "task_type", "task_type_known")
+        self.form = (
+            b'"event":"request","id":%%b%b,"prompt_tokens":%%d,"completion_tokens":%%d%b,"total_ms":%%d.%%b,"overhead_ms":%%d.%%b,'
+            b'"bytes_in":%%d,"bytes_out":%%d%%b%b'
+        ) % (names, usage, rest)
 
 
-def _json(fields: dict[str, Any], *names: str) -> str:
-    """Those of `fields` that are there, each with a comma before it."""
-    return "".join(f",{orjson.dumps({name: fields[name]})[1:-1].decode()}" for name in names if name in fields)
+def _json(fields: dict[str, Any], *names: str) -> bytes:
+    """Those of `fields` that are there, each with a comma before it; no `%` of theirs is a place."""
+    return b"".join(b"," + orjson.dumps({name: fields[name]})[1:-1] for name in names if name in fields).replace(b"%", b"%%")
+
+
+def _values(call: Call, usage: Usage, total: float) -> tuple[bytes | int, ...]:
+    """What a `_Kind`'s form has places for. Times are parted at the point: whole numbers become text for less than floats."""
+    took, added = floor(total * 1e6 + 0.5), floor(call.overhead * 1e6 + 0.5)
+    # fmt: off
+    return (
+        orjson.dumps(call.id), usage.prompt, usage.completion, took // 1000, THOUSANDTHS[took % 1000],
+        added // 1000, THOUSANDTHS[added % 1000], call.bytes_in, call.bytes_out, b"" if call.first_token is None else _pace(call),
+    )
+    # fmt: on
+
+
+def _pace(call: Call) -> bytes:
+    """How soon and how fast the contents of a stream came."""
+    first, last, tokens = call.first_token, call.last_token, call.tokens_seen
+    assert first is not None, "content has begun"
+    begun = f',"first_token_ms":{milliseconds(first - call.started)}'
+    per_token = f',"per_token_ms":{milliseconds((last - first) / (tokens - 1))}' if tokens > 1 and last is not None else ""
+    return (begun + per_token).encode()
 
 
 class Record:
@@ -178,7 +187,7 @@ class Record:
         kind.series.observe(call, total)
         self._recent.note(call, status, "ok", None, now)
         if self._members is not None:
-            self._members(kind.members(call, usage, total))
+            self._members(kind.form, _values(call, usage, total))
         elif self._emit is not None:
             self._emit(line(call, status, "ok", None, now))
 

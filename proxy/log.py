@@ -27,6 +27,9 @@ from proxy.core.milliseconds import THOUSANDTHS
 
 MOST = 100_000
 
+#: How a line goes on after the second that it is of.
+_MOMENTS = tuple(b'%bZ","level":"info",' % thousandths for thousandths in THOUSANDTHS)
+
 #: Seconds that lines are gathered for one write.
 _GATHERED = 0.05
 
@@ -39,10 +42,10 @@ class LineWriter:
         self._stream = stream
         self._worker = worker
         self._pretty = _pretty() if pretty else None
-        self._end = "}\n" if worker is None else f',"worker":{worker}}}\n'
+        self._end = b"}\n" if worker is None else b',"worker":%d}\n' % worker
         # The second that the last line is of, a float as the clock's, and how lines begin in it.
         self._second = self._next = 0.0
-        self._beginning = ""
+        self._beginning = b""
         self._lines: deque[Any] = deque()  # bytes; events where they are shown in colours
         self._wanted = threading.Event()
         # What `_wanted.is_set()` would say, for less.
@@ -76,10 +79,10 @@ class LineWriter:
         if not self._is_wanted:
             self._want()
 
-    def members(self, text: str) -> None:
-        """Take an event of this moment that is JSON already: an object's members, without its braces. Never blocks."""
+    def members(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
+        """Take an event of this moment that is JSON already: `form % values`, an object's members without its braces. Never blocks."""
         if self._pretty is not None:
-            self(orjson.loads(f"{{{text}}}"))
+            self(orjson.loads(b"{%b}" % (form % values)))
             return
         lines = self._lines
         if len(lines) >= MOST:
@@ -89,9 +92,8 @@ class LineWriter:
         if not self._second <= moment < self._next:
             seconds = int(moment)
             self._second, self._next = float(seconds), seconds + 1.0
-            self._beginning = f'{{"timestamp":"{_told(seconds)}.'
-        thousandths = THOUSANDTHS[floor((moment - self._second) * 1e3)]
-        lines.append(f'{self._beginning}{thousandths}Z","level":"info",{text}{self._end}'.encode())
+            self._beginning = b'{"timestamp":"%b.' % _told(seconds).encode()
+        lines.append(b"".join((self._beginning, _MOMENTS[floor((moment - self._second) * 1e3)], form % values, self._end)))
         if not self._is_wanted:
             self._want()
 

@@ -196,5 +196,5 @@ def peak_average(average: float | None, sample: float, elapsed: float, tau: floa
     """
     if average is None or sample >= average:
         return sample
-    weight = exp(-max(0.0, elapsed) / tau)
+    weight = exp(-elapsed / tau) if elapsed > 0.0 else 1.0
     return average * weight + sample * (1.0 - weight)

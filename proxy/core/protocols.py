@@ -27,8 +27,8 @@ class JSONLog(Protocol):
     def __call__(self, event: dict[str, Any], /) -> None:
         """One record."""
 
-    def members(self, text: str) -> None:
-        """An object's members, without its braces: one record of this moment."""
+    def members(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
+        """One record of this moment: `form % values` are an object's members, without its braces."""
 
 
 class Clock(Protocol):

@@ -213,8 +213,8 @@ class Log:
     def __call__(self, event: dict[str, Any]) -> None:
         self.events.append(event)
 
-    def members(self, text: str) -> None:
-        self.texts.append(text)
+    def members(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
+        self.texts.append((form % values).decode())
 
 
 def answered(**members: Any) -> Call:
@@ -228,6 +228,7 @@ def answered(**members: Any) -> Call:
     [
         {},
         {"model": 'a "quoted" \\ model\n, été', "id": 'req_"\\'},
+        {"model": "100 %d of %b", "id": "req_%s", "target": Target("%", "%%")},
         {"resolved": None},
         {"notes": {"x": CANARY}},
         {"resolved": Resolved(task_type="REPORT")},
