@@ -30,14 +30,9 @@ _PAUSES = 4
 _RATE = 4096
 
 
-def body_in_hand(reader: Payload, *, limit: int) -> bytes | None:
-    """A body that came whole with its head; None where some of it is still to come. Raises ClientError: 413 past `limit` bytes."""
-    if isinstance(reader, WholeBody):
-        data: bytes = reader.data
-    elif reader.is_eof():
-        data = reader.read_nowait(-1)
-    else:
-        return None
+def in_hand(reader: Payload, limit: int) -> bytes:
+    """A body of which all has come. Raises ClientError: 413 past `limit` bytes."""
+    data: bytes = reader.data if isinstance(reader, WholeBody) else reader.read_nowait(-1)
     if len(data) > limit:
         raise too_large(limit)
     return data
@@ -45,9 +40,8 @@ def body_in_hand(reader: Payload, *, limit: int) -> bytes | None:
 
 async def read_body(call: Call, reader: Payload, *, limit: int, patience: float) -> bytes:
     """A whole body. Raises ClientError: 413 past `limit` bytes, 408 as `Arrival` does."""
-    in_hand = body_in_hand(reader, limit=limit)
-    if in_hand is not None:
-        return in_hand
+    if reader.is_eof():
+        return in_hand(reader, limit)
     return b"".join([part async for part in Arrival(call, reader, limit=limit, patience=patience)])
 
 

@@ -76,7 +76,7 @@ class DataPlane:
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._report = report
         self._ids = request_ids()
-        self._own_head = OwnHead()
+        self.own_lines = OwnHead(clock).lines
         self._health = Readiness(state, told, self._ids)
 
     def __call__(self, connection: Connection) -> Answer:
@@ -194,10 +194,10 @@ class _Exchange:
         return self._run()
 
     async def _run(self) -> bool:
-        call = self._call
+        call, plane, writer = self._call, self._plane, self._writer
         reply: Reply | None = None
         ended: BaseException | None = None
-        self._plane._running.add(self)
+        plane._running.add(self)
         try:
             handler = self.serving.local.get(call.operation, self.serving.gateway)
             try:
@@ -208,14 +208,14 @@ class _Exchange:
             else:
                 if reply.stream is not None:
                     await self._answer(reply, reply.stream)
-                elif self._writer.begun:
+                elif writer.begun:
                     self._go_on(reply, reply.body)
-                    self._writer.end()
+                    writer.end()
                 else:
-                    self._writer.whole(reply.status, reply.headers, reply.body, self._own_lines(reply.headers))
+                    writer.whole(reply.status, reply.headers, reply.body, plane.own_lines(call, reply.headers))
                     if self._connection.lags:
                         self._is_written = True
-                        await self._writer.drain()
+                        await writer.drain()
         except asyncio.CancelledError:
             ended = call.interrupted or ClientDisconnected("The client has closed the connection.")
             if call.interrupted is None:
@@ -225,14 +225,14 @@ class _Exchange:
                 self._refuse(call.interrupted)
         except ClientDisconnected as error:
             ended = error
-            self._writer.close_after()
+            writer.close_after()
         except Exception as error:  # noqa: BLE001 - as above
             ended = error
             with suppress(ClientDisconnected):
                 self._tell(self._shown(error))
         finally:
             self._finish(reply, ended)
-        return self._writer.keep_alive
+        return writer.keep_alive
 
     def _finish(self, reply: Reply | None, ended: BaseException | None) -> None:
         call = self._call
@@ -268,11 +268,9 @@ class _Exchange:
         plane, limits = self._plane, self.serving.limits
         if plane._shedding is not None or len(plane._running) > limits.max_in_flight:
             raise CapacityError(plane._shedding or "The gateway has as many requests in flight as it may have.", retry_after=1.0)
-        if _PLAIN in call.memo:
-            raw = body.body_in_hand(self._payload, limit=limits.max_body)
-            if raw is not None:
-                self._take_json(call, raw)
-                return None
+        if _PLAIN in call.memo:  # remembered with a head, which is known where the body came whole with it
+            self._take_json(call, body.in_hand(self._payload, limits.max_body))
+            return None
         return self._receive_arriving(call, limits)
 
     async def _receive_arriving(self, call: Call, limits: EdgeLimits) -> None:
@@ -322,7 +320,7 @@ class _Exchange:
     async def _answer(self, reply: Reply, stream: AsyncIterator[bytes]) -> None:
         writer = self._writer
         headers = reply.headers
-        own = self._own_lines(headers)
+        own = self._plane.own_lines(self._call, headers)
         if reply.is_event_stream:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
@@ -347,14 +345,6 @@ class _Exchange:
             raise TypeError("the answer to a call that streams is no stream of events")
         self._writer.piece(piece)
 
-    def _own_lines(self, headers: dict[str, str]) -> str:
-        """What we say in the head of the answer, whose other headers these are."""
-        call, plane = self._call, self._plane
-        now = plane._clock.monotonic()
-        overhead = now - call.started - call.upstream_seconds
-        call.overhead = overhead if overhead > 0.0 else 0.0
-        return plane._own_head.lines(call, headers, now)
-
     def _refuse(self, error: Exception) -> None:
         """Answer with an error's status; or, where a ping has begun the stream already, with its event."""
         if isinstance(error, ClientDisconnected):
@@ -368,7 +358,7 @@ class _Exchange:
             # Bytes of this request may still be on their way: they must not be taken for the next one.
             writer.close_after()
         headers = errors.headers(shown)
-        writer.whole(shown.status, headers, errors.body(shown), self._own_lines(headers))
+        writer.whole(shown.status, headers, errors.body(shown), self._plane.own_lines(self._call, headers))
 
     def _tell(self, error: GatewayError) -> None:
         """The stream has begun and cannot be finished: one error event, no `[DONE]`, close."""
@@ -396,7 +386,7 @@ class _Exchange:
                 writer.piece(PING)
             else:
                 headers = {"content-type": EVENT_STREAM}
-                writer.start(200, headers, PING, self._own_lines(headers))
+                writer.start(200, headers, PING, self._plane.own_lines(call, headers))
         self._ping = asyncio.get_running_loop().call_later(max(wait, 0.001), self._send_ping)
 
     def _stop_pings(self) -> None:

@@ -55,8 +55,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 def _brackets(raw: bytes) -> int:
     """How many brackets open, counted as far as it matters. Searching for so many is faster than `count`, which looks at every byte."""
-    most = MAX_DEPTH + 1
-    return 2 * len(raw) - len(raw.replace(b"[", b"", most)) - len(raw.replace(b"{", b"", most))
+    return len(raw) - len(raw.replace(b"{", b"", MAX_DEPTH + 1).replace(b"[", b"", MAX_DEPTH + 1))
 
 
 def _is_deep(value: dict[str, Any]) -> bool:

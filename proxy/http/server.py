@@ -124,7 +124,8 @@ class Connection(RequestHandler):
     def _takes_known(self, data: bytes, known: KnownHead) -> bool:
         """Whether `data` is one whole request with a head that is known; the connection's task, which waits for it, then gets it."""
         waiter = self._waiter
-        if self._missing or waiter is None or waiter.done() or self._header_handle is not None or self._close or self._force_close:
+        # Whoever closes the connection cancels the waiter; where the beginning of a head has come, `_missing` says so.
+        if self._missing or waiter is None or waiter.done():
             return False
         whole = known.match(data)
         if whole is None:

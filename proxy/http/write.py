@@ -43,7 +43,7 @@ def compose_head(status: int, headers: dict[str, str], lines: str = "", *, http1
 
 
 class Writer:
-    """The answer to a request, one after the other of a connection. `begun` once its head is out: an error can only be told inside it then."""
+    """The answer to a request, one after the other of a connection. `begun` once its head is out: an error is told inside it then."""
 
     __slots__ = (
         "_chunked",
