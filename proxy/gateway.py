@@ -21,7 +21,7 @@ from proxy.http.backstop import report
 from proxy.http.certificate import Shown, read
 from proxy.http.data_plane import DataPlane
 from proxy.http.forwarded import Proxies
-from proxy.http.server import Listener
+from proxy.http.listener import Listener
 from proxy.interpreter import require_extensions, settle_garbage, uncollected
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors

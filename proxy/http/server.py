@@ -1,35 +1,30 @@
 """aiohttp's HTTP server: its parser, its connections and their clean-up, with our own loop over the requests of a connection.
 
 aiohttp's loop makes a task, a request, a writer and a response object for each request. Ours hands the parsed head and the body's reader to
-one coroutine. And the defaults are corrected: heads have a time limit, connections are bounded, malformed requests get our error shape.
+one coroutine. And the defaults are corrected: heads have a time limit, malformed requests get our error shape.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http.doubt import is_doubtful, status_of
-from proxy.http.forwarded import Behind, Proxies
+from proxy.http.forwarded import Behind
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
 from proxy.http.salvage import requests_before
-from proxy.outbox import Outbox
+
+if TYPE_CHECKING:
+    from proxy.http.listener import Listener
 
 #: Answers one request; says whether its connection may carry another.
 Answer = Callable[[RawRequestMessage, Payload], Awaitable[bool]]
-
-#: Makes what answers the requests of a connection, which come one after the other.
-Handle = Callable[["Connection"], Answer]
-
-#: Answers bytes that are no request, given the status that they earn.
-Refuse = Callable[["Connection", int], None]
 
 #: How long the rest of a body that nobody wants is read, so that the client can read its answer before the connection closes, in seconds.
 _LINGER = 2.0
@@ -41,10 +36,6 @@ _LAST_MOMENT = 1.0
 _MOMENT = 0.5
 
 _GONE = "The client has closed the connection."
-
-#: As many connections are told that they are too many; those beyond are cut.
-_MOST_TOLD = 64
-_TELLING = 0.5
 
 #: So many heads of a connection are learnt, one after the other, before it is clear that its client never says one twice.
 _MOST_LEARNT = 16
@@ -214,14 +205,8 @@ class Connection(RequestHandler):
                         await self._take_leave()
                         break
                     self._body = payload
-                self._request_in_progress = True
-                try:
-                    keep = await answer(message, payload)
-                finally:
-                    self._request_in_progress = False
-                    self._body = None
-                    if self._handler_waiter is not None and not self._handler_waiter.done():
-                        self._handler_waiter.set_result(None)
+                keep = await answer(message, payload)
+                self._body = None
                 if not payload.is_eof():
                     await self._linger(payload)
                     break
@@ -329,98 +314,3 @@ class Connection(RequestHandler):
 
     async def drained(self) -> None:
         await self._drain_helper()
-
-
-class Listener(web.Server):
-    """Accepts connections, as many as are allowed in all and from one address. Called by the event loop for each.
-
-    `too_many` makes what those get that are too many in all: a whole response. The bounds, `options` and `proxies` (None: nobody is
-    trusted) may be changed; open connections keep what they began with.
-    """
-
-    def __init__(
-        self,
-        handle: Handle,
-        refuse: Refuse,
-        *,
-        most: int,
-        most_per_address: int,
-        options: dict[str, Any],
-        too_many: Callable[[], bytes] = bytes,
-    ) -> None:
-        super().__init__(_never, handler_cancellation=True)
-        self.handle = handle
-        self.refuse = refuse
-        self.most = most
-        self.most_per_address = most_per_address
-        self.options = options
-        self.proxies: Proxies | None = None
-        self.outbox = Outbox()
-        self.turned_away = 0
-        self._too_many = too_many
-        self._told: set[asyncio.Transport] = set()
-        self._open = 0
-        self._addresses: Counter[str] = Counter()
-        self._empty: asyncio.Event | None = None
-
-    def admit(self, address: str) -> bool:
-        if self._open >= self.most or (self._addresses[address] >= self.most_per_address and not self._is_proxy(address)):
-            return False
-        self._open += 1
-        self._addresses[address] += 1
-        return True
-
-    def _is_proxy(self, address: str) -> bool:
-        """Whether many clients come from that address."""
-        return self.proxies is not None and self.proxies.trust(address)
-
-    def leave(self, address: str) -> None:
-        self._open -= 1
-        self._addresses[address] -= 1
-        if not self._addresses[address]:
-            del self._addresses[address]
-        if self._empty is not None and not self._open:
-            self._empty.set()
-
-    def turn_away(self, transport: asyncio.Transport, address: str) -> None:
-        """Say that there are too many, where there is room for saying it. Too many from one address are cut: that is one client's doing."""
-        self.turned_away += 1
-        if self._open < self.most or len(self._told) >= _MOST_TOLD or not transport.can_write_eof():
-            transport.abort()
-            return
-        self._told.add(transport)
-        transport.write(self._too_many())
-        transport.write_eof()
-        self._loop.call_later(_TELLING, self._cut, transport)
-
-    def _cut(self, transport: asyncio.Transport) -> None:
-        self._told.discard(transport)
-        transport.abort()
-
-    @property
-    def open(self) -> int:
-        """Connections that are open."""
-        return self._open
-
-    def drain(self) -> asyncio.Event:
-        """Have every connection closed once its request is answered, at once where there is none. The event is set when all are."""
-        if self._empty is None:
-            self._empty = asyncio.Event()
-        if not self._open:
-            self._empty.set()
-        for connection in self.connections:
-            cast(Connection, connection).retire()
-        return self._empty
-
-    def abort(self) -> None:
-        """Cut what is still open."""
-        for connection in self.connections:
-            cast(Connection, connection).abort_body()
-
-    def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, **self.options)
-
-
-async def _never(_request: web.BaseRequest) -> web.StreamResponse:
-    """aiohttp's server wants a handler; our connections have their own loop and never call it."""
-    raise AssertionError

@@ -17,7 +17,7 @@ from proxy.core.metrics import Registry
 from proxy.core.reply import Reply
 from proxy.core.sse import EventDecoder, ProtocolError
 from proxy.http.data_plane import DataPlane
-from proxy.http.server import Listener
+from proxy.http.listener import Listener
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.transport import Connection
 from tests.core.doubles import HandClock, make_call

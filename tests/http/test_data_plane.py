@@ -17,7 +17,8 @@ from proxy.core.metrics import Registry
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
 from proxy.http.data_plane import DataPlane
-from proxy.http.server import Connection, Listener
+from proxy.http.listener import Listener
+from proxy.http.server import Connection
 from proxy.http.serving import EdgeLimits, Serving
 from tests.core.doubles import HandClock, in_virtual_time
 from tests.fuzz.wires import Wire

@@ -12,7 +12,8 @@ from aiohttp import StreamReader
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 
 from proxy.http.known_head import KnownHead, Payload, learnt
-from proxy.http.server import Connection, Listener
+from proxy.http.listener import Listener
+from proxy.http.server import Connection
 from tests.fuzz.wires import Wire
 
 HEAD = (

@@ -12,8 +12,9 @@ from aiohttp import StreamReader
 from aiohttp.http import RawRequestMessage
 
 from proxy.http.known_head import Payload
+from proxy.http.listener import Listener
 from proxy.http.salvage import requests_before
-from proxy.http.server import Connection, Listener
+from proxy.http.server import Connection
 from tests.fuzz.wires import Wire
 
 LIMITS = {"max_line_size": 8190, "max_headers": 128, "max_field_size": 8190, "max_msg_queue_size": 32}

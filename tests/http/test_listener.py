@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from proxy.http.forwarded import Proxies
-from proxy.http.server import Answer, Connection, Listener
+from proxy.http.listener import Listener
+from proxy.http.server import Answer, Connection
 from proxy.sockets import bind
 
 
