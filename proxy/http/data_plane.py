@@ -306,8 +306,7 @@ class _Exchange:
         call.bytes_in = len(raw)
         if raw or call.operation in WHOLE:
             parse.read_members(call, parse.parse_object(raw))
-        ping = self.serving.limits.ping
-        if call.stream and call.operation in PINGED and ping != _NEVER:
+        if call.stream and call.operation in PINGED and (ping := self.serving.limits.ping) != _NEVER:
             self._ping = asyncio.get_running_loop().call_later(ping, self._send_ping)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:

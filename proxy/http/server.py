@@ -212,7 +212,10 @@ class Connection(RequestHandler):
                     break
                 if not keep or self._close or message.upgrade:
                     break
-                self._await_next()
+                # Closed when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made.
+                self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
+                if self._keepalive_handle is None:
+                    self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
         except ConnectionError:
             pass
         finally:
@@ -249,12 +252,6 @@ class Connection(RequestHandler):
         self._listener.outbox.flush()
         if self.transport is not None and self.transport.can_write_eof():
             self.transport.write_eof()
-
-    def _await_next(self) -> None:
-        """Close the connection when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made."""
-        self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
 
     def retire(self) -> None:
         """Take no further request. One that is on its way is answered; where none has begun, the client has a moment to send it."""
