@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from proxy.core.call import Call, Timeouts
 from proxy.core.errors import ClientDisconnected, StreamError, UpstreamError
 from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
+from proxy.core.recast import PLAIN
 from proxy.pace import Pace
 from proxy.sweeper import Sweeper
 
@@ -171,8 +173,9 @@ class EventStream:
             data = await self._response.receive()
         except UpstreamError as error:
             raise self._broken(error) from error
+        seen = decoder.tokens
         events = decoder.feed(data) if data else decoder.eof()
-        if decoder.tokens != self._call.tokens_seen:
+        if decoder.tokens != seen:
             self._call.tokens_seen = decoder.tokens
             self._call.last_token = watch.progress()
         elif events and self._by_event:
@@ -183,13 +186,14 @@ class EventStream:
     async def pipe(self, sink: Sink) -> None:
         """Write what iterating would yield. Plain pieces go from the provider's read to the client's write, with no task in between."""
         self._sink = sink
+        chunk = self._pass_chunk if sink.is_chunked and hasattr(self._decoder, "frame") else None
         if self._begun:
             begun, self._begun = self._begun, b""
             sink.piece(begun)
         while not self._ended:
             if sink.is_full:
                 await self._drain(sink)
-            attached = self._response.attach(self._pass) if self._decoder.failure is None else None
+            attached = self._response.attach(self._pass, chunk) if self._decoder.failure is None else None
             if attached is not None:
                 await attached
                 if self._left is not None:
@@ -210,11 +214,31 @@ class EventStream:
         if self._pace is not None:
             self._pace.resume()
 
+    def _pass_chunk(self, chunk: bytes) -> bool | None:
+        """`_pass` of a chunk that differs from others in a short text alone, whole as it came; None, and nothing is done, of any other."""
+        decoder: Any = self._decoder
+        frame = decoder.frame
+        if frame is None:
+            return None
+        before, after, size, shown_before, shown_after, shown_size = frame.casts[len(chunk)]
+        text = chunk.removesuffix(after).removeprefix(before)
+        if len(text) != size or text.translate(PLAIN) != text:
+            return None
+        decoder.tokens += 1
+        self._call.last_token = self._watch.last = self._monotonic()
+        try:
+            return self._sink.chunk(b"".join((shown_before, text, shown_after)), shown_size)
+        except ClientDisconnected as error:
+            self._left = error
+            self._ended = True
+            return False
+
     def _pass(self, data: bytes) -> bool:
         decoder, call = self._decoder, self._call
+        seen = decoder.tokens
         events = decoder.feed(data)
         tokens = decoder.tokens
-        if tokens != call.tokens_seen:
+        if tokens != seen:
             call.tokens_seen = tokens
             call.last_token = self._watch.last = self._monotonic()
         elif events and self._by_event:
@@ -245,6 +269,7 @@ class EventStream:
         call, decoder = self._call, self._decoder
         if decoder.mended and self._counted is not None:
             self._counted("missing_done")
+        call.tokens_seen = decoder.tokens
         call.usage = decoder.usage or call.estimated_usage()
         self._response.close(reuse=error is None and self._ended)
 

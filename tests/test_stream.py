@@ -9,6 +9,7 @@ import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
 from proxy.core.errors import UPSTREAM_KINDS, ClientDisconnected, StreamError, UpstreamError
+from proxy.core.protocols import TakeChunk
 from proxy.stream import EventStream, Watch, broken, read_some, read_whole, relayed
 from proxy.sweeper import Mortal, Sweeper
 from tests.core.doubles import HandClock, ScriptedResponse, make_call
@@ -378,6 +379,13 @@ class Shelf:
         self._left -= 1
         return self._left > 0
 
+    @property
+    def is_chunked(self) -> bool:
+        return False
+
+    def chunk(self, data: bytes, size: int) -> bool:
+        raise AssertionError("not chunked")
+
     async def drain(self) -> None:
         self.drained += 1
         self._left = self._room
@@ -397,7 +405,7 @@ async def test_piping_writes_what_iterating_yields(flows: bool) -> None:
 class Paused(ScriptedResponse):
     """Flows until its script says that nothing comes."""
 
-    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
         self.take = take
         return self._until_failed()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from proxy.core.recast import Casts
+
 #: The value of a member that brings text, up to its first character.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)": ?"(?!")')
 
@@ -28,13 +30,6 @@ _PADS = (b'"obfuscation":"', b'"p":"')
 _rest_of_string: Final = _STRING.match
 
 
-#: A text that this leaves as it is may stand in a string by itself.
-PLAIN: Final = bytes(32 if byte < 32 or byte in b'"\\' else byte for byte in range(256))
-
-#: Texts of fewer bytes than this are looked at byte by byte: most are a word.
-SHORT: Final = 64
-
-
 class Frame:
     """The bytes of a canonical event before its text and after it, and after its padding where it has some; and what is shown of them.
 
@@ -42,7 +37,7 @@ class Frame:
     others by their length and their two ends. It is negative where that is not so.
     """
 
-    __slots__ = ("_before_size", "_last", "_shown_before", "_shown_last", "after", "around", "before", "hides", "shown_after")
+    __slots__ = ("_before_size", "_last", "_shown_before", "_shown_last", "after", "around", "before", "casts", "hides", "shown_after")
 
     def __init__(self, before: bytes, after: bytes, last: bytes, hidden: bytes) -> None:
         """`hidden` is what of all this is not shown; it stands in one of them, once."""
@@ -60,6 +55,9 @@ class Frame:
                 self._shown_before = before.replace(hidden, b"")
                 self._shown_last = last.replace(hidden, b"")
                 self.around = -1
+        #: The chunks that such events come in.
+        self.casts = Casts()
+        self.casts.event = before, after, self.shown_after, self.around
 
     def take(self, data: bytes, start: int, shown: list[bytes]) -> int:
         """Where the event ends that begins at `start` of `data`, what of it is shown being put to `shown`; 0 if none has this frame."""

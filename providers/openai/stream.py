@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 
 from providers.openai.errors import error_in_body
-from providers.openai.frame import PLAIN, SHORT, Frame, frame_of
+from providers.openai.frame import Frame, frame_of
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
+from proxy.core.recast import PLAIN, SHORT
 from proxy.core.splice import remove_member
 from proxy.core.sse import Event, EventDecoder, ProtocolError
 
@@ -75,13 +76,13 @@ class ChatDecoder:
         self._begun = False
         self._whole = True
         #: The frame that events are looked for in; None while a part of one is held that is not whole.
-        self._frame: Frame | None = None
+        self.frame: Frame | None = None
         self._latest: Frame | None = None
         self._framed = 0
         self._frames_left = _FRAMES
 
     def feed(self, data: bytes) -> bytes:
-        frame = self._frame
+        frame = self.frame
         if frame is None:
             return self._fed(data)
         head = data.removesuffix(frame.after)
@@ -130,7 +131,7 @@ class ChatDecoder:
             return frames
         self._whole = self._reader().is_clean
         shown = self._decoded(events)
-        self._frame = self._latest if self._whole else None
+        self.frame = self._latest if self._whole else None
         return shown
 
     def _reader(self) -> EventDecoder:
@@ -213,11 +214,11 @@ class ChatDecoder:
             return
         self._frames_left = left = left - 1 if self._framed == self.tokens - 1 else _FRAMES
         self._framed = self.tokens
-        self._frame = self._latest = None
+        self.frame = self._latest = None
         if not hidden and shown is not data:
             return
         if left and _LF not in data and len(data) + _AROUND + SHORT <= self._limit:
-            self._frame = self._latest = frame_of(b"data: %b\n\n" % data, hidden)
+            self.frame = self._latest = frame_of(b"data: %b\n\n" % data, hidden)
 
     def _end(self) -> bytes:
         self.done = True

@@ -128,6 +128,10 @@ class ResponseHead(Protocol):
     headers: dict[str, str]
 
 
+#: Takes a chunk as `UpstreamResponse.attach` says.
+TakeChunk: TypeAlias = Callable[[bytes], bool | None]
+
+
 @runtime_checkable
 class UpstreamResponse(ResponseHead, Protocol):
     """A provider's answer whose head has arrived."""
@@ -141,8 +145,11 @@ class UpstreamResponse(ResponseHead, Protocol):
         Raises UpstreamError (`reset`, `bad_upstream`, or what `fail` was given).
         """
 
-    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
         """Have `take` called with each piece as it arrives, with no task in between, until it returns False. None: that is not offered.
+
+        `chunk` may be asked first, with bytes that begin where a chunk of HTTP/1.1 does, just as they came. It says None where it did not
+        take them.
 
         What is returned is done when `take` has had enough, or nothing more comes; `receive` then goes on, and says why. Cancelling it
         detaches.
@@ -168,6 +175,13 @@ class Sink(Protocol):
 
     def piece(self, data: bytes) -> bool:
         """One write. Says whether there is room for more; where there is not, `drain`. Raises ClientDisconnected."""
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether `chunk` may be used."""
+
+    def chunk(self, data: bytes, size: int) -> bool:
+        """`piece` of `size` bytes that has its HTTP framing already, as a chunk."""
 
     async def drain(self) -> None:
         """Wait until there is room. Raises ClientDisconnected."""
@@ -216,7 +230,8 @@ class StreamDecoder(Protocol):
     failure   what broke the stream: an error event, nonsense, a cut. The events before it have been handed out, wherever the
               bytes were split
 
-    One whose events are numbered has also `following`, the number that an event of the gateway's own would have.
+    One whose events are numbered has also `following`, the number that an event of the gateway's own would have. One whose events differ
+    mostly in their text has also `frame`, whose `casts` tell such events: who passes one on without `feed` counts it in `tokens`.
     """
 
     usage: Usage | None

@@ -46,7 +46,6 @@ class Writer:
     """The answer to a request, one after the other of a connection. `begun` once its head is out: an error is told inside it then."""
 
     __slots__ = (
-        "_chunked",
         "_connection",
         "_lines",
         "_stall",
@@ -54,6 +53,7 @@ class Writer:
         "bytes_out",
         "head_only",
         "http10",
+        "is_chunked",
         "is_event_stream",
         "keep_alive",
     )
@@ -71,7 +71,7 @@ class Writer:
         self.keep_alive = keep_alive
         self.http10 = False
         self._stall = stall
-        self._chunked = False
+        self.is_chunked = False
         self._lines = _NO_LINES
         self.head_only = False
         self.begun = False
@@ -113,7 +113,7 @@ class Writer:
             self.keep_alive = False
         elif "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
-            self._chunked = True
+            self.is_chunked = True
             self._lines = _LINES
         self._connection.write(self._head(status, headers, lines) + self._framed(piece))
         self.bytes_out = len(piece)
@@ -145,6 +145,17 @@ class Writer:
         transport.write(b"".join((line, data, b"\r\n")))
         return not connection.lags
 
+    def chunk(self, data: bytes, size: int) -> bool:
+        """`piece` of `size` bytes with what frames it in a body that `is_chunked`."""
+        connection = self._connection
+        transport = connection.transport
+        if transport is None:
+            connection.write(data)
+            return True
+        self.bytes_out += size
+        transport.write(data)
+        return not connection.lags
+
     def _odd_piece(self, data: bytes) -> bool:
         """The same for what is not chunked, or large."""
         if self.head_only:
@@ -155,7 +166,7 @@ class Writer:
 
     def end(self) -> None:
         """The body is whole."""
-        if self._chunked:
+        if self.is_chunked:
             self._connection.write(b"0\r\n\r\n")
 
     def end_broken(self) -> None:
@@ -171,7 +182,7 @@ class Writer:
         line = self._lines.get(len(data))
         if line is not None:
             return b"".join((line, data, b"\r\n"))
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked and data else data
 
     @property
     def is_full(self) -> bool:

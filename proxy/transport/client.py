@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UpstreamError
-from proxy.core.protocols import UpstreamRequest
+from proxy.core.protocols import TakeChunk, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
 
 _CONNECTION_LOST = "The connection to the provider was lost."
@@ -93,7 +93,7 @@ class ClientResponse:
     def ready(self) -> bytes | None:
         return None
 
-    def attach(self, take: Callable[[bytes], bool]) -> None:
+    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> None:
         return None
 
     async def receive(self) -> bytes:

@@ -14,6 +14,7 @@ import httptools
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
+from proxy.core.protocols import TakeChunk
 from proxy.outbox import Outbox
 from proxy.transport.answer import ASKED, BEGUN, HEAD, HEAD_TOO_LARGE, NOT_HTTP, WHOLE, Answer
 from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
@@ -44,6 +45,7 @@ class Connection(Answer, asyncio.Protocol):
         "_outbox",
         "_paused",
         "_released",
+        "_take_chunk",
         "_take_piece",
         "_transport",
         "_unshown",
@@ -82,6 +84,7 @@ class Connection(Answer, asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
         self._take_piece: Callable[[bytes], bool] | None = None
+        self._take_chunk: TakeChunk | None = None
         self._paused = False
         self._decoder: Decoder | None = None
         self._head_size = 0
@@ -104,7 +107,7 @@ class Connection(Answer, asyncio.Protocol):
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
         # What the last exchange left is clean or comes anew: it was whole, without an error, and nothing of it lies unread (`close`).
         self._stage = ASKED
-        self._take_piece = None
+        self._take_piece = self._take_chunk = None
         self.busy = True
         self.served += 1
         transport = self._transport
@@ -169,17 +172,18 @@ class Connection(Answer, asyncio.Protocol):
                 self._transport.resume_reading()
         return data
 
-    def attach(self, take: Callable[[bytes], bool]) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
         if self._decoder is not None or self._parts or self._stage == WHOLE or self._error is not None:
             return None
-        return self._attached(take)
+        return self._attached(take, chunk)
 
-    async def _attached(self, take: Callable[[bytes], bool]) -> None:
+    async def _attached(self, take: Callable[[bytes], bool], chunk: TakeChunk | None) -> None:
         self._take_piece = take
+        self._take_chunk = chunk
         try:
             await self._wait()
         finally:
-            self._take_piece = None
+            self._take_piece = self._take_chunk = None
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -222,6 +226,10 @@ class Connection(Answer, asyncio.Protocol):
                 self._transport.abort()
             self._lost(self)
 
+    def _detach(self) -> None:
+        self._take_piece = self._take_chunk = None
+        self._wake()
+
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -236,16 +244,14 @@ class Connection(Answer, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._between_chunks:
             # The parser stands between two chunks, or has seen nothing of this answer: it need not see whole ones.
-            line, start, rest = chunk_of(len(data), NO_CHUNK)
-            if data[start] == line and data[TAIL] == LINE_END:
-                take = self._take_piece
-                if take is None:
-                    self._keep(data[rest])
-                elif not take(data[rest]):
-                    self._take_piece = None
-                    self._wake()
+            take_chunk = self._take_chunk
+            has_room = None if take_chunk is None else take_chunk(data)
+            if has_room is None:
+                has_room = self._take_chunks(data)
+            if has_room:
                 return
-            if self._takes_chunks(data):
+            if has_room is not None:
+                self._detach()
                 return
         if not self.busy:
             # Bytes that nobody asked for: whatever they are, they must not become the next answer.
@@ -278,20 +284,22 @@ class Connection(Answer, asyncio.Protocol):
         else:
             self._wake()
 
-    def _takes_chunks(self, data: bytes) -> bool:
-        """Take whole chunks, and the end if the parser has seen no beginning; False if `data` is anything else."""
-        found = read_chunks(data)
-        if found is None or (found[1] and not self._unshown):
-            return False
-        piece, ended = found
+    def _take_chunks(self, data: bytes) -> bool | None:
+        """Take whole chunks, and the end if the parser has seen no beginning: whether there is room for more; None if `data` is another."""
+        line, size = chunk_of(len(data), NO_CHUNK)
+        piece = data.removeprefix(line).removesuffix(LINE_END)
+        if len(piece) != size:
+            found = read_chunks(data)
+            if found is None or (found[1] and not self._unshown):
+                return None
+            piece, ended = found
+            if ended:
+                self._end(piece)
+                return True
         take = self._take_piece
-        if ended:
-            self._end(piece)
-        elif take is None:
-            self._keep(piece)
-        elif not take(piece):
-            self._take_piece = None
-            self._wake()
+        if take is not None:
+            return take(piece)
+        self._keep(piece)
         return True
 
     def _keep(self, piece: bytes) -> None:
@@ -310,13 +318,13 @@ class Connection(Answer, asyncio.Protocol):
         self._unshown = b""
         if piece:
             self._parts.append(piece)
-        take, self._take_piece = self._take_piece, None
+        take = self._take_piece
         if self.draining:
             self._drain(0)
             return
         if take is not None and piece:
             take(self._take())
-        self._wake()
+        self._detach()
 
     def _hold_back(self) -> None:
         if self._size > HIGH_WATER and not self._paused and self._stage != WHOLE and self._transport is not None:
@@ -341,8 +349,7 @@ class Connection(Answer, asyncio.Protocol):
         elif (take := self._take_piece) is not None and self._parts:
             self._bare = 0
             if not take(self._take()) or self._stage == WHOLE:
-                self._take_piece = None
-                self._wake()
+                self._detach()
         elif self._stage < HEAD:
             self._head_size += arrived
             if self._head_size > self._header_limit:

@@ -164,6 +164,26 @@ def test_a_piece_says_whether_the_client_keeps_up(lags: bool):
     assert made.piece(b"data: b\n\n") is not lags
 
 
+@pytest.mark.parametrize("lags", [False, True])
+def test_a_chunk_goes_out_as_it_is_and_counts_without_its_framing(lags: bool):
+    client = Client()
+    made = writer(client)
+    made.start(200, {}, b"ab")
+    client.lags = lags
+    assert made.is_chunked
+    assert made.chunk(b"3\r\ncde\r\n", 3) is not lags
+    assert (client.writes[1:], made.bytes_out) == ([b"3\r\ncde\r\n"], 5)
+
+
+def test_a_chunk_for_a_client_that_has_left_says_so():
+    client = Client()
+    made = writer(client)
+    made.start(200, {}, b"ab")
+    client.transport = None
+    with pytest.raises(ClientDisconnected):
+        made.chunk(b"3\r\ncde\r\n", 3)
+
+
 def test_an_empty_first_piece_is_no_end():
     client = Client()
     made = writer(client)

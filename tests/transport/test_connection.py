@@ -190,6 +190,30 @@ async def test_a_lone_chunk_is_one_piece():
     assert taker.taken == [b"{}", b"{}", b"data: {}\n\n", b"data: {}\n\n"]
 
 
+async def test_who_knows_chunks_is_asked_before_who_takes_pieces():
+    """And only where a chunk begins; who has had enough is asked no more, nor is the other."""
+    connection, wire = connected()
+    pieces, chunks = [], []
+
+    def chunk(data: bytes) -> bool | None:
+        chunks.append(data)
+        return {b"1\r\nk\r\n": True, b"1\r\nl\r\n": False}.get(data)
+
+    def take(data: bytes) -> bool:
+        pieces.append(data)
+        return True
+
+    attached = asyncio.ensure_future(connection.attach(take, chunk) or asyncio.sleep(0))
+    await asyncio.sleep(0)
+    wire.feed(b"1\r\nk\r\n")
+    for data in (b"1\r\nk\r\n", b"1\r\na\r\n", b"9\r\n", b"1\r\nk\r\n\r\nb", b"\r\n", b"1\r\nl\r\n", b"1\r\nk\r\n"):
+        wire.feed(data)
+    await attached
+    assert chunks == [b"1\r\nk\r\n", b"1\r\nk\r\n", b"1\r\na\r\n", b"9\r\n", b"1\r\nl\r\n"], "not the data of a chunk that has begun"
+    assert b"".join(pieces) == b"a1\r\nk\r\n\r\nb"
+    assert await connection.receive() == b"k", "what comes after it is kept"
+
+
 async def test_what_looks_like_a_chunk_within_another_s_line_is_none():
     connection, wire = connected()
     taker = await Taker(connection).attach()
