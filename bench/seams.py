@@ -41,6 +41,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("upstream.written", "upstream.in", "suspend until the answer"),
     ("upstream.in", "upstream.out", "transport: receive"),
     ("upstream.in", "feed.enter", "transport: receive"),
+    ("upstream.in", "client.write", "chunk: receive, know and write"),  # where it goes by in one step
     ("upstream.in", "decode.enter", "transport: receive"),
     ("upstream.out", "decode.enter", "wake the request's task"),
     ("upstream.out", "stream_decoder.enter", "wake the request's task"),

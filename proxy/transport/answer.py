@@ -12,6 +12,8 @@ from proxy.transport.head import Head, read_head
 _MOST_KEPT = 4096
 
 NOT_HTTP = "The provider's answer is not valid HTTP."
+FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger than the limit for headers."
+LOST = "The connection to the provider was lost."
 HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
 
 #: How far an exchange has come: nothing of the answer is there, some of it, its head, all of it.

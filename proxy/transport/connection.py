@@ -16,14 +16,11 @@ from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import TakeChunk
 from proxy.outbox import Outbox
-from proxy.transport.answer import ASKED, BEGUN, HEAD, HEAD_TOO_LARGE, NOT_HTTP, WHOLE, Answer
+from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, HEAD_TOO_LARGE, LOST, NOT_HTTP, WHOLE, Answer
 from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
 HIGH_WATER = 256 * 1024
-
-_LOST = "The connection to the provider was lost."
-_FRAMING_TOO_LARGE = "What the provider sent around its answer's body is larger than the limit for headers."
 
 
 class Connection(Answer, asyncio.Protocol):
@@ -112,7 +109,7 @@ class Connection(Answer, asyncio.Protocol):
         self.served += 1
         transport = self._transport
         if transport is None:
-            raise UpstreamError("reset", _LOST)
+            raise UpstreamError("reset", LOST)
         self._waiter = waiter = self._loop.create_future()
         if self._outbox is None:
             transport.write(data)
@@ -123,14 +120,14 @@ class Connection(Answer, asyncio.Protocol):
     def check(self) -> None:
         """Raise what went wrong before the head was there."""
         if self._stage < HEAD:
-            raise self._error or UpstreamError("reset", _LOST)
+            raise self._error or UpstreamError("reset", LOST)
         coding = self.headers.get("content-encoding")
         self._decoder = None if coding is None else decoder_for(coding, self._body_limit)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the request's body, at the provider's pace. Raises UpstreamError."""
         if self.closed or self._transport is None:
-            raise self._error or UpstreamError("reset", _LOST)
+            raise self._error or UpstreamError("reset", LOST)
         if self._outbox is not None:
             self._outbox.flush()
         self._transport.write(data)
@@ -178,8 +175,7 @@ class Connection(Answer, asyncio.Protocol):
         return self._attached(take, chunk)
 
     async def _attached(self, take: Callable[[bytes], bool], chunk: TakeChunk | None) -> None:
-        self._take_piece = take
-        self._take_chunk = chunk
+        self._take_piece, self._take_chunk = take, chunk
         try:
             await self._wait()
         finally:
@@ -248,10 +244,9 @@ class Connection(Answer, asyncio.Protocol):
             has_room = None if take_chunk is None else take_chunk(data)
             if has_room is None:
                 has_room = self._take_chunks(data)
-            if has_room:
-                return
             if has_room is not None:
-                self._detach()
+                if not has_room:
+                    self._detach()
                 return
         if not self.busy:
             # Bytes that nobody asked for: whatever they are, they must not become the next answer.
@@ -368,7 +363,7 @@ class Connection(Answer, asyncio.Protocol):
         """
         self._bare = 0 if self._bare < 0 else self._bare + size
         if self._bare > self._header_limit and self._stage != WHOLE:
-            self.fail(UpstreamError("response_too_large", _FRAMING_TOO_LARGE))
+            self.fail(UpstreamError("response_too_large", FRAMING_TOO_LARGE))
 
     def _drain(self, size: int) -> None:
         if self._parts:
@@ -403,7 +398,7 @@ class Connection(Answer, asyncio.Protocol):
                 self._stage = WHOLE
                 self.keep_alive = False
             else:
-                self._error = UpstreamError("bad_upstream", NOT_HTTP) if self._stage == BEGUN else UpstreamError("reset", _LOST)
+                self._error = UpstreamError("bad_upstream", NOT_HTTP) if self._stage == BEGUN else UpstreamError("reset", LOST)
         if not self.closed:
             self.closed = True
             self._lost(self)

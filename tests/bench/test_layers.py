@@ -30,8 +30,8 @@ def test_every_layer_of_a_request_has_a_name_and_a_time(result):
     assert result["driven"][layer_report.REQUEST]["in_process_us"] > 0
 
 
-def test_a_chunk_passes_transport_decoder_and_writer(result):
-    assert {"transport: receive", "decode", "write"} <= named(result, layer_report.CHUNK).keys()
+def test_a_chunk_goes_by_in_one_step(result):
+    assert {"chunk: receive, know and write", "after the write"} <= named(result, layer_report.CHUNK).keys()
 
 
 def test_the_result_is_data_and_the_table_is_made_of_it(result):
