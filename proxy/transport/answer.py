@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httptools
 
+from proxy.coding import Decoder
 from proxy.core.errors import UpstreamError
 from proxy.transport.framing import Refused, name_of, spelt
 from proxy.transport.head import Head, read_head
@@ -24,15 +25,22 @@ class Answer:
     """One answer after the other, on the same connection."""
 
     __slots__ = (
+        "_bare",
         "_between_chunks",
+        "_decoder",
+        "_error",
+        "_head_size",
         "_header_limit",
         "_header_size",
         "_known",
         "_known_bytes",
+        "_length",
         "_parser",
         "_parts",
+        "_paused",
         "_size",
         "_stage",
+        "_unshown",
         "_until_close",
         "headers",
         "keep_alive",
@@ -53,6 +61,13 @@ class Answer:
         self.keep_alive = False
         self.status = 0
         self.headers: dict[str, str] = {}
+        self._bare = -1
+        self._head_size = 0
+        self._length = 0
+        self._unshown = b""
+        self._paused = False
+        self._error: UpstreamError | None = None
+        self._decoder: Decoder | None = None
 
     def _read_head(self, data: bytes) -> tuple[int, bytes] | None:
         """Take the plain head of the answer that begins `data`: its body's length, -1 if that is in chunks, and what of it has come.

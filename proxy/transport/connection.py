@@ -12,7 +12,7 @@ from typing import cast
 
 import httptools
 
-from proxy.coding import Decoder, decoder_for
+from proxy.coding import decoder_for
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import TakeChunk
 from proxy.outbox import Outbox
@@ -31,21 +31,14 @@ class Connection(Answer, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_bare",
         "_body_limit",
-        "_decoder",
-        "_error",
-        "_head_size",
-        "_length",
         "_loop",
         "_lost",
         "_outbox",
-        "_paused",
         "_released",
         "_take_chunk",
         "_take_piece",
         "_transport",
-        "_unshown",
         "_waiter",
         "_writable",
         "busy",
@@ -79,15 +72,8 @@ class Connection(Answer, asyncio.Protocol):
         self.idle_since = 0.0
         self.due = float("inf")
         self._waiter: asyncio.Future[None] | None = None
-        self._error: UpstreamError | None = None
         self._take_piece: Callable[[bytes], bool] | None = None
         self._take_chunk: TakeChunk | None = None
-        self._paused = False
-        self._decoder: Decoder | None = None
-        self._head_size = 0
-        self._bare = -1
-        self._length = 0
-        self._unshown = b""
 
     # -- the exchange, from the pool's and the dispatch's side --
 
