@@ -38,7 +38,7 @@ async def test_a_request_that_waits_for_the_end_of_the_turn_is_not_sent_on_a_con
     assert caught.value.kind == "reset"
     assert connections[0].is_untouched
     await asyncio.sleep(0)
-    assert (lost.written, other.written) == (b"", b"GET / HTTP/1.1\r\n\r\n")
+    assert (bytes(lost.written), bytes(other.written)) == (b"", b"GET / HTTP/1.1\r\n\r\n")
 
 
 async def test_the_body_of_a_request_follows_its_head():
