@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from msgspec import Struct
-
 from proxy.core.errors import GatewayError
 from proxy.core.resolved import Resolved
 
@@ -87,8 +85,8 @@ class Timeouts:
         return replace(self, **values, defaults=self.defaults.difference(values))
 
 
-# What every request makes, and hardly changes, is a `Struct`: it costs less to make than a dataclass, and more to set members of.
-class Usage(Struct):
+@dataclass(slots=True)
+class Usage:
     """Tokens of one answer. `reported` is False for an estimate. Cached tokens are part of `prompt`, reasoning tokens of `completion`."""
 
     prompt: int = 0
@@ -106,7 +104,8 @@ class Usage(Struct):
 HEDGE_LOST = "hedge_lost"
 
 
-class Attempt(Struct):
+@dataclass(slots=True)
+class Attempt:
     """One try at one target. Times are `Clock.monotonic()` seconds.
 
     `is_hedge`: it was made beside another one that took long. `usage` is what it may have cost, where that is not the call's own.

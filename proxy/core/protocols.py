@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from msgspec import Struct
-
 from proxy.core.board import Board
 from proxy.core.call import Call, Content, Principal, Target, Timeouts, Usage
 from proxy.core.errors import UpstreamError
@@ -107,7 +105,8 @@ class Policy(Protocol):
         """Mostly an `async def`; what waits for nothing may hand on what `call_next` returns."""
 
 
-class UpstreamRequest(Struct):
+@dataclass(slots=True)
+class UpstreamRequest:
     """What goes to a provider. `url` is absolute and comes from configuration; `headers` have lower-case names.
 
     `body` is bytes, or the client's content where that is passed on as it arrives. In `kept` a transport may keep what it makes of the
@@ -116,7 +115,7 @@ class UpstreamRequest(Struct):
 
     method: str
     url: str
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = field(default_factory=dict)
     body: bytes | Content = b""
     kept: dict[Any, bytes] | None = None
 

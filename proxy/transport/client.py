@@ -6,11 +6,11 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
-from msgspec.structs import replace
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Content, Timeouts
