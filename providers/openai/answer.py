@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Raw
 
 from proxy.core.call import Usage
 
@@ -30,13 +29,17 @@ class _Usage(msgspec.Struct, frozen=True):
     output_tokens_details: _Details | None = None
 
 
+class _Choice(msgspec.Struct, frozen=True):
+    """An object. What it holds is passed over."""
+
+
 class _Answer(msgspec.Struct, frozen=True):
     usage: _Usage | None = None
-    choices: Raw = Raw(b"null")
+    choices: list[_Choice] | None = None
     error: Any = None
 
 
-_DECODER: Final = msgspec.json.Decoder(_Answer)
+_decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
 def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
@@ -45,15 +48,13 @@ def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
     None for every other: it takes a closer look to say what it is.
     """
     try:
-        answer = _DECODER.decode(body)
+        answer = _decode(body)
         if not body.isascii():
             body.decode()  # what was passed over may hold anything
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     usage = answer.usage
-    if usage is None or answer.error is not None:
-        return None
-    if with_choices and bytes(memoryview(answer.choices)[:2]) != b"[{":
+    if usage is None or answer.error is not None or (with_choices and not answer.choices):
         return None
     if usage.prompt_tokens == -1:
         prompt, completion = usage.input_tokens, usage.output_tokens
