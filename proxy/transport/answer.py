@@ -54,8 +54,9 @@ class Answer:
         self._size = 0
         self._stage = ASKED
         self._header_size = 0
-        self._known_bytes = b""
-        self._known: Head | None = None
+        self._known_bytes: bytes | None = None
+        self._known: Head = (0, {}, 0)
+        self._length = 0
         self._between_chunks = False
         self._until_close = False
         self.keep_alive = False
@@ -69,28 +70,28 @@ class Answer:
         self._error: UpstreamError | None = None
         self._decoder: Decoder | None = None
 
-    def _read_head(self, data: bytes) -> tuple[int, bytes] | None:
-        """Take the plain head of the answer that begins `data`: its body's length, -1 if that is in chunks, and what of it has come.
+    def _read_head(self, data: bytes) -> bytes | None:
+        """Take the plain head of the answer that begins `data`, and return what of its body has come.
 
-        None, and nothing is taken, if the head is not whole, not plain or too large.
+        `_length` is then the body's, -1 if that is in chunks. None, and nothing is taken, if the head is not whole, not plain or too large.
         """
         head, end, body = data.partition(b"\r\n\r\n")
-        known: Head | None = None
-        if end and len(head) <= self._header_limit:
-            # The same bytes mean the same as in the last answer; each has headers of its own, for whoever changes them.
-            known = self._known if head == self._known_bytes else read_head(head)
-        if known is None:
-            self._stage = BEGUN
-            self.headers = {}
-            return None
-        if len(head) <= _MOST_KEPT:
-            self._known_bytes, self._known = head, known
-        self.status, headers, length = known
+        known: Head | None = self._known
+        if head != self._known_bytes or not end:
+            known = read_head(head) if end and len(head) <= self._header_limit else None
+            if known is None:
+                self._stage = BEGUN
+                self.headers = {}
+                return None
+            if len(head) <= _MOST_KEPT:
+                self._known_bytes, self._known = head, known
+        # The same bytes mean the same as in the last answer; each has headers of its own, for whoever changes them.
+        self.status, headers, self._length = known
         self.headers = headers.copy()
         self._stage = HEAD
         self.keep_alive = True
         self._until_close = False
-        return length, body
+        return body
 
     # -- httptools' callbacks --
 

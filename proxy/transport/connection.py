@@ -246,17 +246,19 @@ class Connection(Answer, asyncio.Protocol):
 
     def _begun(self, data: bytes) -> None:
         """The first bytes of an answer. The parser stands where a message begins: all before was whole, or was not shown to it."""
-        found = self._read_head(data)
-        if found is None:
+        body = self._read_head(data)
+        if body is None:
             self._head_size = 0
             self._bare = -1
             self._parse(data)
             return
-        length, body = found
+        length = self._length
         if length == len(body):
-            self._end(body)
+            self._stage = WHOLE
+            if body:
+                self._parts.append(body)
+            self._wake()
             return
-        self._length = length
         self._unshown = IN_CHUNKS if length < 0 else OF_LENGTH % length
         self._between_chunks = length < 0
         self._bare = -1 if body else 0
