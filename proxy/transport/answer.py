@@ -76,13 +76,14 @@ class Answer:
         `_length` is then the body's, -1 if that is in chunks. None, and nothing is taken, if the head is not whole, not plain or too large.
         """
         head, end, body = data.partition(b"\r\n\r\n")
-        known: Head | None = self._known
+        known = self._known
         if head != self._known_bytes or not end:
-            known = read_head(head) if end and len(head) <= self._header_limit else None
-            if known is None:
+            found = read_head(head) if end and len(head) <= self._header_limit else None
+            if found is None:
                 self._stage = BEGUN
                 self.headers = {}
                 return None
+            known = found
             if len(head) <= _MOST_KEPT:
                 self._known_bytes, self._known = head, known
         # The same bytes mean the same as in the last answer; each has headers of its own, for whoever changes them.

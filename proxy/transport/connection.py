@@ -139,7 +139,8 @@ class Connection(Answer, asyncio.Protocol):
                 if self._decoder is not None:
                     self._decoder.eof()
                 return b""
-            await self._wait()
+            self._waiter = waiter = self._loop.create_future()
+            await waiter
 
     def _take(self) -> bytes:
         parts = self._parts
@@ -162,17 +163,11 @@ class Connection(Answer, asyncio.Protocol):
 
     async def _attached(self, take: Callable[[bytes], bool], chunk: TakeChunk | None) -> None:
         self._take_piece, self._take_chunk = take, chunk
+        self._waiter = waiter = self._loop.create_future()
         try:
-            await self._wait()
+            await waiter
         finally:
             self._take_piece = self._take_chunk = None
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def fail(self, error: UpstreamError) -> None:
         if self._error is None:
