@@ -56,7 +56,6 @@ class Answer:
         self._header_size = 0
         self._known_bytes: bytes | None = None
         self._known: Head = (0, {}, 0)
-        self._length = 0
         self._between_chunks = False
         self._until_close = False
         self.keep_alive = False

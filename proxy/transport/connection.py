@@ -246,21 +246,19 @@ class Connection(Answer, asyncio.Protocol):
             self._head_size = 0
             self._bare = -1
             self._parse(data)
-            return
-        length = self._length
-        if length == len(body):
+        elif self._length == len(body):
             self._stage = WHOLE
             if body:
                 self._parts.append(body)
             self._wake()
-            return
-        self._unshown = IN_CHUNKS if length < 0 else OF_LENGTH % length
-        self._between_chunks = length < 0
-        self._bare = -1 if body else 0
-        if body:
-            self.data_received(body)
         else:
-            self._wake()
+            self._between_chunks = self._length < 0
+            self._unshown = IN_CHUNKS if self._between_chunks else OF_LENGTH % self._length
+            self._bare = -1 if body else 0
+            if body:
+                self.data_received(body)
+            else:
+                self._wake()
 
     def _take_chunks(self, data: bytes) -> bool | None:
         """Take whole chunks, and the end if the parser has seen no beginning: whether there is room for more; None if `data` is another."""
@@ -374,8 +372,7 @@ class Connection(Answer, asyncio.Protocol):
         if self._outbox is not None and self._transport is not None:
             self._outbox.drop(self._transport)
         self._transport = None
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        self.resume_writing()
         if self.busy and self._stage != WHOLE and self._error is None:
             if self._stage == HEAD and self._until_close and exc is None:
                 self._stage = WHOLE
