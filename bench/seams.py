@@ -74,7 +74,7 @@ def marked(timeline: Timeline) -> Iterator[None]:
     if provider is None:
         raise SeamMissing(f"the provider kind {KIND}")
     with ExitStack() as stack:
-        stack.enter_context(replaced(data_plane.DataPlane, "__call__", awaiting(timeline, "plane")))
+        stack.enter_context(replaced(data_plane._Exchange, "answer", awaiting(timeline, "plane")))
         for module in _composers():
             stack.enter_context(replaced(module, "compose", _composing(timeline)))
         stack.enter_context(replaced(dispatch.Dispatch, "__call__", awaiting(timeline, "dispatch")))
