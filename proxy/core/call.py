@@ -158,7 +158,7 @@ class Call:
     upstream_seconds  waited for providers until the answer was in hand
     overhead      seconds that the gateway itself added before the answer began
     interrupted   why the gateway gave it up while its client was still there (it is shutting down), or None
-    tokens_seen   contents of a stream so far, about one token each
+    tokens_seen   contents of a stream, about one token each; all of them are counted in it when the stream is over
     """
 
     id: str
