@@ -218,11 +218,11 @@ class EventStream:
         """`_pass` of a chunk that differs from others in a short text alone, whole as it came; None, and nothing is done, of any other."""
         decoder: Any = self._decoder
         frame = decoder.frame
-        if frame is None:
+        if frame is None or frame.casts is None:
             return None
-        before, after, size, shown_before, shown_after, shown_size = frame.casts[len(chunk)]
+        before, after, text_size, shown_before, shown_after, shown_size = frame.casts[len(chunk)]
         text = chunk.removesuffix(after).removeprefix(before)
-        if len(text) != size or text.translate(PLAIN) != text:
+        if len(text) != text_size or text.translate(PLAIN) != text:
             return None
         decoder.tokens += 1
         self._call.last_token = self._watch.last = self._monotonic()
@@ -256,6 +256,7 @@ class EventStream:
 
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True
+        self._call.tokens_seen = self._decoder.tokens  # what is told of the failure estimates by it
         failure = broken(error)
         failure.sequence_number = getattr(self._decoder, "following", 0)
         if self._failed is not None:

@@ -15,9 +15,19 @@ class Wire:
 
     def __init__(self, line: list[tuple[str, bytes]], name: str) -> None:
         self._line, self._name = line, name
+        self.unsent = 0
+        self.fails = self.aborted = False
 
     def write(self, data: bytes) -> None:
+        if self.fails:
+            raise RuntimeError
         self._line.append((self._name, data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
 
 
 @pytest.fixture
@@ -36,11 +46,41 @@ async def turn() -> None:
 async def test_what_is_sent_in_one_turn_is_written_at_its_end_in_order(line: list[tuple[str, bytes]]):
     outbox = Outbox()
     a, b = wires(line, 2)
-    for transport, data in ((a, b"1"), (b, b"2"), (a, b"3")):
+    for transport, data in ((b, b"1"), (a, b"2")):
         outbox.send(transport, data)
     assert not line
     await turn()
+    assert line == [("1", b"1"), ("0", b"2")]
+
+
+async def test_the_second_to_a_transport_does_not_wait_so_that_it_says_when_it_has_enough(line: list[tuple[str, bytes]]):
+    outbox = Outbox()
+    a, b = wires(line, 2)
+    outbox.send(a, b"1")
+    outbox.send(b, b"2")
+    outbox.send(a, b"3")
     assert line == [("0", b"1"), ("1", b"2"), ("0", b"3")]
+    cast(Any, b).unsent = 1
+    outbox.send(b, b"4")
+    assert line[3:] == [("1", b"4")], "its client has not read all yet"
+
+
+async def test_a_transport_that_fails_is_cut_and_the_others_get_theirs(line: list[tuple[str, bytes]]):
+    outbox = Outbox()
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    transports = wires(line, 3)
+    failing = cast(Any, transports[1])
+    failing.fails = True
+    for transport in transports:
+        outbox.send(transport, b"x")
+    await turn()
+    assert line == [("0", b"x"), ("2", b"x")]
+    assert failing.aborted
+    assert isinstance(told[0]["exception"], RuntimeError)
+    outbox.send(transports[0], b"y")
+    await turn()
+    assert line[-1] == ("0", b"y"), "and it goes on"
 
 
 async def test_a_flush_writes_what_waits_and_the_order_goes_on(line: list[tuple[str, bytes]]):
@@ -115,7 +155,6 @@ async def test_a_transport_that_is_lost_gets_nothing_and_the_others_get_theirs(l
     a, b = wires(line, 2)
     outbox.send(a, b"1")
     outbox.send(b, b"2")
-    outbox.send(a, b"3")
     outbox.drop(a)
     await turn()
     assert line == [("1", b"2")]

@@ -55,9 +55,8 @@ class Frame:
                 self._shown_before = before.replace(hidden, b"")
                 self._shown_last = last.replace(hidden, b"")
                 self.around = -1
-        #: The chunks that such events come in.
-        self.casts = Casts()
-        self.casts.event = before, after, self.shown_after, self.around
+        #: The chunks that such events come in, where `around` tells them.
+        self.casts = Casts(before, after, self.shown_after) if self.around >= 0 else None
 
     def take(self, data: bytes, start: int, shown: list[bytes]) -> int:
         """Where the event ends that begins at `start` of `data`, what of it is shown being put to `shown`; 0 if none has this frame."""

@@ -19,29 +19,28 @@ _END = b"\r\n"
 #: What stands before the text of a chunk and after it, and the text's size; the same of the client's chunk, and its data's size.
 Cast: TypeAlias = tuple[bytes, bytes, int, bytes, bytes, int]
 
-#: Of a length that no chunk has which is known: no text is of that size.
+#: Of lengths of chunks that are not told this way: no text is of that size.
 NEVER: Final = (b"", b"", -1, b"", b"", 0)
 
-#: Shorter chunks have two digits in their line, longer ones three.
-_TWO = 0x100 + 2 + 4
+#: Chunks from this length on have three digits in their line, shorter ones two. No chunk is of this length itself.
+_THREE_DIGITS = 0x100 + 2 + 4
 
 
 class Casts(dict[int, Cast]):
-    """The length of a chunk -> its cast. They are made when they are wanted, and go with the frame that they were made for.
+    """The length of a chunk -> its cast. They are made when they are wanted, and go with the frame that they were made for."""
 
-    `event`: what stands before an event's text, what after it, what of that is shown, and the size of the first two; a negative one where
-    events are not told by them.
-    """
+    __slots__ = ("_after", "_before", "_shown_after")
 
-    __slots__ = ("event",)
-
-    event: tuple[bytes, bytes, bytes, int]
+    def __init__(self, before: bytes, after: bytes, shown_after: bytes) -> None:
+        """What stands before an event's text, what after it, and what of that is shown."""
+        super().__init__()
+        self._before, self._after, self._shown_after = before, after, shown_after
 
     def __missing__(self, length: int) -> Cast:
-        before, after, shown_after, around = self.event
-        data = length - (6 if length < _TWO else 7)
-        size = data - around
-        if around < 0 or not (0 < size < SHORT and 0x10 <= data < 0x1000):
+        before, after, shown_after = self._before, self._after, self._shown_after
+        data = length - (6 if length < _THREE_DIGITS else 7)
+        size = data - len(before) - len(after)
+        if not (0 < size < SHORT and 0x10 <= data < 0x1000):
             return NEVER
         shown_size = len(before) + size + len(shown_after)
         shown = b"%x\r\n%b" % (shown_size, before), shown_after + _END, shown_size

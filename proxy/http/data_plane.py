@@ -165,16 +165,17 @@ class _Exchange:
     def answer(self, message: RawRequestMessage, payload: Payload) -> Awaitable[bool]:
         """Answer one request; says whether its connection may carry another. Raises ConnectionError when the client has gone."""
         plane, connection, writer = self._plane, self._connection, self._writer
-        self.serving = serving = plane.serving
-        writer.begin(serving.limits.write_timeout, not plane._draining)
+        serving = plane.serving
+        writer.renew(serving.limits.write_timeout, keep_alive=not plane._draining)
         memo: dict[Any, Any] = payload.memo if isinstance(payload, WholeBody) else {}
         line: RequestLine | None = memo.get(_LINE)
         if line is None:
-            # Asked when a head comes first: one that is known then is a POST of HTTP/1.1 that keeps its connection.
-            writer.suit(message)
+            # A head whose line is remembered is a POST of HTTP/1.1 that keeps its connection: of that nothing need be asked again.
+            writer.fit(message)
             if message.path in HEALTH:
                 return plane._health(message.method, message.path, writer)
             line = memo[_LINE] = read(message)
+        self.serving = serving
         self._allowed = line.allowed
         self._payload = payload
         self._is_written = False

@@ -35,6 +35,9 @@ _LAST_MOMENT = 1.0
 #: How long a connection stays open after a stream that broke, in seconds. Clients ask again at once or, after a pause, on another.
 _MOMENT = 0.5
 
+#: How long a client may take to read the rest of what was written when its connection is closed, in seconds.
+_REST = 30.0
+
 _GONE = "The client has closed the connection."
 
 #: So many heads of a connection are learnt, one after the other, before it is clear that its client never says one twice.
@@ -212,6 +215,7 @@ class Connection(RequestHandler):
                     break
                 if not keep or self._close or message.upgrade:
                     break
+                del whole, message, payload  # who waits for the next request keeps no body
                 # Closed when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made.
                 self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
                 if self._keepalive_handle is None:
@@ -294,14 +298,26 @@ class Connection(RequestHandler):
             raise ClientDisconnected(_GONE)
         self.transport.write(data)
 
+    def eof_received(self) -> None:
+        # The transport closes itself after this.
+        self._listener.outbox.flush()
+
     def _close_transport(self) -> None:
         self._listener.outbox.flush()
         if self.transport is not None:
+            self._give_up_later(self.transport)
             self.transport.close()
 
     def force_close(self) -> None:
         self._listener.outbox.flush()
+        if self.transport is not None:
+            self._give_up_later(self.transport)
         super().force_close()
+
+    def _give_up_later(self, transport: asyncio.Transport) -> None:
+        """What closes waits until its client has read the rest, and some never do."""
+        if transport.get_write_buffer_size():
+            self._loop.call_later(_REST, transport.abort)
 
     def abort_body(self) -> None:
         """Close at once, so that a body whose end is missing cannot be taken for a whole one."""

@@ -60,9 +60,9 @@ class Writer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.begin(1.0, True)
+        self.renew(1.0, keep_alive=True)
 
-    def begin(self, stall: float, keep_alive: bool) -> None:
+    def renew(self, stall: float, *, keep_alive: bool) -> None:
         """Be the next answer of this connection. `stall`: how many seconds its client may take to read on. `keep_alive`: see `close_after`.
 
         `http10` is what the client speaks. `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the
@@ -78,7 +78,7 @@ class Writer:
         self.is_event_stream = False
         self.bytes_out = 0
 
-    def suit(self, message: RawRequestMessage) -> None:
+    def fit(self, message: RawRequestMessage) -> None:
         """Answer as this request can be answered."""
         if message.should_close:
             self.keep_alive = False
@@ -150,10 +150,10 @@ class Writer:
         connection = self._connection
         transport = connection.transport
         if transport is None:
-            connection.write(data)
-            return True
+            connection.write(data)  # raises
+        else:
+            transport.write(data)
         self.bytes_out += size
-        transport.write(data)
         return not connection.lags
 
     def _odd_piece(self, data: bytes) -> bool:

@@ -261,7 +261,7 @@ class Connection(Answer, asyncio.Protocol):
                 self._wake()
 
     def _take_chunks(self, data: bytes) -> bool | None:
-        """Take whole chunks, and the end if the parser has seen no beginning: whether there is room for more; None if `data` is another."""
+        """Take whole chunks, and the end if the parser has seen no beginning: whether there is room; None if `data` is anything else."""
         line, size = chunk_of(len(data), NO_CHUNK)
         piece = data.removeprefix(line).removesuffix(LINE_END)
         if len(piece) != size:

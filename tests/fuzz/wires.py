@@ -17,6 +17,7 @@ class Wire(asyncio.Transport):
         self.written = bytearray()
         self.reading = True
         self.lost = False
+        self.unsent = 0
         self._closing = False
         self._ended = False
         protocol.connection_made(self)
@@ -48,6 +49,11 @@ class Wire(asyncio.Transport):
         if data and not self._closing:
             self.protocol.data_received(data)
 
+    def end(self) -> None:
+        """The peer sends nothing more: as real ones do, it closes itself, and what is written from then on is lost."""
+        if not self.protocol.eof_received():
+            self.close()
+
     def can_write_eof(self) -> bool:
         return True
 
@@ -65,7 +71,7 @@ class Wire(asyncio.Transport):
         return self.reading
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """It is never full."""

@@ -358,17 +358,51 @@ async def waiting(line: Line, edge: Edge) -> None:
     assert not line.text
 
 
-@pytest.mark.parametrize("ends", ["retires", "is cut", "is closed"])
+@pytest.mark.parametrize("ends", ["retires", "is cut", "is closed", "is ended by its client"])
 def test_an_answer_that_waits_is_written_before_its_connection_ends(ends: str):
     async def main(clock: HandClock) -> None:
         edge = Edge(clock, _whole)
         line = edge.line()
         line.feed(posted(WHOLE))
         await waiting(line, edge)
-        {"retires": line.connection.retire, "is cut": line.connection.abort_body, "is closed": line.connection.force_close}[ends]()
+        ways = {"retires": line.connection.retire, "is cut": line.connection.abort_body, "is closed": line.connection.force_close}
+        ways.get(ends, line.end)()
         await asyncio.sleep(1)
         assert line.text.endswith(b'{"a":1}')
         assert line.lost
+
+    in_virtual_time(main)
+
+
+def test_a_client_that_never_reads_the_rest_does_not_keep_its_connection():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        line = edge.line()
+        line.unsent = 1
+        line.feed(posted(WHOLE, b"Connection: close"))
+        await asyncio.sleep(29)
+        assert not line.cut, "it may be slow"
+        await asyncio.sleep(2)
+        assert line.cut
+
+    in_virtual_time(main)
+
+
+def test_a_connection_that_was_asked_for_its_health_keeps_nothing_that_is_replaced():
+    async def main(clock: HandClock) -> None:
+        async def gateway(call: Call) -> Reply:
+            return await _whole(call)
+
+        edge = Edge(clock, _whole)
+        edge.plane.serving = Serving(gateway, {}, EdgeLimits())
+        line = edge.line()
+        line.feed(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(1)
+        assert line.text.startswith(b"HTTP/1.1 200")
+        replaced = weakref.ref(gateway)
+        edge.plane.serving = Serving(_whole, {}, EdgeLimits())
+        del gateway
+        assert replaced() is None
 
     in_virtual_time(main)
 

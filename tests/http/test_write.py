@@ -50,7 +50,7 @@ class Client:
 
 def writer(client: Client, *, keep_alive: bool = True, http10: bool = False, head_only: bool = False, stall: float = 30.0) -> Writer:
     made = Writer(cast(Connection, client))
-    made.begin(stall, keep_alive)
+    made.renew(stall, keep_alive=keep_alive)
     made.http10, made.head_only = http10, head_only
     return made
 
