@@ -101,7 +101,9 @@ class Upstream:
     def hang_up(self) -> None:
         """Closes every connection, as a server does with idle ones, and waits until the gateway has: its next request is on a fresh one."""
         open_now = [peer.connection for peer in list(self._peers)]
-        self._loop.call_soon_threadsafe(self._close_all)
+        closing = threading.Event()
+        self._loop.call_soon_threadsafe(self._close_all, closing)
+        assert closing.wait(5), "the upstream's loop stands still"  # later, it would close the next request's connection, too
         for connection in open_now:
             assert connection.closed.wait(5), "the gateway holds on to a connection that its server has closed"
 
@@ -116,9 +118,10 @@ class Upstream:
         self.stop()
 
     # What follows runs in the thread of the loop.
-    def _close_all(self) -> None:
+    def _close_all(self, closing: threading.Event) -> None:
         for peer in list(self._peers):
             peer.transport.close()
+        closing.set()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
