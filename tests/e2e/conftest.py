@@ -141,8 +141,9 @@ def tight(raw_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> I
     config: dict[str, Any] = {
         "server": {"max_body": "8KiB", "ping": "300ms", "body_timeout": "1s", "header_timeout": "1s", "write_timeout": "1s"},
         "providers": {
-            "up": provider(raw_upstream.url, limits=small),
+            "up": provider(raw_upstream.url, limits=small, timeouts=PATIENT),
             "patient": provider(raw_upstream.url, limits=small, timeouts=PATIENT),
+            "hasty": provider(raw_upstream.url, limits=small),
         },
         "default_provider": "up",
         "policies": ONE_RETRY,

@@ -67,7 +67,7 @@ def test_a_failure_after_a_ping_is_told_in_the_stream(tight: Gateway, upstream: 
     """The status is out with the first ping; what fails after it can only be an event."""
     upstream.play(script(Stall()))
     with RawClient(tight.url) as client:
-        answer = client.ask("POST", PATH, chat_body(stream=True))
+        answer = client.ask("POST", PATH, chat_body("hasty/any", stream=True))
         assert client.is_closed()
     assert answer.body.startswith(b": ping\n\n")
     assert stream_error_of(answer)["code"] == "upstream_timeout"

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 LINGER_ZERO = struct.pack("ii", 1, 0)
 SLICE_GAP = 0.00008  # seconds between slices
-ENDS = 600  # bytes at either end of a long message that are sliced as asked; the rest goes 64 times faster
+ENDS = 300  # bytes at either end of a long message that are sliced as asked; the rest goes 64 times faster
 
 
 class Closed(Exception):
