@@ -215,19 +215,30 @@ class EventStream:
             self._pace.resume()
 
     def _pass_chunk(self, chunk: bytes) -> bool | None:
-        """`_pass` of a chunk that differs from others in a short text alone, whole as it came; None, and nothing is done, of any other."""
+        """`_pass` of a chunk that differs from others in a short text (and its padding) alone, whole as it came.
+
+        None, and nothing is done, of any other.
+        """
         decoder: Any = self._decoder
         frame = decoder.frame
-        if frame is None or frame.casts is None:
+        casts = None if frame is None else frame.casts
+        if casts is None:
             return None
-        before, after, text_size, shown_before, shown_after, shown_size = frame.casts[len(chunk)]
+        before, after, size, shown_before, shown_after, shown_size = casts[len(chunk)]
         text = chunk.removesuffix(after).removeprefix(before)
-        if len(text) != text_size or text.translate(PLAIN) != text:
+        if len(text) != size:
+            return None
+        if casts.between:
+            text, _, padding = text.partition(casts.between)
+            if not (text and padding.isalnum()):
+                return None
+            shown_after = b"".join((casts.shown_between, padding, shown_after))
+        if text.translate(PLAIN) != text:
             return None
         decoder.tokens += 1
         self._call.last_token = self._watch.last = self._monotonic()
         try:
-            return self._sink.chunk(b"".join((shown_before, text, shown_after)), shown_size)
+            return self._sink.chunk(chunk if shown_before is None else b"".join((shown_before, text, shown_after)), shown_size)
         except ClientDisconnected as error:
             self._left = error
             self._ended = True

@@ -55,8 +55,11 @@ class Frame:
                 self._shown_before = before.replace(hidden, b"")
                 self._shown_last = last.replace(hidden, b"")
                 self.around = -1
-        #: The chunks that such events come in, where `around` tells them.
-        self.casts = Casts(before, after, self.shown_after) if self.around >= 0 else None
+        #: The chunks that such events come in, where nothing is hidden before the text.
+        self.casts: Casts | None = None
+        if self._shown_before == before:
+            shown = self.shown_after, self._shown_last
+            self.casts = Casts(before, last, shown[1], after, shown[0]) if last else Casts(before, after, shown[0])
 
     def take(self, data: bytes, start: int, shown: list[bytes]) -> int:
         """Where the event ends that begins at `start` of `data`, what of it is shown being put to `shown`; 0 if none has this frame."""

@@ -1,4 +1,5 @@
-"""Chunks of a stream that differ in a short text alone: told by their length and their two ends, and made into the client's in one step.
+"""Chunks of a stream that differ in a short text alone, or in that and a padding: told by their length and what surrounds these, and made
+into the client's in one step.
 
 A chunk is here what HTTP/1.1 frames: its line with its size, its data, which is one whole event, and its end.
 """
@@ -16,10 +17,11 @@ SHORT: Final = 64
 _END = b"\r\n"
 
 
-#: What stands before the text of a chunk and after it, and the text's size; the same of the client's chunk, and its data's size.
-Cast: TypeAlias = tuple[bytes, bytes, int, bytes, bytes, int]
+#: What stands before a chunk's text and after it, and how many bytes are in between; the same of the client's chunk, and its data's size.
+#: None for what stands before it, if the client's chunk is the provider's.
+Cast: TypeAlias = tuple[bytes, bytes, int, bytes | None, bytes, int]
 
-#: Of lengths of chunks that are not told this way: no text is of that size.
+#: Of lengths of chunks that are not told this way: nothing in between is of that size.
 NEVER: Final = (b"", b"", -1, b"", b"", 0)
 
 #: Chunks from this length on have three digits in their line, shorter ones two. No chunk is of this length itself.
@@ -27,22 +29,28 @@ _THREE_DIGITS = 0x100 + 2 + 4
 
 
 class Casts(dict[int, Cast]):
-    """The length of a chunk -> its cast. They are made when they are wanted, and go with the frame that they were made for."""
+    """The length of a chunk -> its cast. They are made when they are wanted, and go with the frame that they were made for.
 
-    __slots__ = ("_after", "_before", "_shown_after")
+    Where events have a padding, too, it follows their text after `between`, which is `shown_between` to the client.
+    """
 
-    def __init__(self, before: bytes, after: bytes, shown_after: bytes) -> None:
-        """What stands before an event's text, what after it, and what of that is shown."""
+    __slots__ = ("_after", "_before", "_hides", "_most", "_shown_after", "between", "shown_between")
+
+    def __init__(self, before: bytes, after: bytes, shown_after: bytes, between: bytes = b"", shown_between: bytes = b"") -> None:
+        """What stands before an event's text, what after it (or after its padding), and what of that is shown."""
         super().__init__()
         self._before, self._after, self._shown_after = before, after, shown_after
+        self.between, self.shown_between = between, shown_between
+        self._hides = (after, between) != (shown_after, shown_between)
+        self._most = 2 * SHORT if between else SHORT
 
     def __missing__(self, length: int) -> Cast:
         before, after, shown_after = self._before, self._after, self._shown_after
         data = length - (6 if length < _THREE_DIGITS else 7)
         size = data - len(before) - len(after)
-        if not (0 < size < SHORT and 0x10 <= data < 0x1000):
+        if not (0 < size - len(self.between) < self._most and 0x10 <= data < 0x1000):
             return NEVER
-        shown_size = len(before) + size + len(shown_after)
-        shown = b"%x\r\n%b" % (shown_size, before), shown_after + _END, shown_size
-        self[length] = cast = (b"%x\r\n%b" % (data, before), after + _END, size, *shown)
+        shown_size = len(before) + size - len(self.between) + len(self.shown_between) + len(shown_after)
+        shown_before = b"%x\r\n%b" % (shown_size, before) if self._hides else None
+        self[length] = cast = (b"%x\r\n%b" % (data, before), after + _END, size, shown_before, shown_after + _END, shown_size)
         return cast

@@ -24,7 +24,31 @@ def test_a_chunk_and_what_is_shown_of_it_are_framed(around: int):
             continue
         head, tail, told, shown_head, shown_tail, shown_size = known[len(chunk)]
         assert (head + text + tail, told) == (chunk, size)
+        assert shown_head is not None
         assert (shown_head + text + shown_tail, shown_size) == (shown, len(before + text + shown_after))
+
+
+@pytest.mark.parametrize("around", [31, 100, 230, 255, 256, 4000])
+def test_between_a_text_and_its_padding_something_may_be_hidden_too(around: int):
+    before, between, after = b"b" * (around - 20), b'","usage":null', b"a" * 6
+    known = Casts(before, after, after, between, b'"')
+    for size in range(2, 2 * SHORT):
+        inner, shown_inner = b"x" * (size - 1) + between + b"p", b"x" * (size - 1) + b'"' + b"p"
+        chunk, shown = framed(before + inner + after), framed(before + shown_inner + after)
+        if len(before + inner + after) >= 0x1000:
+            continue
+        head, tail, told, shown_head, shown_tail, shown_size = known[len(chunk)]
+        assert (head + inner + tail, told) == (chunk, len(inner))
+        assert shown_head is not None
+        assert (shown_head + shown_inner + shown_tail, shown_size) == (shown, len(before + shown_inner + after))
+
+
+@pytest.mark.parametrize("between", [b"", b'","p":"'])
+def test_of_what_hides_nothing_the_chunk_itself_is_shown(between: bytes):
+    known = Casts(b"b" * 80, b"a" * 20, b"a" * 20, between, between)
+    data = b"b" * 80 + b"xx" + between + b"a" * 20
+    _, _, size, shown_before, _, shown_size = known[len(framed(data))]
+    assert (size, shown_before, shown_size) == (len(b"xx" + between), None, len(data))
 
 
 @pytest.mark.parametrize("length", [0, 1, 106, 107 + SHORT, 5000, 2**20])

@@ -83,7 +83,12 @@ class Piped:
             await asyncio.sleep(0)
 
 
-def _events(dice: random.Random, count: int, usage: bytes) -> list[bytes]:
+#: What follows the choices of an event, with or without a place for padding.
+_RESTS = (b"", NULL, b',"obfuscation":"%b"', NULL + b',"obfuscation":"%b"', b',"obfuscation":"%b"' + NULL, b',"p":"%b","x":1')
+_PADDINGS = (b"a", b"aB3", b"0" * 14, b"Q" * 63, b"", b"a-b", b"a b", b"a" * 200, b'","p":"a')
+
+
+def _events(dice: random.Random, count: int, rest: bytes) -> list[bytes]:
     """Events of which the frame changes now and then."""
     events = []
     name = b'"id":"1",'
@@ -91,16 +96,17 @@ def _events(dice: random.Random, count: int, usage: bytes) -> list[bytes]:
         if dice.random() < 0.1:
             name = b'"id":"%d",' % dice.randrange(20)
         text = dice.choice(_TEXTS[:7] if dice.random() < 0.9 else _TEXTS[:9])
-        events.append(chunk(delta(text), usage).replace(b"{", b"{" + name, 1))
+        padding = dice.choice(_PADDINGS[:4] if dice.random() < 0.9 else _PADDINGS)
+        events.append(chunk(delta(text), rest.replace(b"%b", padding)).replace(b"{", b"{" + name, 1))
     return events
 
 
 @pytest.mark.parametrize("wants_usage", [False, True])
-@pytest.mark.parametrize("seed", range(25))
-async def test_the_client_gets_what_it_would_get_otherwise(seed: int, wants_usage: bool):
+@pytest.mark.parametrize("rest", _RESTS)
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_client_gets_what_it_would_get_otherwise(seed: int, rest: bytes, wants_usage: bool):
     dice = random.Random(seed)
-    usage = dice.choice((b"", NULL))
-    events = [*_events(dice, 60, usage), chunk(finish(), usage), DONE]
+    events = [*_events(dice, 60, rest), chunk(finish(), NULL if NULL in rest else b""), DONE]
     reads = [framed(event) for event in events[1:]]
     expected, ways = [], []
     for is_chunked in (True, False):
@@ -123,6 +129,18 @@ async def test_a_text_that_is_not_plain_or_not_short_goes_the_longer_way(text: b
     piped = Piped(client, chunk(delta(b"Hel")))
     await piped.feed(framed(chunk(delta(text))))
     assert client.passed == (0 < len(text) < 64 and text.translate(None, b'\\"\x01') == text)
+    piped.task.cancel()
+
+
+@pytest.mark.parametrize("padding", _PADDINGS)
+async def test_a_padding_is_letters_and_digits_or_the_event_is_read(padding: bytes):
+    client = Chunks()
+    events = [chunk(delta(b"Hel"), _RESTS[3] % each) for each in (b"Q", padding)]
+    piped = Piped(client, events[0])
+    await piped.feed(framed(events[1]))
+    assert client.passed == (padding.isalnum() and len(padding) < 128 - 3)
+    assert client.data == b"".join(framed(event.replace(NULL, b"")) for event in events)
+    assert piped.decoder.tokens == 2
     piped.task.cancel()
 
 
