@@ -23,12 +23,7 @@ from typing import Any, BinaryIO
 import orjson
 import structlog
 
-from proxy.core.milliseconds import THOUSANDTHS
-
 MOST = 100_000
-
-#: How a line goes on after the second that it is of.
-_MOMENTS = tuple(b'%bZ","level":"info",' % thousandths for thousandths in THOUSANDTHS)
 
 #: Seconds that lines are gathered for one write.
 _GATHERED = 0.05
@@ -42,7 +37,9 @@ class LineWriter:
         self._stream = stream
         self._worker = worker
         self._pretty = _pretty() if pretty else None
-        self._end = b"}\n" if worker is None else b',"worker":%d}\n' % worker
+        # How a line goes on after the second that it is of.
+        wrote = b"" if worker is None else b'"worker":%d,' % worker
+        self._moments = tuple(b'%03dZ","level":"info",%b' % (thousandths, wrote) for thousandths in range(1000))
         # The second that the last line is of, a float as the clock's, and how lines begin in it.
         self._second = self._next = 0.0
         self._beginning = b""
@@ -79,10 +76,10 @@ class LineWriter:
         if not self._is_wanted:
             self._want()
 
-    def members(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
-        """Take an event of this moment that is JSON already: `form % values`, an object's members without its braces. Never blocks."""
+    def members(self, shared: bytes, own: bytes) -> None:
+        """Take an event of this moment that is JSON already; see `proxy.core.protocols.JSONLog`. Never blocks."""
         if self._pretty is not None:
-            self(orjson.loads(b"{%b}" % (form % values)))
+            self(orjson.loads(b"{%b,%b" % (shared, own[1:])))
             return
         lines = self._lines
         if len(lines) >= MOST:
@@ -93,7 +90,8 @@ class LineWriter:
             seconds = int(moment)
             self._second, self._next = float(seconds), seconds + 1.0
             self._beginning = b'{"timestamp":"%b.' % _told(seconds).encode()
-        lines.append(b"".join((self._beginning, _MOMENTS[floor((moment - self._second) * 1e3)], form % values, self._end)))
+        goes_on = self._moments[floor((moment - self._second) * 1e3)]
+        lines.append(b"".join((self._beginning, goes_on, shared, b",", own[1:], b"\n")))
         if not self._is_wanted:
             self._want()
 

@@ -27,8 +27,8 @@ class JSONLog(Protocol):
     def __call__(self, event: dict[str, Any], /) -> None:
         """One record."""
 
-    def members(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
-        """One record of this moment: `form % values` are an object's members, without its braces."""
+    def members(self, shared: bytes, own: bytes) -> None:
+        """One record of this moment: members as JSON, `"a":1,"b":2`, that it shares with others, and an object as JSON of its own."""
 
 
 class Clock(Protocol):
