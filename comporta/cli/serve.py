@@ -15,6 +15,7 @@ from proxy import __version__, app
 from proxy.app import Ready
 from proxy.secrets import SecretError
 from proxy.settings import SIMULATED, Loaded, load, secret_warnings
+from proxy.settings.access import is_open
 
 EPILOG = """\b
 Examples:
@@ -84,7 +85,12 @@ def announcement(loaded: Loaded, doubtful: set[str], ready: Ready) -> str:
     ]
     model = working_model(loaded, doubtful)
     if model is not None:
-        lines += ["", "Try it:", f"  {curl(ready.listen, model)}"]
+        needs_key = not is_open(loaded.settings)
+        lines += ["", "Try it, with a key:" if needs_key else "Try it:"]
+        if needs_key:
+            config = f" --config {shlex.quote(str(loaded.file))}" if loaded.file else ""
+            lines.append(f"  comporta users add ana{config} && COMPORTA_KEY=$(comporta keys create ana{config})")
+        lines.append(f"  {curl(ready.listen, model, needs_key=needs_key)}")
         if _is_simulated(loaded, model):
             lines.append(f"  ({model} is simulated: no model runs, its text is made up from the prompt)")
     return "\n".join([*lines, ""])
@@ -131,7 +137,8 @@ def _is_simulated(loaded: Loaded, model: str) -> bool:
     return getattr(section, "kind", None) == SIMULATED
 
 
-def curl(listen: str, model: str) -> str:
-    """A command line to paste: one streamed chat."""
+def curl(listen: str, model: str, *, needs_key: bool = False) -> str:
+    """A command line to paste: one streamed chat, with the key in `$COMPORTA_KEY` where it needs one."""
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}, ensure_ascii=False)
-    return f"curl -N {listen}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}"
+    key = '-H "authorization: Bearer $COMPORTA_KEY" ' if needs_key else ""
+    return f"curl -N {listen}/v1/chat/completions {key}-H 'content-type: application/json' -d {shlex.quote(body)}"

@@ -130,6 +130,16 @@ def test_the_line_to_paste_asks_a_model_that_works(tmp_path, models: str, doubtf
     assert ("is simulated:" in announcement(loaded, doubtful, _ready([]))) == (model == "sim")
 
 
+def test_where_a_key_is_needed_the_lines_to_paste_make_one_and_show_it(tmp_path):
+    path = tmp_path / "my gateway.yaml"
+    path.write_text("server: {listen: 0.0.0.0:8080}\n" + PROVIDERS)
+    said = announcement(load(path, {}, {}), set(), _ready(["sim"]))
+    assert "Try it, with a key:" in said
+    assert f"comporta users add ana --config '{path}' && COMPORTA_KEY=$(comporta keys create ana --config '{path}')" in said
+    assert '-H "authorization: Bearer $COMPORTA_KEY"' in said
+    assert "$COMPORTA_KEY" not in announcement(_loaded(tmp_path, PROVIDERS), set(), _ready(["sim"]))
+
+
 def test_a_name_with_quotes_survives_the_shell():
     body = json.loads(shlex.split(curl("http://127.0.0.1:1", 'it\'s "x"'))[-1])
     assert (body["model"], body["stream"]) == ('it\'s "x"', True)
