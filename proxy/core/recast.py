@@ -34,23 +34,24 @@ class Casts(dict[int, Cast]):
     Where events have a padding, too, it follows their text after `between`, which is `shown_between` to the client.
     """
 
-    __slots__ = ("_after", "_before", "_hides", "_most", "_shown_after", "between", "shown_between")
+    __slots__ = ("_after", "_around", "_before", "_hidden", "_least", "_most", "_shown_after", "between", "shown_between")
 
     def __init__(self, before: bytes, after: bytes, shown_after: bytes, between: bytes = b"", shown_between: bytes = b"") -> None:
         """What stands before an event's text, what after it (or after its padding), and what of that is shown."""
         super().__init__()
         self._before, self._after, self._shown_after = before, after, shown_after
         self.between, self.shown_between = between, shown_between
-        self._hides = (after, between) != (shown_after, shown_between)
-        self._most = 2 * SHORT if between else SHORT
+        self._around = len(before) + len(after)
+        self._least = len(between)
+        self._most = len(between) + (2 * SHORT if between else SHORT)
+        self._hidden = len(between) - len(shown_between) + len(after) - len(shown_after)
 
     def __missing__(self, length: int) -> Cast:
-        before, after, shown_after = self._before, self._after, self._shown_after
         data = length - (6 if length < _THREE_DIGITS else 7)
-        size = data - len(before) - len(after)
-        if not (0 < size - len(self.between) < self._most and 0x10 <= data < 0x1000):
+        size = data - self._around
+        if not (self._least < size < self._most and 0x10 <= data < 0x1000):
             return NEVER
-        shown_size = len(before) + size - len(self.between) + len(self.shown_between) + len(shown_after)
-        shown_before = b"%x\r\n%b" % (shown_size, before) if self._hides else None
-        self[length] = cast = (b"%x\r\n%b" % (data, before), after + _END, size, shown_before, shown_after + _END, shown_size)
+        before, shown = self._before, data - self._hidden
+        shown_before = b"%x\r\n%b" % (shown, before) if self._hidden else None
+        self[length] = cast = (b"%x\r\n%b" % (data, before), self._after + _END, size, shown_before, self._shown_after + _END, shown)
         return cast
