@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Awaitable
 from math import floor
 from typing import Any, Literal
 
@@ -145,23 +146,25 @@ class Record:
         self._active = self._metrics.active
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._kinds: dict[tuple[object, ...], _Kind] = {}
-        self._at_end = self._finish  # bound once, not for each request
+        self._recorder = self._finish  # bound once, not for each request
 
-    async def __call__(self, call: Call, call_next: Handler) -> Reply:
+    def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
+        # Without a coroutine of its own: whatever becomes of a call, it is ended.
         self._active.value += 1.0
-        try:
-            reply = await call_next(call)
-        except BaseException as error:
-            self._active.value -= 1.0
-            self._write(call, None, error)
-            raise
-        reply.on_end(self._at_end, call)
-        return reply
+        call.recorder = self._recorder
+        return call_next(call)
 
-    def _finish(self, call: Call, reply: Reply, error: BaseException | None) -> None:
+    def _finish(self, call: Call, reply: Reply | None, error: BaseException | None) -> None:
         self._active.value -= 1.0
         usage, target, notes = call.usage, call.target, call.notes
-        if error is not None or usage is None or target is None or call.fallback is not None or (notes and "hedge" in notes):
+        if (
+            error is not None
+            or reply is None
+            or usage is None
+            or target is None
+            or call.fallback is not None
+            or (notes and "hedge" in notes)
+        ):
             self._write(call, reply, error)
             return
         status, resolved = reply.status, call.resolved

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from proxy.core.errors import GatewayError
+from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 
 
@@ -141,6 +142,7 @@ class Call:
     operation     what is asked: `chat`, `completion`, `embedding`, `models`, or a pass-through group such as `responses`, `files`
     method, path  of the upstream request; the path is relative to the provider's base URL and never has `/v1`
     headers       the client's, case-insensitive, read only; its content-length may be missing: `bytes_in` and `content` tell
+    recorder      writes its record; `end` calls it, last of all
     memo          for what is worked out of `headers` but for their content-length, and of nothing else: it lives as long as the client goes
                   on to send the same head on its connection
     receive       reads and checks the body; the pipeline calls it once the caller is known, so nothing is read for a stranger, and awaits
@@ -196,6 +198,18 @@ class Call:
     bytes_in: int = 0
     bytes_out: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
+    recorder: Callable[[Call, Reply | None, BaseException | None], None] | None = None
+
+    def end(self, reply: Reply | None, error: BaseException | None) -> None:
+        """It is over, with `reply` if there was one, and by `error` unless that was delivered whole. Idempotent.
+
+        Whoever runs a call must end it, on every way out: the reply is closed, then the record is written.
+        """
+        if reply is not None:
+            reply.close(error)
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
+            recorder(self, reply, error)
 
     @property
     def served(self) -> str | None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 #: Called exactly once when the reply is over: None if it was delivered whole, else what ended it.
 Closer: TypeAlias = Callable[[BaseException | None], None]
-
-#: The same, with whose reply it was.
-Finisher: TypeAlias = Callable[[Any, "Reply", BaseException | None], None]
 
 
 class Reply:
@@ -24,9 +20,8 @@ class Reply:
     """
 
     _error: BaseException | None
-    _whose: Any
 
-    __slots__ = ("_closers", "_error", "_finish", "_whose", "body", "closed", "headers", "status", "stream")
+    __slots__ = ("_closers", "_error", "body", "closed", "headers", "status", "stream")
 
     def __init__(
         self,
@@ -41,7 +36,6 @@ class Reply:
         self.stream = stream
         self.closed = False
         self._closers: tuple[Closer, ...] = ()
-        self._finish: Finisher | None = None
 
     @property
     def is_event_stream(self) -> bool:
@@ -54,14 +48,6 @@ class Reply:
         else:
             self._closers += (closer,)
 
-    def on_end(self, finish: Finisher, whose: Any) -> None:
-        """Have `finish(whose, self, error)` called, after all closers. For what comes with every reply: nothing is made for it."""
-        if self.closed or self._finish is not None:
-            self.on_close(partial(finish, whose, self))
-        else:
-            self._finish = finish
-            self._whose = whose
-
     def close(self, error: BaseException | None = None) -> None:
         """Release everything the reply holds, innermost first. Idempotent."""
         if self.closed:
@@ -72,7 +58,3 @@ class Reply:
             for closer in self._closers:
                 closer(error)
             self._closers = ()
-        finish = self._finish
-        if finish is not None:
-            whose, self._whose = self._whose, None
-            finish(whose, self, error)

@@ -133,7 +133,7 @@ def _received(_call: Call) -> None:
 class _Exchange:
     """A connection's requests and their answers, one after the other: what is a request's alone is there only while that one runs.
 
-    Whatever way it ends, its reply is closed, and with that its record written.
+    Whatever way a request ends, its call is ended: its reply is closed, and its record written.
     """
 
     __slots__ = (
@@ -204,6 +204,7 @@ class _Exchange:
             try:
                 reply = await handler(call)
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
+                ended = error
                 self._stop_pings()
                 self._refuse(error)
             else:
@@ -225,14 +226,18 @@ class _Exchange:
             with suppress(ClientDisconnected):
                 self._refuse(call.interrupted)
         except ClientDisconnected as error:
-            ended = error
+            ended = ended or error
             writer.close_after()
         except Exception as error:  # noqa: BLE001 - as above
-            ended = error
+            ended = ended or error
             with suppress(ClientDisconnected):
                 self._tell(self._shown(error))
+        except BaseException as error:
+            ended = error
+            raise
         finally:
             self._finish(reply, ended)
+            ended = None  # its traceback knows this frame: a circle
         return writer.keep_alive
 
     def _finish(self, reply: Reply | None, ended: BaseException | None) -> None:
@@ -242,7 +247,7 @@ class _Exchange:
             self._stop_pings()
         if reply is not None:
             call.bytes_out = self._writer.bytes_out
-            reply.close(ended)
+        call.end(reply, ended)
         # The call knows this exchange by `receive`, and what counts its bytes by `content`: circles, kept until the collector comes by.
         call.receive = _received
         call.content = None

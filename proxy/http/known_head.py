@@ -7,8 +7,9 @@ equals one that was parsed before in all but the digits of its Content-Length. E
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
+import msgspec
 from aiohttp import HttpVersion11, StreamReader, hdrs
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -25,17 +26,16 @@ _MOST_FACTS = 32
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]{0,%d})\r\n" % (_MOST_DIGITS - 1), re.IGNORECASE)
 
 
-class WholeBody:
-    """A request's body that came whole with its head: as much of aiohttp's StreamReader as is used of one."""
+class WholeBody(msgspec.Struct, eq=False):
+    """A request's body that came whole with its head: as much of aiohttp's StreamReader as is used of one.
 
-    __slots__ = ("_is_read", "data", "memo", "message")
+    `message` and `memo`: of the head that it came with; see `proxy.core.call.Call`. A struct, because one is made for each request.
+    """
 
-    def __init__(self, data: bytes, message: RawRequestMessage, memo: dict[Any, Any]) -> None:
-        """`message` and `memo`: of the head that it came with; see `proxy.core.call.Call`."""
-        self.data: Final = data
-        self.message = message
-        self.memo = memo
-        self._is_read = False
+    data: bytes
+    message: RawRequestMessage
+    memo: dict[Any, Any]
+    _is_read: bool = False
 
     def is_eof(self) -> bool:
         return True

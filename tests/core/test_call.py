@@ -8,6 +8,7 @@ import pytest
 
 from proxy.core.call import Credential, Usage
 from proxy.core.clock import SystemClock
+from proxy.core.reply import Reply
 from tests.core.doubles import make_call
 
 
@@ -31,6 +32,24 @@ def test_calls_share_nothing():
     one.notes["a"] = 1
     one.body["b"] = 2
     assert (other.notes, other.body, other.attempts) == ({}, {}, [])
+
+
+def test_a_call_that_is_over_has_its_reply_closed_and_then_its_record_written_once():
+    seen: list[object] = []
+    call, reply, error = make_call(), Reply(), ConnectionError()
+    reply.on_close(seen.append)
+    call.recorder = lambda *what: seen.append(what)
+    call.end(reply, error)
+    call.end(reply, None)
+    assert seen == [error, (call, reply, error)]
+
+
+def test_a_call_that_had_no_reply_is_recorded_too():
+    seen: list[object] = []
+    call, error = make_call(), ConnectionError()
+    call.recorder = lambda *what: seen.append(what)
+    call.end(None, error)
+    assert seen == [(call, None, error)]
 
 
 def test_the_system_clock_is_the_systems():

@@ -54,33 +54,6 @@ def test_a_closer_that_closes_again_does_no_harm():
     assert seen == [None]
 
 
-def test_what_is_told_of_the_end_is_told_last_and_once():
-    seen: list[object] = []
-    reply = Reply()
-    reply.on_end(lambda whose, of, error: seen.append((whose, of, error)), "whose")
-    reply.on_close(seen.append)
-    reply.close()
-    reply.close(ValueError())
-    assert seen == [None, ("whose", reply, None)]
-
-
-def test_an_end_that_has_been_is_told_at_once():
-    seen: list[object] = []
-    reply, error = Reply(), ConnectionError()
-    reply.close(error)
-    reply.on_end(lambda whose, of, error: seen.append((whose, of, error)), "whose")
-    assert seen == [("whose", reply, error)]
-
-
-def test_a_reply_to_two_calls_tells_both_of_its_end():
-    seen: list[object] = []
-    reply = Reply()
-    for name in ("one", "other"):
-        reply.on_end(lambda whose, _reply, _error: seen.append(whose), name)
-    reply.close()
-    assert sorted(map(str, seen)) == ["one", "other"]
-
-
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from aiohttp import StreamReader
 
 from proxy.core.call import Call
-from proxy.core.errors import CapacityError, StreamError
+from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, StreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Handler
 from proxy.core.reply import Reply
@@ -452,6 +452,69 @@ def test_an_upload_leaves_no_circle():
         await asyncio.sleep(1)
         assert edge.ended == [None]
         assert [content() for content in contents] == [None]
+
+    with uncollected():
+        in_virtual_time(main)
+
+
+@pytest.mark.parametrize(
+    ("body", "failure", "leaves", "told"),
+    [
+        (WHOLE, None, False, type(None)),
+        (STREAMING, None, False, type(None)),
+        (WHOLE, ClientError("no"), False, ClientError),
+        (WHOLE, RuntimeError("unforeseen"), False, RuntimeError),
+        (WHOLE, ClientDisconnected("gone"), False, ClientDisconnected),
+        (b"{", None, False, ClientError),
+        (WHOLE, None, True, ClientDisconnected),
+        (WHOLE, RuntimeError("unforeseen"), True, ClientDisconnected),
+        (STREAMING, None, True, ClientDisconnected),
+    ],
+)
+def test_whatever_becomes_of_a_request_its_call_is_ended_once(body: bytes, failure: Exception | None, leaves: bool, told: type[object]):
+    ends: list[BaseException | None] = []
+
+    async def main(clock: HandClock) -> None:
+        class Recorded(Edge):
+            def _serve(self, call: Call) -> Awaitable[Reply]:
+                call.recorder = lambda _call, _reply, error: ends.append(error)
+                return super()._serve(call)
+
+        async def answer(call: Call) -> Reply:
+            await asyncio.sleep(5)
+            if failure is not None:
+                raise failure
+            return await _either(call)
+
+        edge = Recorded(clock, answer)
+        line = edge.line()
+        line.ask(body)
+        await asyncio.sleep(1)
+        if leaves:
+            line.lose()
+        await asyncio.sleep(60)
+        assert edge.plane.in_flight == 0
+
+    in_virtual_time(main)
+    assert [type(end) for end in ends] == [told]
+
+
+def test_a_request_that_was_refused_leaves_no_circle():
+    kept: list[weakref.ref[BaseException]] = []
+
+    def refusal() -> ClientError:
+        error = ClientError("no")
+        kept.append(weakref.ref(error))
+        return error
+
+    async def answer(_call: Call) -> Reply:
+        raise refusal()
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, answer)
+        edge.line().ask(WHOLE)
+        await asyncio.sleep(1)
+        assert [error() for error in kept] == [None]
 
     with uncollected():
         in_virtual_time(main)

@@ -13,7 +13,7 @@ from policies.record import MOST_KINDS, Record, RecordSettings, line, verdict
 from proxy.core.call import Attempt, Call, Target, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
 from proxy.core.metrics import MANY, Registry
-from proxy.core.protocols import Services
+from proxy.core.protocols import Handler, Services
 from proxy.core.recent import Recent
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
@@ -24,6 +24,11 @@ FIELDS = {
     "completion_tokens", "usage", "total_ms", "overhead_ms", "bytes_in", "bytes_out", "first_token_ms", "per_token_ms", "error",
 }  # fmt: skip
 CANARY = "canary-4711"
+
+
+async def ended(record: Record, call: Call, innermost: Handler, error: BaseException | None = None) -> None:
+    """`call` goes all its way, and its reply breaks off by `error`, if that is one."""
+    call.end(await record(call, innermost), error)
 
 
 class Bench:
@@ -43,7 +48,15 @@ class Bench:
             assert isinstance(result, Reply)
             return result
 
-        return await self.record(call, handler)
+        try:
+            return await self.record(call, handler)
+        except BaseException as error:
+            call.end(None, error)
+            raise
+
+    async def end(self, call: Call) -> None:
+        """It goes all its way."""
+        call.end(await self.run(call, lambda _call: Reply(200)), None)
 
     def counted(self, name: str) -> dict[tuple[str, ...], float]:
         family = self.metrics.counters.get(name) or self.metrics.gauges[name]
@@ -126,12 +139,14 @@ def test_one_content_has_no_time_between_contents(tokens: int, last: float | Non
 
 async def test_a_request_is_recorded_when_its_reply_is_over_and_only_once():
     bench = Bench()
-    reply = await bench.run(busy_call(), lambda call: Reply(200))
+    call = busy_call()
+    reply = await bench.run(call, lambda call: Reply(200))
     assert not bench.lines
     assert bench.counted("llm_active_requests") == {(): 1}
     bench.clock.move(2.0)
-    reply.close()
-    reply.close()
+    call.end(reply, None)
+    call.end(reply, None)
+    assert reply.closed
     assert [(found["status"], found["outcome"], found["total_ms"]) for found in bench.lines] == [(200, "ok", 2000.0)]
     assert bench.counted("llm_active_requests") == {}
     assert bench.counted("llm_requests_total") == {("chat", "200", "east", "fast"): 1}
@@ -166,8 +181,8 @@ async def test_a_request_that_fails_is_recorded_too(error: BaseException, status
 
 async def test_a_stream_that_breaks_is_recorded_as_what_broke_it():
     bench = Bench()
-    reply = await bench.run(busy_call(), lambda call: Reply(200))
-    reply.close(StreamError("stream_truncated", "m"))
+    call = busy_call()
+    call.end(await bench.run(call, lambda call: Reply(200)), StreamError("stream_truncated", "m"))
     assert [(found["status"], found["outcome"], found["error"]) for found in bench.lines] == [(502, "upstream_error", "stream_truncated")]
 
 
@@ -182,7 +197,7 @@ async def test_a_stream_that_breaks_is_recorded_as_what_broke_it():
 )
 async def test_labels_are_configured_names_and_nothing_else(target: Target | None, labels: tuple[str, str]):
     bench = Bench()
-    (await bench.run(make_call(model=CANARY, target=target), lambda call: Reply(200))).close()
+    await bench.end(make_call(model=CANARY, target=target))
     assert bench.counted("llm_requests_total") == {("chat", "200", *labels): 1}
     families: list[Any] = [*bench.metrics.counters.values(), *bench.metrics.gauges.values(), *bench.metrics.histograms.values()]
     assert CANARY not in repr([list(family.children) for family in families])
@@ -192,13 +207,13 @@ async def test_a_thousand_made_up_models_are_one_series():
     bench = Bench()
     for number in range(1000):
         call = make_call(model=f"east/{number}", target=Target("east", str(number)))
-        (await bench.run(call, lambda call: Reply(200))).close()
+        await bench.end(call)
     assert bench.counted("llm_requests_total") == {("chat", "200", "east", "other"): 1000}
 
 
 async def test_the_log_can_be_switched_off_and_the_metrics_stay():
     bench = Bench(log=False)
-    (await bench.run(make_call(), lambda call: Reply(200))).close()
+    await bench.end(make_call())
     assert not bench.lines
     assert sum(bench.counted("llm_requests_total").values()) == 1
 
@@ -249,7 +264,7 @@ async def test_a_line_of_json_says_what_the_event_would(members: dict[str, Any])
         async def answer(_call: Call) -> Reply:
             return Reply(201)
 
-        (await record(call, answer)).close()
+        await ended(record, call, answer)
         written = json.loads(log.texts.pop())
         assert written == line(call, 201, "ok", None, 1001.2346)
         assert list(written) == list(line(call, 201, "ok", None, 1001.2346))
@@ -265,7 +280,7 @@ async def test_values_that_many_models_share_are_gathered_though_no_model_has_ma
 
     for number in range(2 * MANY):
         target = Target("east", f"m-{number % 50}", f"m-{number % 50}")
-        (await record(answered(target=target, attempts=[Attempt(target, 1000.0)]), answer)).close()
+        await ended(record, answered(target=target, attempts=[Attempt(target, 1000.0)]), answer)
     [overhead] = metrics.histograms["llm_overhead_seconds"].children.values()
     assert len(overhead.fresh) <= MANY
 
@@ -286,7 +301,7 @@ async def test_each_kind_of_request_has_lines_and_numbers_of_its_own():
         async def answer(_call: Call) -> Reply:
             return Reply(200)
 
-        (await record(call, answer)).close()
+        await ended(record, call, answer)
         expected.append(line(call, 200, "ok", None, 1000.0))
     assert [json.loads(text) for text in log.texts] == expected
     counted = {labels: child.value for labels, child in metrics.counters["llm_requests_total"].children.items()}
@@ -307,8 +322,8 @@ async def test_what_is_unusual_is_an_event(members: dict[str, Any]):
     async def answer(_call: Call) -> Reply:
         return Reply(200)
 
-    (await record(call, answer)).close()
-    (await record(call, answer)).close(StreamError("stream_truncated", "m"))
+    await ended(record, call, answer)
+    await ended(record, call, answer, StreamError("stream_truncated", "m"))
     assert log.events == [line(call, 200, "ok", None, 1000.0), line(call, 502, "upstream_error", "stream_truncated", 1000.0)]
     assert not log.texts
 
@@ -321,7 +336,7 @@ async def test_names_without_end_are_not_kept_without_end():
         return Reply(200)
 
     for number in range(MOST_KINDS + 10):
-        (await record(answered(model=f"east/{number}"), answer)).close()
+        await ended(record, answered(model=f"east/{number}"), answer)
     assert [json.loads(text)["model"] for text in log.texts] == [f"east/{number}" for number in range(MOST_KINDS + 10)]
     assert len(record._kinds) == 10
 
@@ -333,7 +348,9 @@ async def test_a_request_is_kept_for_explaining_when_it_is_over():
     async def refuse(call: Call) -> Reply:
         raise ClientError("m", status=404, code="model_not_found")
 
-    with pytest.raises(ClientError):
-        await record(make_call(), refuse)
+    call = make_call()
+    with pytest.raises(ClientError) as caught:
+        await record(call, refuse)
+    call.end(None, caught.value)
     [kept] = recent.newest(2)
     assert (kept.id, kept.status, kept.outcome, kept.code, kept.ended) == ("req_1", 404, "client_error", "model_not_found", 1002.0)
