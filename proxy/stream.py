@@ -152,10 +152,14 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
+    def take_begun(self) -> bytes:
+        """The first events, if nobody has had them."""
+        begun, self._begun = self._begun, b""
+        return begun
+
     async def __anext__(self) -> bytes:
         if self._begun:
-            begun, self._begun = self._begun, b""
-            return begun
+            return self.take_begun()
         while not self._ended:
             events = await self._next()
             if events:
@@ -188,8 +192,7 @@ class EventStream:
         self._sink = sink
         chunk = self._pass_chunk if sink.is_chunked and hasattr(self._decoder, "frame") else None
         if self._begun:
-            begun, self._begun = self._begun, b""
-            sink.piece(begun)
+            sink.piece(self.take_begun())
         while not self._ended:
             if sink.is_full:
                 await self._drain(sink)

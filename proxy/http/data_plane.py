@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +19,7 @@ from proxy.http import body, errors, parse
 from proxy.http.known_head import Payload, WholeBody
 from proxy.http.own_head import OwnHead
 from proxy.http.readiness import HEALTH, Readiness, Told
+from proxy.http.request_ids import request_ids
 from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Answer, Connection
 from proxy.http.serving import EdgeLimits, Serving
@@ -37,22 +36,11 @@ PINGED = frozenset({"chat", "completion", "responses"})
 
 _NEVER = float("inf")
 
-_LOW_DIGITS = tuple(f"{number:02x}" for number in range(256))
-
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 #: What is remembered of a head: where it goes, and that its body is plain JSON.
 _LINE = "request line"
 _PLAIN = "plain"
-
-
-def request_ids() -> Iterator[str]:
-    """`req_…`, no two of them alike: what is random for the process, and a number."""
-    process = secrets.token_hex(8)
-    for high in itertools.count():
-        block = f"req_{process}{high:06x}"  # written out once for 256 ids: it costs more than all of the rest
-        for low in _LOW_DIGITS:
-            yield block + low
 
 
 class DataPlane:
@@ -225,13 +213,9 @@ class _Exchange:
             self._stop_pings()
             with suppress(ClientDisconnected):
                 self._refuse(call.interrupted)
-        except ClientDisconnected as error:
-            ended = ended or error
-            writer.close_after()
         except Exception as error:  # noqa: BLE001 - as above
             ended = ended or error
-            with suppress(ClientDisconnected):
-                self._tell(self._shown(error))
+            self._break_off(error)
         except BaseException as error:
             ended = error
             raise
@@ -274,8 +258,12 @@ class _Exchange:
         plane, limits = self._plane, self.serving.limits
         if plane._shedding is not None or len(plane._running) > limits.max_in_flight:
             raise CapacityError(plane._shedding or "The gateway has as many requests in flight as it may have.", retry_after=1.0)
-        if _PLAIN in call.memo:  # remembered with a head, which is known where the body came whole with it
-            self._take_json(call, body.in_hand(self._payload, limits.max_body))
+        payload = self._payload
+        if isinstance(payload, WholeBody) and _PLAIN in payload.memo:
+            raw = payload.data
+            if len(raw) > limits.max_body:
+                raise body.too_large(limits.max_body)
+            self._take_json(call, raw)
             return None
         return self._receive_arriving(call, limits)
 
@@ -329,7 +317,9 @@ class _Exchange:
         if reply.is_event_stream:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
-        first = await anext(stream, b"")
+        first = stream.take_begun() if isinstance(stream, EventStream) else b""
+        if not first:
+            first = await anext(stream, b"")
         if writer.begun:
             self._go_on(reply, first)
         else:
@@ -371,6 +361,14 @@ class _Exchange:
         if writer.is_event_stream:
             writer.piece(errors.event(error, typed=self._call.operation == "responses"))
         writer.end_broken()
+
+    def _break_off(self, error: Exception) -> None:
+        """The answer cannot be finished."""
+        if isinstance(error, ClientDisconnected):
+            self._writer.close_after()
+            return
+        with suppress(ClientDisconnected):
+            self._tell(self._shown(error))
 
     def _shown(self, error: BaseException) -> GatewayError:
         if not isinstance(error, GatewayError):

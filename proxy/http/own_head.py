@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from typing import TypeAlias
 
 from proxy.core.call import Call
@@ -56,9 +57,9 @@ class OwnHead:
         else:
             facts = (source, call.model, target.public, target.model, target.provider, len(call.attempts))
             served = f"{self._kept.get(facts) or self._keep(facts, call.served)}{milliseconds(call.overhead)}\r\n"
-        if resolved is not None and "explain" in call.notes:
+        if call.notes and "explain" in call.notes:
             served = f"{served}x-comporta-explain: {call.notes['explain']}\r\n"
-        taken = "" if "openai-processing-ms" in headers else f"openai-processing-ms: {int(took * 1e3)}\r\n"
+        taken = "" if "openai-processing-ms" in headers else f"openai-processing-ms: {floor(took * 1e3)}\r\n"
         version = "" if "openai-version" in headers else _VERSION
         return f"x-request-id: {call.id}\r\n{served}{taken}{version}"
 

@@ -18,10 +18,10 @@ _RAW = frozenset({"files", "uploads", "containers", "skills", "realtime", "live"
 #: Control characters never belong into a name that ends up in a header, a log line or a metric.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-#: Operation -> the members that must be there, with what they must be. `model` may also come from the configuration: `resolve` asks for it.
-_REQUIRED: dict[str, tuple[tuple[str, tuple[type, ...], str], ...]] = {
-    "chat": (("messages", (list,), "an array of messages"),),
-    "embedding": (("input", (str, list), "a string or an array"),),
+#: Operation -> the member that must be there, with what it must be. `model` may also come from the configuration: `resolve` asks for it.
+_REQUIRED: dict[str, tuple[str, tuple[type, ...], str]] = {
+    "chat": ("messages", (list,), "an array of messages"),
+    "embedding": ("input", (str, list), "a string or an array"),
 }
 
 
@@ -66,11 +66,13 @@ def _is_deep(value: dict[str, Any]) -> bool:
 
 def read_members(call: Call, body: dict[str, Any]) -> None:
     """Check and take what the gateway uses of a body. Raises ClientError that names the member."""
-    for name, kinds, expected in _REQUIRED.get(call.operation, ()):
+    required = _REQUIRED.get(call.operation)
+    if required is not None:
+        name, kinds, expected = required
         value = body.get(name)
         if value is None:
             raise ClientError(f"You must provide the parameter {name!r}, {expected}.", param=name, code="missing_required_parameter")
-        if not isinstance(value, kinds):
+        if type(value) not in kinds:
             raise ClientError(f"{name!r} must be {expected}.", param=name, code="invalid_type")
     model = body.get("model")
     if model is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -476,9 +476,9 @@ def test_whatever_becomes_of_a_request_its_call_is_ended_once(body: bytes, failu
 
     async def main(clock: HandClock) -> None:
         class Recorded(Edge):
-            def _serve(self, call: Call) -> Awaitable[Reply]:
+            async def _serve(self, call: Call) -> Reply:
                 call.recorder = lambda _call, _reply, error: ends.append(error)
-                return super()._serve(call)
+                return await super()._serve(call)
 
         async def answer(call: Call) -> Reply:
             await asyncio.sleep(5)
