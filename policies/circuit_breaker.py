@@ -41,10 +41,10 @@ class CircuitBreaker:
         self._now = services.clock.monotonic
 
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
-        target = call.target
+        target, now = call.target, self._now
         assert target is not None, "an attempt has a target"
         state = self._board.of(target)
-        started = self._now()
+        started = now()
         while_out = state.closed_until != 0.0
         probes = while_out and state.closed_until <= started and not state.probing
         if probes:
@@ -59,15 +59,15 @@ class CircuitBreaker:
             if isinstance(error, UpstreamError):
                 self._failed(state, error)
             raise
-        now = self._now()
-        state.first_token = peak_average(state.first_token, now - started, now - state.measured)
-        state.measured = now
+        begun = now()
+        state.first_token = peak_average(state.first_token, begun - started, begun - state.measured)
+        state.measured = begun
         if while_out:
-            note_success(state, now, while_out=True)
+            note_success(state, begun, while_out=True)
         if reply.stream is None:
             state.in_flight -= 1
             if state.failures or state.ejections:
-                note_success(state, now)
+                note_success(state, begun)
         else:
             reply.on_close(self._end_of(state))
         return reply

@@ -133,7 +133,8 @@ class Dispatch:
         target = call.target
         if target is None:
             raise LookupError("a call reached dispatch without a target: the route policy is missing")
-        upstream, chosen, started = self._upstreams[target.provider], target, self._now()
+        now = self._now
+        upstream, chosen, started = self._upstreams[target.provider], target, now()
         if target.credential is None and upstream.credentials:
             call.target = target = upstream.authorised(target, started)
         attempt = Attempt(target, started)
@@ -166,7 +167,7 @@ class Dispatch:
             _spent(call, error)
             raise
         finally:
-            attempt.ended = ended = self._now()
+            attempt.ended = ended = now()
             call.upstream_seconds += ended - started
 
     def _once_sent(self, timeouts: Timeouts, started: float) -> Timeouts:

@@ -11,12 +11,13 @@ from proxy.core.call import Usage
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None
 
 
-class _Details(msgspec.Struct, frozen=True):
+# None of these is ever part of a cycle, so the collector need not know them.
+class _Details(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: _Count = 0
     reasoning_tokens: _Count = 0
 
 
-class _Usage(msgspec.Struct, frozen=True):
+class _Usage(msgspec.Struct, frozen=True, gc=False):
     """In either of OpenAI's spellings."""
 
     prompt_tokens: _Count = -1  # is not there
@@ -29,11 +30,11 @@ class _Usage(msgspec.Struct, frozen=True):
     output_tokens_details: _Details | None = None
 
 
-class _Choice(msgspec.Struct, frozen=True):
+class _Choice(msgspec.Struct, frozen=True, gc=False):
     """An object. What it holds is passed over."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _Answer(msgspec.Struct, frozen=True, gc=False):
     usage: _Usage | None = None
     choices: list[_Choice] | None = None
     error: Any = None

@@ -42,7 +42,7 @@ COUNTED = frozenset(
     )
 )
 
-#: Targets whose state is kept. Clients choose among names of models without end, so idle ones that are in are dropped beyond that.
+#: Targets of a provider whose state is kept. Clients choose among names of models without end: idle ones that are in are dropped beyond it.
 _MOST = 4096
 
 
@@ -106,16 +106,21 @@ class Board:
     """State by provider and model, and by provider."""
 
     def __init__(self) -> None:
-        self._states: dict[tuple[str, str | None], TargetState] = {}
+        self._states: dict[str, dict[str | None, TargetState]] = {}
         self._providers: dict[str, ProviderState] = {}
 
     def of(self, target: Target) -> TargetState:
-        key = (target.provider, target.model)
-        state = self._states.get(key)
-        if state is None:
-            if len(self._states) >= _MOST:
-                self._states = {key: kept for key, kept in self._states.items() if kept.in_flight or kept.closed_until}
-            state = self._states[key] = TargetState()
+        try:
+            return self._states[target.provider][target.model]
+        except KeyError:
+            return self._added(target)
+
+    def _added(self, target: Target) -> TargetState:
+        states = self._states.get(target.provider, {})
+        if len(states) >= _MOST:
+            states = {model: kept for model, kept in states.items() if kept.in_flight or kept.closed_until}
+        self._states[target.provider] = states
+        state = states[target.model] = TargetState()
         return state
 
     def provider(self, name: str) -> ProviderState:
@@ -127,7 +132,7 @@ class Board:
 
     def states(self) -> dict[tuple[str, str | None], TargetState]:
         """All of them, by provider and model."""
-        return dict(self._states)
+        return {(provider, model): state for provider, states in self._states.items() for model, state in states.items()}
 
 
 # -- who may be chosen --

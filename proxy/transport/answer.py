@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httptools
 
-from proxy.coding import Decoder
+from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
 from proxy.transport.framing import Refused, name_of, spelt
 from proxy.transport.head import Head, read_head
@@ -27,6 +27,7 @@ class Answer:
     __slots__ = (
         "_bare",
         "_between_chunks",
+        "_body_limit",
         "_decoder",
         "_error",
         "_head_size",
@@ -39,20 +40,21 @@ class Answer:
         "_parts",
         "_paused",
         "_size",
-        "_stage",
         "_unshown",
         "_until_close",
         "headers",
         "keep_alive",
+        "stage",
         "status",
     )
 
-    def __init__(self, header_limit: int) -> None:
+    def __init__(self, header_limit: int, body_limit: int) -> None:
         self._header_limit = header_limit
+        self._body_limit = body_limit
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0
-        self._stage = ASKED
+        self.stage = ASKED
         self._header_size = 0
         self._known_bytes: bytes | None = None
         self._known: Head = (0, {}, 0)
@@ -79,7 +81,7 @@ class Answer:
         if head != self._known_bytes or not end:
             found = read_head(head) if end and len(head) <= self._header_limit else None
             if found is None:
-                self._stage = BEGUN
+                self.stage = BEGUN
                 self.headers = {}
                 return None
             known = found
@@ -88,20 +90,21 @@ class Answer:
         # The same bytes mean the same as in the last answer; each has headers of its own, for whoever changes them.
         self.status, headers, self._length = known
         self.headers = headers.copy()
-        self._stage = HEAD
+        self.stage = HEAD
         self.keep_alive = True
         self._until_close = False
+        self._decoder = None  # a head that says how its body is coded is not plain
         return body
 
     # -- httptools' callbacks --
 
     def on_message_begin(self) -> None:
-        if self._stage == WHOLE:
+        if self.stage == WHOLE:
             raise Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
         self._header_size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage >= HEAD:
+        if self.stage >= HEAD:
             return  # of a trailer, or of a head that was read without the parser
         key = name_of(name) or spelt(name)
         text = value.decode("latin-1")
@@ -112,7 +115,7 @@ class Answer:
             raise Refused(UpstreamError("response_too_large", HEAD_TOO_LARGE))
 
     def on_headers_complete(self) -> None:
-        if self._stage >= HEAD:
+        if self.stage >= HEAD:
             return
         status = self._parser.get_status_code()
         if status < 200:
@@ -121,8 +124,12 @@ class Answer:
             self.headers = {}
             return
         headers = self.headers
+        try:
+            self._decoder = decoder_for(headers.get("content-encoding", ""), self._body_limit)
+        except UpstreamError as error:
+            raise Refused(error) from None
         self.status = status
-        self._stage = HEAD
+        self.stage = HEAD
         self.keep_alive = self._parser.should_keep_alive()
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
 
@@ -138,7 +145,7 @@ class Answer:
 
     def on_message_complete(self) -> None:
         self._between_chunks = False
-        if self._stage == HEAD:
-            self._stage = WHOLE
+        if self.stage == HEAD:
+            self.stage = WHOLE
             if "transfer-encoding" in self.headers and not self._parser.should_keep_alive():
                 self.keep_alive = False  # a trailer said so, and the parser reads no further

@@ -12,7 +12,6 @@ from typing import cast
 
 import httptools
 
-from proxy.coding import decoder_for
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import TakeChunk
 from proxy.outbox import Outbox
@@ -31,7 +30,6 @@ class Connection(Answer, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_limit",
         "_loop",
         "_lost",
         "_outbox",
@@ -58,10 +56,9 @@ class Connection(Answer, asyncio.Protocol):
         body_limit: int,
         outbox: Outbox | None = None,
     ) -> None:
-        super().__init__(header_limit)
+        super().__init__(header_limit, body_limit)
         self._released = released
         self._lost = lost
-        self._body_limit = body_limit
         self._outbox = outbox
         self._transport: asyncio.Transport | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -84,13 +81,12 @@ class Connection(Answer, asyncio.Protocol):
     @property
     def is_untouched(self) -> bool:
         """Whether not one byte of an answer has come: the provider may have closed the connection while it lay idle."""
-        return self._stage == ASKED
+        return self.stage == ASKED
 
     def begin(self, data: bytes) -> asyncio.Future[None]:
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
         # What the last exchange left is clean or comes anew: it was whole, without an error, and nothing of it lies unread (`close`).
-        self._stage = ASKED
-        self._take_piece = self._take_chunk = None
+        self.stage = ASKED
         self.busy = True
         self.served += 1
         transport = self._transport
@@ -104,11 +100,9 @@ class Connection(Answer, asyncio.Protocol):
         return waiter
 
     def check(self) -> None:
-        """Raise what went wrong before the head was there."""
-        if self._stage < HEAD:
+        """Raise what went wrong before the head was there, if `stage` is less than `HEAD`."""
+        if self.stage < HEAD:
             raise self._error or UpstreamError("reset", LOST)
-        coding = self.headers.get("content-encoding")
-        self._decoder = None if coding is None else decoder_for(coding, self._body_limit)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the request's body, at the provider's pace. Raises UpstreamError."""
@@ -121,7 +115,7 @@ class Connection(Answer, asyncio.Protocol):
             await self._writable
 
     def ready(self) -> bytes | None:
-        return self._take() if self._stage == WHOLE and self._decoder is None else None
+        return self._take() if self.stage == WHOLE and self._decoder is None else None
 
     async def receive(self) -> bytes:
         while True:
@@ -135,7 +129,7 @@ class Connection(Answer, asyncio.Protocol):
                 continue
             if self._error is not None:
                 raise self._error
-            if self._stage == WHOLE:
+            if self.stage == WHOLE:
                 if self._decoder is not None:
                     self._decoder.eof()
                 return b""
@@ -157,7 +151,7 @@ class Connection(Answer, asyncio.Protocol):
         return data
 
     def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
-        if self._decoder is not None or self._parts or self._stage == WHOLE or self._error is not None:
+        if self._decoder is not None or self._parts or self.stage == WHOLE or self._error is not None:
             return None
         return self._attached(take, chunk)
 
@@ -184,10 +178,10 @@ class Connection(Answer, asyncio.Protocol):
             return
         # A failure has closed the connection; see `fail` and `connection_lost`.
         fit = reuse and self.keep_alive and not self.closed
-        if fit and self._stage == WHOLE and not self._parts:
+        if fit and self.stage == WHOLE and not self._parts:
             self.busy = self.draining = False
             self._released(self)
-        elif fit and self._stage == HEAD:
+        elif fit and self.stage == HEAD:
             # All that matters has been read: what is left is the end of the body, which is on its way.
             self.draining = True
             self._released(self)
@@ -232,7 +226,7 @@ class Connection(Answer, asyncio.Protocol):
         if not self.busy:
             # Bytes that nobody asked for: whatever they are, they must not become the next answer.
             self.abort()
-        elif self._stage == ASKED:
+        elif self.stage == ASKED:
             self._begun(data)
         elif self._unshown and len(data) == self._length:
             self._end(data)
@@ -247,7 +241,7 @@ class Connection(Answer, asyncio.Protocol):
             self._bare = -1
             self._parse(data)
         elif self._length == len(body):
-            self._stage = WHOLE
+            self.stage = WHOLE
             if body:
                 self._parts.append(body)
             self._wake()
@@ -289,7 +283,7 @@ class Connection(Answer, asyncio.Protocol):
 
     def _end(self, piece: bytes) -> None:
         """The last piece of a body whose end the parser was not shown; it stands where it stood before the answer."""
-        self._stage = WHOLE
+        self.stage = WHOLE
         self._between_chunks = False
         self._unshown = b""
         if piece:
@@ -303,7 +297,7 @@ class Connection(Answer, asyncio.Protocol):
         self._detach()
 
     def _hold_back(self) -> None:
-        if self._size > HIGH_WATER and not self._paused and self._stage != WHOLE and self._transport is not None:
+        if self._size > HIGH_WATER and not self._paused and self.stage != WHOLE and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
@@ -324,9 +318,9 @@ class Connection(Answer, asyncio.Protocol):
             self._drain(arrived)
         elif (take := self._take_piece) is not None and self._parts:
             self._bare = 0
-            if not take(self._take()) or self._stage == WHOLE:
+            if not take(self._take()) or self.stage == WHOLE:
                 self._detach()
-        elif self._stage < HEAD:
+        elif self.stage < HEAD:
             self._head_size += arrived
             if self._head_size > self._header_limit:
                 self.fail(UpstreamError("response_too_large", HEAD_TOO_LARGE))
@@ -343,7 +337,7 @@ class Connection(Answer, asyncio.Protocol):
         They count from the last piece of the body on; the read that ended the head does not.
         """
         self._bare = 0 if self._bare < 0 else self._bare + size
-        if self._bare > self._header_limit and self._stage != WHOLE:
+        if self._bare > self._header_limit and self.stage != WHOLE:
             self.fail(UpstreamError("response_too_large", FRAMING_TOO_LARGE))
 
     def _drain(self, size: int) -> None:
@@ -353,11 +347,11 @@ class Connection(Answer, asyncio.Protocol):
             self._count_bare(size)
         self._parts.clear()
         self._size = 0
-        if self._stage == WHOLE:
+        if self.stage == WHOLE:
             self.close(reuse=True)
 
     def _fail_parsing(self, error: Exception) -> None:
-        if self._stage == WHOLE:
+        if self.stage == WHOLE:
             # The answer is whole; what follows it is nobody's. It is delivered, and the connection is not used again.
             self.keep_alive = False
             if self.draining:
@@ -373,12 +367,12 @@ class Connection(Answer, asyncio.Protocol):
             self._outbox.drop(self._transport)
         self._transport = None
         self.resume_writing()
-        if self.busy and self._stage != WHOLE and self._error is None:
-            if self._stage == HEAD and self._until_close and exc is None:
-                self._stage = WHOLE
+        if self.busy and self.stage != WHOLE and self._error is None:
+            if self.stage == HEAD and self._until_close and exc is None:
+                self.stage = WHOLE
                 self.keep_alive = False
             else:
-                self._error = UpstreamError("bad_upstream", NOT_HTTP) if self._stage == BEGUN else UpstreamError("reset", LOST)
+                self._error = UpstreamError("bad_upstream", NOT_HTTP) if self.stage == BEGUN else UpstreamError("reset", LOST)
         if not self.closed:
             self.closed = True
             self._lost(self)

@@ -17,9 +17,10 @@ _MOST_STATUSES = 64
 _BODILESS = frozenset({204, 304})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-#: Names that say how a message is framed, or what follows it -> the values that are plain.
+#: Names that say how a message is framed, what its body is coded in, or what follows it -> the values that are plain.
 _FRAMING = {
     "connection": re.compile("keep-alive", re.IGNORECASE),
+    "content-encoding": re.compile("(?!)"),
     "content-length": re.compile("0|[1-9][0-9]{0,11}"),
     "proxy-connection": re.compile("(?!)"),
     "transfer-encoding": re.compile("chunked"),

@@ -17,6 +17,7 @@ from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.outbox import Outbox
 from proxy.sweeper import TICK
 from proxy.transport.addresses import PinnedResolver, PrivateAddress
+from proxy.transport.answer import HEAD
 from proxy.transport.client import may_be_sent_again, translate, uncounted
 from proxy.transport.connection import Connection
 
@@ -98,7 +99,8 @@ class PooledTransport:
                     # Until the client's body has been sent, it is the client who is waited for.
                     connection.due = asked + least(timeouts.total, None)
                     await self._send_content(connection, request.body, head, timeouts.first_token)
-                connection.check()
+                if connection.stage < HEAD:
+                    connection.check()
                 connection.due = _FOREVER
                 return connection
             except BaseException as error:

@@ -5,6 +5,7 @@ An answer whose first byte comes alone is read by the parser; that one is held a
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ BODY = b'{"a": 1}'
 LENGTH = b"content-length: 8\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
 IN_CHUNKS = b'8\r\n{"a": 1}\r\n0\r\n\r\n'
+GZIPPED = gzip.compress(BODY)
 
 
 def answer(lines: bytes = b"", start: bytes = b"HTTP/1.1 200 OK", framing: bytes = LENGTH, body: bytes = BODY) -> bytes:
@@ -106,6 +108,13 @@ ODD = {
     "not modified": answer(start=b"HTTP/1.1 304 Not Modified"),
     "a reason with a tab": answer(start=b"HTTP/1.1 200 O\tK"),
     "a reason with a nul": answer(start=b"HTTP/1.1 200 O\x00K"),
+    "a body that is coded": answer(b"content-encoding: gzip\r\n", framing=b"content-length: %d\r\n" % len(GZIPPED), body=GZIPPED),
+    "a body whose code is damaged": answer(b"Content-Encoding: deflate\r\n"),
+    "a body that is coded in chunks": answer(
+        b"content-encoding: gzip\r\n", framing=CHUNKED, body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(GZIPPED), GZIPPED)
+    ),
+    "a code that is none": answer(b"content-encoding: identity\r\n"),
+    "a code that is not known": answer(b"content-encoding: br\r\n"),
     "switching": answer(b"connection: upgrade\r\nupgrade: x\r\n", start=b"HTTP/1.1 101 Switching"),
     "an informational one before it": b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + answer(),
     "an empty line before it": b"\r\n" + answer(),
@@ -207,6 +216,23 @@ async def test_the_next_answer_has_headers_of_its_own() -> None:
         connection.headers["x"] = connection.headers["y"] = "changed"
         connection.close(reuse=True)
     assert len(released) == 5
+    connection.abort()
+
+
+async def test_how_an_answer_is_coded_says_nothing_of_the_next_one() -> None:
+    connection = Connection(lambda _: None, lambda _: None, header_limit=LIMIT, body_limit=LIMIT)
+    wire = Wire(connection)
+    coded = ODD["a body that is coded"]
+    for data in (coded, answer(), coded, ODD["a code that is none"], coded, answer(framing=CHUNKED, body=IN_CHUNKS)):
+        connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+        wire.feed(data)
+        connection.check()
+        body = b""
+        while piece := await connection.receive():
+            body += piece
+        assert body == BODY
+        connection.close(reuse=True)
+    assert not connection.closed
     connection.abort()
 
 
