@@ -5,6 +5,7 @@ A policy is a class with `Settings` (a `Section`), built as `Kind(settings, serv
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -29,7 +30,12 @@ BUILT_IN: dict[str, type[Any]] = {
 }
 
 
-def kinds() -> dict[str, type[Any]]:
-    """Every policy by name: the built-in ones, and the entry points of group `comporta.policies`. A built-in name cannot be taken."""
+def kinds(wanted: Iterable[str] | None = None) -> dict[str, type[Any]]:
+    """Every policy by name: the built-in ones, and the entry points of group `comporta.policies`. A built-in name cannot be taken.
+
+    Where all that are `wanted` are built in, nobody looks for others: that reads the metadata of everything that is installed.
+    """
+    if wanted is not None and BUILT_IN.keys() >= set(wanted):
+        return dict(BUILT_IN)
     found = {entry.name: entry.load() for entry in entry_points(group="comporta.policies")}
     return {**found, **BUILT_IN}

@@ -5,6 +5,7 @@ A kind is a class with `Settings` (a `Section` whose `kind` is a literal), built
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -17,7 +18,12 @@ BUILT_IN: dict[str, type[Any]] = {
 }
 
 
-def kinds() -> dict[str, type[Any]]:
-    """Every kind by name: the built-in ones, and the entry points of group `comporta.providers`. A built-in name cannot be taken."""
+def kinds(wanted: Iterable[str] | None = None) -> dict[str, type[Any]]:
+    """Every kind by name: the built-in ones, and the entry points of group `comporta.providers`. A built-in name cannot be taken.
+
+    Where all that are `wanted` are built in, nobody looks for others: that reads the metadata of everything that is installed.
+    """
+    if wanted is not None and BUILT_IN.keys() >= set(wanted):
+        return dict(BUILT_IN)
     found = {entry.name: entry.load() for entry in entry_points(group="comporta.providers")}
     return {**found, **BUILT_IN}

@@ -257,7 +257,7 @@ def previewed(settings: Settings, who: Who, task_type: str | None, model: str | 
     hierarchy = Hierarchy() if settings.llm is None else settings.llm.hierarchy()
     asked = Asked(None if model == hierarchy.alias else model)
     resolved = Levels(hierarchy).of((who.id, who.tier), task_type, who.preferences, asked)
-    kinds = policies.kinds()
+    kinds = policies.kinds(settings.policies)
     return Previewed(
         user=who.id,
         tier=who.tier,

@@ -60,10 +60,11 @@ class Snapshot:
         self.settings = settings
         self._exposed = exposed
         self.table = table_of(settings)
-        # Asked for once: each time goes through the metadata of everything that is installed.
-        reuse = before is not None and before.settings is settings
-        self._kinds: Mapping[str, Any] = before._kinds if before is not None and reuse else policies.kinds()
-        self._providers: Mapping[str, Any] = before._providers if before is not None and reuse else providers.kinds()
+        # Asked for once: where a plug-in is configured, each time goes through the metadata of everything that is installed.
+        same = before if before is not None and before.settings is settings else None
+        self._kinds: Mapping[str, Any] = policies.kinds(settings.policies) if same is None else same._kinds
+        named = (_kind(name, section) for name, section in settings.providers.items())
+        self._providers: Mapping[str, Any] = providers.kinds(named) if same is None else same._providers
         self.followed = find = followed or follow(settings, environ)
         self.upstreams = {
             name: _kept(name, section, find, before) or build_upstream(name, section, self._providers, find, services.clock)
@@ -168,7 +169,7 @@ def _kept(name: str, section: Section, find: Callable[[str], str], before: Snaps
 
 def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: Callable[[str], str], clock: Clock) -> Upstream:
     """A provider of the one of `kinds` that its section names, with its transport and its credentials; `find` follows references."""
-    kind: Any = kinds[getattr(section, "kind", name)]
+    kind: Any = kinds[_kind(name, section)]
     provider = kind(section)
     if not isinstance(section, NetworkSettings):
         own = getattr(provider, "transport", None)
@@ -186,6 +187,10 @@ def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: 
         section.limits.body,
         tuple(_credentials(section, find)),
     )
+
+
+def _kind(name: str, section: Section) -> str:
+    return str(getattr(section, "kind", name))
 
 
 def _transport(section: NetworkSettings) -> Transport:

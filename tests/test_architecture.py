@@ -33,6 +33,11 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     ("imports_at_the_top", "proxy/storage/database.py", "Database.open"): "the driver takes a quarter of a second to import",
     ("imports_at_the_top", "proxy/app.py", "_Cabinet.keeper"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/gateway.py", "Gateway._new_keeper"): "the database's libraries take longer to import than a start",
+    (
+        "imports_at_the_top",
+        "providers/sim/provider.py",
+        "SleepingTransport.send",
+    ): "the simulated server is a twentieth of a start, and most gateways that have one never ask it",
     ("imports_at_the_top", "proxy/secrets.py", "installed_keyring"): "an optional dependency: servers mostly have no keyring",
     ("imports_at_the_top", "comporta/cli/records.py", "with_keeper"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/vault.py", "_cipher"): "cryptography is slow to load, and only a credential store needs it",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from providers.openai import OpenAI, OpenAISettings
 from providers.sim.settings import SimSettings
-from providers.sim.transport import SimTransport
-from proxy.core.protocols import Clock
+from proxy.core.call import Timeouts
+from proxy.core.errors import UpstreamError
+from proxy.core.protocols import Clock, Transport, UpstreamRequest, UpstreamResponse
 
 
 class Sim(OpenAI):
@@ -18,6 +19,34 @@ class Sim(OpenAI):
         self.base_url = "sim://sim"
         self._simulation = settings
 
-    def transport(self, clock: Clock) -> SimTransport:
+    def transport(self, clock: Clock) -> SleepingTransport:
         """The way to this provider's own server."""
-        return SimTransport(self._simulation, clock)
+        return SleepingTransport(self._simulation, clock)
+
+
+class SleepingTransport:
+    """The way to a simulated server that is loaded when it is first asked: nearly every gateway has one, and most never ask it anything.
+
+    Implements `proxy.core.protocols.Transport`.
+    """
+
+    def __init__(self, settings: SimSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._awake: Transport | None = None
+        self._closed = False
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        """As `SimTransport.send`."""
+        if self._closed:
+            raise UpstreamError("connect_failed", "The simulated provider is closed.", reached=False)
+        if self._awake is None:
+            from providers.sim.transport import SimTransport
+
+            self._awake = SimTransport(self._settings, self._clock)
+        return await self._awake.send(request, timeouts)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._awake is not None:
+            await self._awake.close()

@@ -24,9 +24,21 @@ def installed() -> Kinds:
     return Kinds(_sections(providers.kinds()), _sections(policies.kinds()))
 
 
+def wanted(document: Any) -> Kinds:
+    """What a configuration needs to be read: what ships with comporta, and all that is installed where the text names anything else."""
+    kinds = [section.get("kind") if isinstance(section, dict) else None for section in _entries(document, "providers").values()]
+    return Kinds(_sections(providers.kinds(map(str, kinds))), _sections(policies.kinds(_entries(document, "policies"))))
+
+
 def built_in() -> Kinds:
     """What ships with comporta, whatever else is installed."""
     return Kinds(_sections(providers.BUILT_IN), _sections(policies.BUILT_IN))
+
+
+def _entries(document: Any, section: str) -> Mapping[str, Any]:
+    """The entries of a section that nobody has checked yet."""
+    found = document.get(section) if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _sections(classes: Mapping[str, Any]) -> dict[str, type[Section]]:

@@ -66,7 +66,7 @@ def load(
     findings = Findings(str(path) if path else _NO_FILE, tree)
     overlay_environment(tree, environ, findings)
     overlay_flags(tree, flags)
-    assembly = _Assembly(tree, findings, known or kinds.installed())
+    assembly = _Assembly(tree, findings, known or kinds.wanted(tree.plain()))
     settings = assembly.settings(environ, probe)
     checks.check(settings, assembly.listed, findings)
     if findings.problems:
@@ -78,7 +78,7 @@ def restore(document: dict[str, Any], *, known: Kinds | None = None) -> Settings
     """Settings as they were before `Settings.model_dump(mode="json")`. Raises SettingsError."""
     tree = grown(document)
     findings = Findings(_NO_FILE, tree)
-    settings = _Assembly(tree, findings, known or kinds.installed()).settings({}, lambda _host, _port: False)
+    settings = _Assembly(tree, findings, known or kinds.wanted(document)).settings({}, lambda _host, _port: False)
     if findings.problems:
         raise SettingsError(findings.problems)
     return settings

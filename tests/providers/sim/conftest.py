@@ -9,7 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
-from providers.sim import SimEngine, SimResponse, SimSettings, SimTransport, Stamp
+from providers.sim.engine import SimEngine
+from providers.sim.settings import SimSettings
+from providers.sim.transport import SimResponse, SimTransport
+from providers.sim.wire import Stamp
 from proxy.core.call import Timeouts
 from proxy.core.protocols import UpstreamRequest
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.sim import embed
+from providers.sim.embedding import embed
 
 
 def cosine(one, other):

@@ -7,7 +7,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from providers.sim import Sim, SimSettings
+from providers.sim.provider import Sim
+from providers.sim.settings import SimSettings
 from proxy.core.call import Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UpstreamRequest, UpstreamResponse
