@@ -13,35 +13,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvloop
 
-from proxy import log, trial
-from proxy.configuration import ConfigurationFile, Who, previewed, who_is
+from proxy import log
 from proxy.core.clock import SystemClock
-from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Emit, Services
 from proxy.gateway import Gateway
 from proxy.health import require_listed
 from proxy.http.admin import AdminPlane, Numbers, State
-from proxy.http.administration import Administration, Records
-from proxy.http.api import Endpoint
-from proxy.http.configuration import Configuration, Previewed
-from proxy.http.credentials import Credentials
-from proxy.http.providers import Providers, Standings, told
-from proxy.http.requests import Requests
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
 from proxy.secrets import SecretError, resolve
 from proxy.settings import Loaded, ServerSettings, Settings
-from proxy.settings.access import stored_credentials
 from proxy.settings.storage import StorageSettings, is_there
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
-from proxy.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from proxy.http.api import Desk
+    from proxy.http.providers import Standings
     from proxy.keeping import Keeper
-    from proxy.storage.credential_store import CredentialStore
-    from proxy.storage.versions import Versions
+    from proxy.supervisor import Supervisor
 
 #: Reads a configuration's file (None: the one that the process was started with, if any), as the start does.
 Load: TypeAlias = Callable[[Path | None], Loaded]
@@ -126,6 +117,8 @@ async def _alone(opened: _Opened, ready: Callable[[Ready], None], load: Load, em
 
 
 async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Load, emit: Emit) -> int:
+    from proxy.supervisor import Supervisor
+
     signals = Signals()
     services = Services(SystemClock(), Registry(), emit)
     await _validated(opened.settings, services)
@@ -218,13 +211,13 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
 
     signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=put, metrics=serving.metrics)
     signals.hurry = serving.hurry
-    endpoints = [*_endpoints(served, opened.file, load, reload), *Providers(served.standings).endpoints()]
-    endpoints += Requests(serving.recollection).endpoints()
 
-    async def verbose() -> dict[str, Any]:
-        return {"configuration": reload.described, **await told(served.standings)}
+    def desk() -> Desk:
+        from proxy import administration
 
-    admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, endpoints=endpoints, told=verbose)
+        return administration.desk(served, opened.file, load, reload)
+
+    admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, desk=desk)
     watch = FileWatch(opened.file, reload) if opened.file is not None and opened.settings.server.watch else None
     try:
         await admin.start(opened.admin)
@@ -238,56 +231,6 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         await serving.stop()
         await admin.stop()
     return 0
-
-
-class Accounts:
-    """The providers of the configuration that is in force, as those who administer credentials ask for them."""
-
-    def __init__(self, settings: Callable[[], Settings]) -> None:
-        self._settings = settings
-
-    def using(self) -> dict[str, list[str]]:
-        """Names of providers by the credential that they use."""
-        return stored_credentials(self._settings())
-
-    def can_be_tried(self, provider: str) -> bool:
-        section = self._settings().providers.get(provider)
-        return section is not None and trial.is_triable(section)
-
-    async def tried(self, provider: str, secret: str) -> trial.Verdict:
-        """Raises KeyError for a provider that is not there."""
-        return await trial.tried(self._settings().providers[provider], secret)
-
-
-def _endpoints(served: _Served, file: Path | None, load: Load, reload: Reload) -> list[Endpoint]:
-    """What administrators may ask. The storage is opened by the first of them that needs it."""
-
-    async def opened() -> Keeper:
-        try:
-            return await served.keeper()
-        except RuntimeError as error:
-            raise CapacityError(str(error), code="storage_unavailable") from error
-
-    async def records() -> Records:
-        return (await opened()).records()
-
-    async def versions() -> Versions:
-        return (await opened()).versions()
-
-    async def credentials() -> CredentialStore:
-        return (await opened()).credentials(served.serving.settings)
-
-    async def preview(user: str | None, task_type: str | None, model: str | None) -> Previewed:
-        who = Who() if user is None else await who_is(await records(), user)
-        return previewed(reload.loaded.settings, who, task_type, model)
-
-    accounts = Accounts(lambda: served.serving.settings)
-    configuring = ConfigurationFile(file, load=load, reload=reload, in_force=lambda: reload.loaded, history=versions, clock=SystemClock())
-    return [
-        *Administration(records).endpoints(),
-        *Credentials(credentials, accounts).endpoints(),
-        *Configuration(configuring, versions, preview).endpoints(),
-    ]
 
 
 class Signals:

@@ -21,13 +21,13 @@ from providers.settings import NetworkSettings, TimeoutSettings
 from proxy.catalogue import Catalogue, table_of
 from proxy.core.call import Credential
 from proxy.core.hierarchy import Hierarchy
-from proxy.core.protocols import Clock, Handler, Policy, Services, Transport
+from proxy.core.protocols import Clock, Handler, OwnPreferences, Policy, Services, Transport
 from proxy.dispatch import Dispatch, Upstream
 from proxy.fields import Section
+from proxy.http import stranger
 from proxy.http.llm import Llm
 from proxy.http.models import Models
 from proxy.http.serving import EdgeLimits, Serving
-from proxy.http.user_config import UserConfig
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
 from proxy.routing.router import Router
 from proxy.secrets import Followed, SecretError, Store
@@ -99,8 +99,17 @@ class Snapshot:
             ping=server.ping or float("inf"),
             max_in_flight=server.max_in_flight,
         )
-        own = self._chain((*_ALWAYS, "receive"), UserConfig(services.preferences, services.clock))
+        own = self._chain((*_ALWAYS, "receive"), self._own())
         return Serving(gateway, {"models": models, "llm": self._llm(catalogue), "llm_config": own}, limits)
+
+    def _own(self) -> Handler:
+        """Answers about what a user has set for itself, where that is stored."""
+        stored = self._services.preferences
+        if not isinstance(stored, OwnPreferences):
+            return stranger.refuse
+        from proxy.http.user_config import UserConfig
+
+        return UserConfig(stored, self._services.clock)
 
     def _llm(self, listing: Catalogue) -> Handler:
         """Answers about the hierarchy, to whom a request would be received from."""

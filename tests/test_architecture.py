@@ -31,6 +31,15 @@ ALLOWED: dict[tuple[str, str, str], str] = {
         "upgrade",
     ): "Alembic takes long to import, and most starts need nothing of it",
     ("imports_at_the_top", "proxy/storage/database.py", "Database.open"): "the driver takes a quarter of a second to import",
+    ("imports_at_the_top", "proxy/app.py", "_supervised"): "one process has no use for it",
+    ("imports_at_the_top", "proxy/app.py", "_run"): "what administrators may ask is a tenth of a start, and they seldom ask",
+    ("imports_at_the_top", "proxy/app.py", "_run.desk"): "what administrators may ask is a tenth of a start, and they seldom ask",
+    ("imports_at_the_top", "proxy/http/admin.py", "_exposition"): "prometheus_client brings a web server of its own",
+    (
+        "imports_at_the_top",
+        "proxy/snapshot.py",
+        "Snapshot._own",
+    ): "needs what checks administrators' bodies, and only stored users have any",
     ("imports_at_the_top", "proxy/app.py", "_Cabinet.keeper"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/gateway.py", "Gateway._new_keeper"): "the database's libraries take longer to import than a start",
     (
@@ -257,6 +266,7 @@ def one_room_knows_the_server(source: Source) -> Iterator[Finding]:
 COMPOSING = tuple(
     f"proxy/{name}.py"
     for name in (
+        "administration",
         "app",
         "catalogue",
         "configuration",

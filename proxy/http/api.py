@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
-import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -22,9 +20,10 @@ from pydantic.json_schema import models_json_schema
 
 from proxy.core.errors import ClientError
 from proxy.http import reference
+from proxy.http.guard import MOST
 
-#: The largest body that an administrator may send, in bytes.
-MOST = 4 * 2**20
+#: What the names in a path stand for, in one request.
+_PATH: web.RequestKey[dict[str, str]] = web.RequestKey("path", dict[str, str])
 
 #: Answers, by the endpoint's model; None answers 204.
 Handled: TypeAlias = Callable[["Asked"], Awaitable[BaseModel | None]]
@@ -75,61 +74,53 @@ def tag(model: BaseModel) -> str:
     return f'"{hashlib.sha256(orjson.dumps(model.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]}"'
 
 
-def guarded(key: str | None) -> Callable[[web.Request], str]:
-    """Who asks, if that one may: with a key, whoever shows it as `Authorization: Bearer`; without one, anybody on this machine.
+async def _nothing() -> dict[str, Any]:
+    return {}
 
-    Without a key, a page in a browser on this machine must not pass for its user: the request names this machine by its address, so that
-    no foreign name that was made to resolve to it will do. Raises ClientError (401, 403).
+
+class Desk:
+    """All that administrators are served with beside numbers and health: `endpoints`, their description as `/openapi.json` and as a page.
+
+    The description tells nothing secret, and needs no key. `told` is what `/readyz?verbose` tells beside the state. What an endpoint raises
+    is for the application's `backstop` to answer.
     """
-    wanted = None if key is None else hashlib.sha256(key.encode()).digest()
 
-    def check(request: web.Request) -> str:
-        if wanted is None:
-            if not _names_this_machine(request.host):
-                raise ClientError("Without an administrator's key, ask 127.0.0.1 or localhost.", status=403, code="permission_denied")
-            return "local"
-        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-        # Both sides are hashed first: lengths differ from nothing, and the comparison takes always as long.
-        given = hashlib.sha256(shown.strip().encode("utf-8", "surrogateescape")).digest()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):
-            raise ClientError("This needs the administrator's key.", status=401, code="invalid_api_key")
-        return "admin"
+    def __init__(self, endpoints: Sequence[Endpoint], told: Callable[[], Awaitable[dict[str, Any]]] = _nothing) -> None:
+        self._endpoints = endpoints
+        self.told = told
+        # A table of its own, because that of an application takes no more once the application has been started.
+        self._table = web.UrlDispatcher()
 
-    return check
+    def opened(self, check: Callable[[web.Request], str], own: Mapping[str, reference.Page]) -> Desk:
+        """Itself, ready to answer whom `check` lets pass. `own` are the paths that the application serves itself, for GET alone."""
+        for endpoint in self._endpoints:
+            self._table.add_route(endpoint.method, endpoint.path, _served(endpoint, check))
+        for path, page in own.items():
+            self._table.add_get(path, page)
 
+        @cache
+        def document() -> dict[str, Any]:
+            return openapi(self._endpoints)
 
-def _names_this_machine(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
+        @cache
+        def described() -> bytes:
+            return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
 
+        async def description(_request: web.Request) -> web.Response:
+            # Made for the first who asks: it takes a tenth of a start, or a turn of the event loop that others would notice.
+            return web.Response(body=await asyncio.to_thread(described), content_type="application/json")
 
-def add(app: web.Application, endpoints: Sequence[Endpoint], check: Callable[[web.Request], str]) -> None:
-    """Have `app` serve `endpoints`, and their description as `/openapi.json` and as a page: it tells nothing secret, and needs no key.
+        self._table.add_get("/openapi.json", description)
+        reference.add(self._table, document, reference.swagger_files())
+        return self
 
-    What they raise is for the application's `backstop` to answer.
-    """
-    for endpoint in endpoints:
-        app.router.add_route(endpoint.method, endpoint.path, _served(endpoint, check))
-
-    @cache
-    def document() -> dict[str, Any]:
-        return openapi(endpoints)
-
-    @cache
-    def described() -> bytes:
-        return orjson.dumps(document(), option=orjson.OPT_INDENT_2)
-
-    async def description(_request: web.Request) -> web.Response:
-        # Made for the first who asks: it takes a tenth of a start, or a turn of the event loop that others would notice.
-        return web.Response(body=await asyncio.to_thread(described), content_type="application/json")
-
-    app.router.add_get("/openapi.json", description)
-    reference.add(app, document, reference.swagger_files())
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """What the table has for it. Raises HTTPNotFound, HTTPMethodNotAllowed."""
+        found = await self._table.resolve(request)
+        if found.http_exception is not None:
+            raise found.http_exception
+        request[_PATH] = dict(found)
+        return await found.handler(request)
 
 
 def _served(endpoint: Endpoint, check: Callable[[web.Request], str]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -139,7 +130,7 @@ def _served(endpoint: Endpoint, check: Callable[[web.Request], str]) -> Callable
         if unknown:
             raise ClientError(f"There is no parameter {unknown[0][:100]!r}.", param=unknown[0][:100], code="unknown_parameter")
         body = None if endpoint.body is None else await _body(request, endpoint.body)
-        asked = Asked(actor, dict(request.match_info), dict(request.query), body, request.headers.get("If-Match"))
+        asked = Asked(actor, request[_PATH], dict(request.query), body, request.headers.get("If-Match"))
         answer = await endpoint.handle(asked)
         if answer is None:
             return web.Response(status=204)

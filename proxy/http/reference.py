@@ -68,19 +68,19 @@ td, th { padding: .1rem 1rem .1rem 0; text-align: left }
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def add(app: web.Application, described: Callable[[], Mapping[str, Any]], folder: Path | None) -> None:
-    """Have `app` serve the page of the OpenAPI document that `described` makes when somebody asks for the page.
+def add(table: web.UrlDispatcher, described: Callable[[], Mapping[str, Any]], folder: Path | None) -> None:
+    """Have `table` serve the page of the OpenAPI document that `described` makes when somebody asks for the page.
 
     `folder` has Swagger UI's files, None: the page is our own.
     """
     if folder is None:
         style = base64.b64encode(hashlib.sha256(_OWN_STYLE.encode()).digest()).decode()
-        app.router.add_get(WHERE, _text(lambda: "\n".join(_own_page(described())), "text/html", f"style-src 'sha256-{style}'"))
+        table.add_get(WHERE, _text(lambda: "\n".join(_own_page(described())), "text/html", f"style-src 'sha256-{style}'"))
         return
-    app.router.add_get(WHERE, _text(lambda: _SWAGGER_PAGE, "text/html", _SWAGGER_POLICY))
-    app.router.add_get(f"{WHERE}/{_START}", _text(lambda: _SWAGGER_START, "text/javascript"))
+    table.add_get(WHERE, _text(lambda: _SWAGGER_PAGE, "text/html", _SWAGGER_POLICY))
+    table.add_get(f"{WHERE}/{_START}", _text(lambda: _SWAGGER_START, "text/javascript"))
     for name, kind in _FILES.items():
-        app.router.add_get(f"{WHERE}/{name}", _file(folder / name, kind))
+        table.add_get(f"{WHERE}/{name}", _file(folder / name, kind))
 
 
 def swagger_files(package: str = _PACKAGE) -> Path | None:

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from proxy.core.call import ANONYMOUS, Call
 from proxy.core.errors import CapacityError, ClientError
-from proxy.core.protocols import Clock, OwnPreferences, UserPreferences
+from proxy.core.protocols import Clock, OwnPreferences
 from proxy.core.reply import Reply
+from proxy.http import stranger
 from proxy.http.administration import shown_preferences, stored_preferences
 from proxy.http.api import tag
 from proxy.http.shapes import PreferencesShape
@@ -22,10 +23,10 @@ _USERS = 10_000
 
 
 class UserConfig:
-    """A handler; `preferences` is None where nothing is stored. Raises ClientError (400, 403, 404, 412) and CapacityError (429, 503)."""
+    """A handler. Raises ClientError (400, 403, 404, 412) and CapacityError (429, 503)."""
 
-    def __init__(self, preferences: UserPreferences | None, clock: Clock) -> None:
-        self._preferences = preferences if isinstance(preferences, OwnPreferences) else None
+    def __init__(self, preferences: OwnPreferences, clock: Clock) -> None:
+        self._preferences = preferences
         self._clock = clock
         self._writes: OrderedDict[str, list[float]] = OrderedDict()
         self._methods: dict[str, Callable[[Call, OwnPreferences], Awaitable[Reply]]] = {
@@ -35,8 +36,8 @@ class UserConfig:
         }
 
     async def __call__(self, call: Call) -> Reply:
-        if self._preferences is None or call.principal is ANONYMOUS:
-            raise ClientError("Only a user's own key has preferences.", status=403, code="permission_denied")
+        if call.principal is ANONYMOUS:
+            raise stranger.refusal()
         return await self._methods[call.method](call, self._preferences)
 
     async def _show(self, call: Call, preferences: OwnPreferences) -> Reply:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.core.metrics import Registry
 from proxy.http.admin import admin_app
+from proxy.http.api import Desk
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ async def client(state: dict[str, Any]) -> AsyncIterator[TestClient]:
     async def numbers() -> Registry:
         return registry
 
-    async with TestClient(TestServer(admin_app(numbers, state.copy))) as found:
+    async with TestClient(TestServer(admin_app(numbers, state.copy, desk=lambda: Desk([])))) as found:
         yield found
 
 

@@ -13,6 +13,7 @@ from proxy.core.keys import digest, parse
 from proxy.core.metrics import Registry
 from proxy.http.admin import admin_app
 from proxy.http.administration import Administration, Records
+from proxy.http.api import Desk
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
 from proxy.storage.keys import Keys, NewKey
@@ -46,7 +47,7 @@ async def client(records: Records) -> AsyncIterator[TestClient]:
     async def opened() -> Records:
         return records
 
-    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, endpoints=Administration(opened).endpoints())
+    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, desk=lambda: Desk(Administration(opened).endpoints()))
     async with TestClient(TestServer(app), headers={"Authorization": f"Bearer {KEY}"}) as found:
         yield found
 

@@ -9,8 +9,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from pydantic import BaseModel, Field
 
 from proxy.core.metrics import Registry
-from proxy.http.admin import GUARD, admin_app
-from proxy.http.api import Asked, Endpoint, openapi
+from proxy.http.admin import admin_app
+from proxy.http.api import Asked, Desk, Endpoint, openapi
+from proxy.http.guard import GUARD
 
 KEY = "an administrator's key"
 KEYLESS = ("/healthz", "/readyz", "/openapi.json", "/admin/docs")
@@ -52,7 +53,7 @@ async def client(key: str | None) -> AsyncIterator[TestClient]:
     async def numbers() -> Registry:
         return Registry()
 
-    app = admin_app(numbers, lambda: {"status": "ready"}, key=key, endpoints=endpoints())
+    app = admin_app(numbers, lambda: {"status": "ready"}, key=key, desk=lambda: Desk(endpoints()))
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with TestClient(TestServer(app), headers=headers) as found:
         yield found

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from proxy.core.metrics import Registry
 from proxy.http.admin import admin_app
-from proxy.http.api import Asked, Endpoint
+from proxy.http.api import Asked, Desk, Endpoint
 
 CANARY = "canary-5e1d"
 
@@ -35,7 +35,7 @@ async def client() -> AsyncIterator[TestClient]:
     async def numbers() -> Registry:
         raise OSError(CANARY)
 
-    app = admin_app(numbers, lambda: {"status": "ready"}, endpoints=[Endpoint("POST", "/wishes", "Fail.", fail, Wish, Wish)])
+    app = admin_app(numbers, lambda: {"status": "ready"}, desk=lambda: Desk([Endpoint("POST", "/wishes", "Fail.", fail, Wish, Wish)]))
     async with TestClient(TestServer(app)) as found:
         yield found
 

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from proxy.core.clock import SystemClock
 from proxy.core.metrics import Registry
 from proxy.http.admin import admin_app
+from proxy.http.api import Desk
 from proxy.http.credentials import Credentials
 from proxy.storage.audit import Audit
 from proxy.storage.credential_store import CredentialStore
@@ -81,7 +82,7 @@ async def client(database: Database, accounts: Accounts, vault: Vault) -> AsyncI
     async def opened() -> CredentialStore:
         return CredentialStore(Table(database), vault, b"p" * 32, tell)
 
-    app = admin_app(numbers, lambda: {"status": "ready"}, endpoints=Credentials(opened, accounts).endpoints())
+    app = admin_app(numbers, lambda: {"status": "ready"}, desk=lambda: Desk(Credentials(opened, accounts).endpoints()))
     async with TestClient(TestServer(app)) as found:
         yield found
 

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from proxy.core.metrics import Registry
 from proxy.health import Health
 from proxy.http.admin import admin_app
+from proxy.http.api import Desk
 from proxy.http.providers import Providers, merged, told
 
 KEY = "an administrator's key"
@@ -66,7 +67,7 @@ async def client() -> AsyncIterator[TestClient]:
     async def verbose() -> dict[str, Any]:
         return await told(standings)
 
-    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, endpoints=Providers(standings).endpoints(), told=verbose)
+    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, desk=lambda: Desk(Providers(standings).endpoints(), verbose))
     async with TestClient(TestServer(app)) as found:
         yield found
 

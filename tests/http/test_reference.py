@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from proxy.core.metrics import Registry
 from proxy.http import reference
 from proxy.http.admin import admin_app
-from proxy.http.api import openapi
+from proxy.http.api import Desk, openapi
 from proxy.http.requests import Requests
 from tests.http.test_api import endpoints
 from tests.http.test_requests import Memory
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 def app(folder: Path | None, document: dict[str, Any]) -> web.Application:
     found = web.Application()
-    reference.add(found, lambda: document, folder)
+    reference.add(found.router, lambda: document, folder)
     return found
 
 
@@ -68,7 +68,7 @@ async def swagger() -> AsyncIterator[TestClient]:
         return Registry()
 
     assert reference.swagger_files() is not None, "the tests need flask-swagger-ui"
-    async with TestClient(TestServer(admin_app(numbers, dict, key="k", endpoints=Requests(Memory()).endpoints()))) as found:
+    async with TestClient(TestServer(admin_app(numbers, dict, key="k", desk=lambda: Desk(Requests(Memory()).endpoints())))) as found:
         yield found
 
 

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from proxy.core.metrics import Registry
 from proxy.core.recent import Recent, explained, summary
 from proxy.http.admin import admin_app
+from proxy.http.api import Desk
 from proxy.http.requests import Requests
 from tests.core.doubles import make_call
 from tests.core.test_recent import eventful_call
@@ -49,7 +50,7 @@ async def client(memory: Memory) -> AsyncIterator[TestClient]:
     async def numbers() -> Registry:
         return Registry()
 
-    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, endpoints=Requests(memory).endpoints())
+    app = admin_app(numbers, lambda: {"status": "ready"}, key=KEY, desk=lambda: Desk(Requests(memory).endpoints()))
     async with TestClient(TestServer(app), headers={"Authorization": f"Bearer {KEY}"}) as found:
         yield found
 

@@ -318,4 +318,4 @@ def test_settings_default_to_no_delay_and_no_fault():
 async def test_provider_brings_its_own_transport():
     provider = Sim(SimSettings(length=2))
     response = await provider.transport(FixedClock()).send(chat_request(), Timeouts())
-    assert orjson.loads(await read(response))["choices"][0]["message"]["content"] == "Simulated."
+    assert orjson.loads(await response.receive())["choices"][0]["message"]["content"] == "Simulated."
