@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from structlog.testing import capture_logs
-
 from bench import payload, roundtrips, streams, upstream
 from bench.timeline import SeamMissing, Timeline
 from bench.unplugged import Loop, Wire, plug
@@ -159,21 +157,20 @@ async def started(loop: Loop, config: Path, emit: Emit, timeline: Timeline, *, m
     loop.factories.clear()
     loaded = configuration.read(config)
     listening = socket.create_server(("127.0.0.1", 0))
-    with capture_logs():  # what the server says of its own start and end is nobody's here
-        try:
-            kind: Any = vars(app)["Gateway"]
-            gateway = kind(loaded.settings, environ={}, emit=emit)
-            await gateway.start(*([listening] if inspect.signature(gateway.start).parameters else []))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise SeamMissing(f"proxy.app's Gateway as it was ({error!r})") from error
-        try:
-            await _find_clients_door(found)
-            yield found
-            found.client.abort()
-            await asyncio.sleep(0)
-        finally:
-            await gateway.stop()
-            listening.close()
+    try:
+        kind: Any = vars(app)["Gateway"]
+        gateway = kind(loaded.settings, environ={}, emit=emit)
+        await gateway.start(*([listening] if inspect.signature(gateway.start).parameters else []))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise SeamMissing(f"proxy.app's Gateway as it was ({error!r})") from error
+    try:
+        await _find_clients_door(found)
+        yield found
+        found.client.abort()
+        await asyncio.sleep(0)
+    finally:
+        await gateway.stop()
+        listening.close()
 
 
 async def _find_clients_door(rig: Rig) -> None:

@@ -12,8 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-import structlog
-
+from proxy.core import events
 from proxy.core.metrics import Registry
 
 #: Seconds between two looks.
@@ -69,10 +68,10 @@ class Door:
             self._server.close()
             self._server = None
             self._shut.labels().value += 1
-            structlog.get_logger().error("no_file_descriptors", accepting=False)
+            events.error("no_file_descriptors", accepting=False)
         elif self._server is None and has_descriptors() and (self._opening is None or self._opening.done()):
             self._opening = asyncio.get_running_loop().create_task(self._accept())
-            structlog.get_logger().warning("file_descriptors_again", accepting=True)
+            events.warning("file_descriptors_again", accepting=True)
 
 
 def has_descriptors(count: int = _SPARE) -> bool:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
+from proxy.core import events
 from proxy.core.clock import SystemClock
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
@@ -164,7 +163,7 @@ class Gateway:
         try:
             await self.keeper()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, clients without a key are served
-            structlog.get_logger().error("storage_unusable", reason=str(error), hint="no client's key is known until it is mended")
+            events.error("storage_unusable", reason=str(error), hint="no client's key is known until it is mended")
             return False
         return True
 
@@ -245,7 +244,7 @@ class Gateway:
             if keeper is None or not self._current.followed.differs(keeper.secrets):
                 return
             self._take(await self._prepare(settings, stores=False))
-        structlog.get_logger().info("credentials_renewed")
+        events.info("credentials_renewed")
 
     def take(self, prepared: Prepared) -> None:
         """Serve by what was prepared."""
@@ -309,7 +308,7 @@ class Gateway:
         self._current.say_missing()
         if is_said_open(settings):
             hint = "whoever reaches this address uses your providers' accounts; policies: {authenticate: {open: false}} asks for keys"
-            structlog.get_logger().warning("open_to_everyone", listen=settings.server.listen, hint=hint)
+            events.warning("open_to_everyone", listen=settings.server.listen, hint=hint)
 
     async def keeper(self) -> Keeper:
         """The storage, opened for who administers it; from then on keys that are shown are looked up there. Raises CapacityError."""
@@ -339,8 +338,8 @@ class Gateway:
         """Take no new requests, let running ones finish within the grace time, give up the rest: each gets its answer and its record."""
         self._ready = False
         self.standing.checker.stop()
-        server, log = self.settings.server, structlog.get_logger()
-        log.info("stopping", requests=self._plane.in_flight, grace=server.grace)
+        server = self.settings.server
+        events.info("stopping", requests=self._plane.in_flight, grace=server.grace)
         await self._pause(server.drain_delay)
         if self._door is not None:
             self._door.close()
@@ -356,7 +355,7 @@ class Gateway:
                 self._listener.drain()
                 await self._flushed(empty)
         await self._release()
-        log.info("stopped", interrupted=interrupted)
+        events.info("stopped", interrupted=interrupted)
 
     async def _pause(self, seconds: float) -> None:
         try:

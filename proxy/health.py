@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-import structlog
-
 from providers.settings import NetworkSettings
 from proxy.catalogue import listed_by
+from proxy.core import events
 from proxy.core.call import Target, Timeouts
 from proxy.core.errors import ClientError, UpstreamError
 from proxy.core.protocols import Clock, Services
@@ -174,7 +173,7 @@ async def doubtful(sections: Mapping[str, Section], table: Table, upstreams: Map
     found = []
     for name, outcome in zip(named, outcomes, strict=True):
         if outcome is None or outcome.kind is not None:
-            structlog.get_logger().warning("models_not_validated", provider=name, reason=outcome.kind if outcome else "it has no list")
+            events.warning("models_not_validated", provider=name, reason=outcome.kind if outcome else "it has no list")
         else:
             found += [f"{name}/{model}" for model in unlisted(wanted[name], outcome.names or frozenset())]
     return found
@@ -277,7 +276,7 @@ class Checker:
             try:
                 outcome = await ask(self._watched[name].upstream, self._clock, self._rules.timeout)
             except Exception as error:  # noqa: BLE001 - an installed provider may raise anything: the next check comes all the same
-                structlog.get_logger().error("provider_check_broken", provider=name, error=type(error).__name__)
+                events.error("provider_check_broken", provider=name, error=type(error).__name__)
                 return
         if outcome is None:
             return
@@ -291,14 +290,13 @@ class Checker:
             self.tell({name: asdict(after)})
 
     def _log(self, name: str, before: Health, after: Health) -> None:
-        log = structlog.get_logger()
         if after.state == "down" and before.state != "down":
-            log.warning("provider_down", provider=name, failure=after.failure, kind=after.kind)
+            events.warning("provider_down", provider=name, failure=after.failure, kind=after.kind)
         elif after.state == "up" and before.state == "down":
-            log.info("provider_up", provider=name)
+            events.info("provider_up", provider=name)
         new = [model for model in after.unlisted if model not in before.unlisted]
         if new and self._rules.unlisted_models != "ignore":
-            log.warning("models_not_listed", provider=name, models=new)
+            events.warning("models_not_listed", provider=name, models=new)
 
     # -- what follows --
 

@@ -12,9 +12,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from policies.authenticate import AuthenticateSettings
+from proxy.core import events
 from proxy.core.errors import CapacityError, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Services
@@ -176,7 +175,7 @@ class Keeper:
             self._unread = False
         except CapacityError as error:
             if not self._unread:
-                structlog.get_logger().warning("credentials_unread", reason=error.detail or error.message)
+                events.warning("credentials_unread", reason=error.detail or error.message)
             self._unread = True
 
     def watch_credentials(self, settings: Callable[[], Settings], renew: Callable[[], Awaitable[None]]) -> None:
@@ -208,7 +207,7 @@ class Keeper:
         names = ("storage", "policies.authenticate.staleness and outlive")
         kept = [name for name, old, new in zip(names, self._asked, asked, strict=True) if old != new]
         if kept:
-            structlog.get_logger().warning("configuration_needs_restart", kept=kept)
+            events.warning("configuration_needs_restart", kept=kept)
 
 
 class CredentialWatch:
@@ -240,7 +239,7 @@ class CredentialWatch:
             try:
                 await look()
             except Exception as error:  # noqa: BLE001 - a provider's own code builds itself: whatever it raises, the old one stays
-                structlog.get_logger().error("credentials_not_renewed", reason=f"{type(error).__name__}: {error}"[:500])
+                events.error("credentials_not_renewed", reason=f"{type(error).__name__}: {error}"[:500])
 
 
 class OwnPreferences(KeptPreferences):
@@ -338,6 +337,6 @@ def _make(path: Path) -> None:
             os.link(made, path)
         except FileExistsError:
             return
-        structlog.get_logger().warning("pepper_made", file=str(path), hint="keep a copy: without it every key is void")
+        events.warning("pepper_made", file=str(path), hint="keep a copy: without it every key is void")
     finally:
         made.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The log: structlog's events as JSON lines, or in colours for people on a terminal.
+"""The log: events as JSON lines, or as structlog shows them to people.
 
 Nothing that logs waits for the disk or the pipe: lines are gathered, and written by a thread of their own. JSON is rendered where it is
 logged, which takes a microsecond or two; a thread that renders would take the interpreter from the event loop. When writing falls behind by
@@ -14,14 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from math import floor
 from select import PIPE_BUF
 from typing import Any, BinaryIO
 
 import orjson
-import structlog
+
+from proxy.core import events
 
 MOST = 100_000
 
@@ -33,10 +34,10 @@ class LineWriter:
     """Writes events in batches, on a thread. `dropped` counts the lines that it was too late for."""
 
     def __init__(self, stream: BinaryIO, *, pretty: bool, worker: int | None = None) -> None:
-        """`worker`: others write to the same pipe, and each line says who wrote it."""
+        """`pretty`: as people read it. `worker`: others write to the same pipe, and each line says who wrote it."""
         self._stream = stream
         self._worker = worker
-        self._pretty = _pretty() if pretty else None
+        self._pretty = pretty
         # How a line goes on after the second that it is of.
         wrote = b"" if worker is None else b'"worker":%d,' % worker
         self._moments = tuple(b'%03dZ","level":"info",%b' % (thousandths, wrote) for thousandths in range(1000))
@@ -68,7 +69,7 @@ class LineWriter:
         if self._worker is not None:
             event["worker"] = self._worker
         # Colours take long to render, and people read slowly: that is left to the thread.
-        if self._pretty is None:
+        if not self._pretty:
             self._lines.append(_json(event))
         else:
             event.setdefault("time", time.time())
@@ -78,7 +79,7 @@ class LineWriter:
 
     def members(self, shared: bytes, own: bytes) -> None:
         """Take an event of this moment that is JSON already; see `proxy.core.protocols.JSONLog`. Never blocks."""
-        if self._pretty is not None:
+        if self._pretty:
             self(orjson.loads(b"{%b,%b" % (shared, own[1:])))
             return
         lines = self._lines
@@ -112,7 +113,7 @@ class LineWriter:
         gathered = self._lines
         # As many as there are now: others append meanwhile.
         taken = islice(iter(gathered.popleft, None), len(gathered))
-        lines = list(taken) if self._pretty is None else [self._pretty(event) for event in taken]
+        lines = list(map(_shown(self._stream.isatty()), taken)) if self._pretty else list(taken)
         if lines:
             try:
                 for piece in [b"".join(lines)] if self._worker is None else whole_lines(lines):
@@ -135,28 +136,15 @@ def whole_lines(lines: list[bytes], most: int = PIPE_BUF) -> Iterator[bytes]:
 
 
 def configure(writer: LineWriter) -> None:
-    """Send what structlog and the standard library log to `writer`."""
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, _handing_to(writer)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.ReturnLoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-    # aiohttp and asyncio speak through the standard library: only what somebody must act on.
-    logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
+    """Send our events, and what libraries log, to `writer`."""
+    # Of aiohttp and asyncio only what somebody must act on.
+    logging.basicConfig(level=logging.WARNING, handlers=[_Bridge(writer)], force=True)
+    logging.getLogger(events.NAME).setLevel(logging.INFO)
 
 
 def writer_for(stream: BinaryIO | None = None, *, worker: int | None = None) -> LineWriter:
     """A writer to standard error, in colours where that is a terminal."""
     return LineWriter(stream or sys.stderr.buffer, pretty=stream is None and sys.stderr.isatty(), worker=worker)
-
-
-def _handing_to(writer: LineWriter) -> Any:
-    def hand_over(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
-        writer(dict(event))
-        return ""
-
-    return hand_over
 
 
 @lru_cache(maxsize=4)
@@ -171,8 +159,12 @@ def _json(event: dict[str, Any]) -> bytes:
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _pretty() -> Callable[[dict[str, Any]], bytes]:
-    console = structlog.dev.ConsoleRenderer()
+@cache
+def _shown(colours: bool) -> Callable[[dict[str, Any]], bytes]:
+    """Makes lines for people. Loaded for the first of them: with structlog come rich and pygments, which are a tenth of a start."""
+    import structlog
+
+    console = structlog.dev.ConsoleRenderer(colors=colours)
 
     def render(event: dict[str, Any]) -> bytes:
         moment = datetime.fromtimestamp(event.pop("time"))
@@ -184,14 +176,17 @@ def _pretty() -> Callable[[dict[str, Any]], bytes]:
 
 
 class _Bridge(logging.Handler):
-    """The standard library's records, in our form: where they come from and their type, without text that may hold a client's bytes."""
+    """Hands over our own events; and of the libraries' records where they come from and their type: the text may hold a client's bytes."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        if record.name == events.NAME:
+            self._writer({**vars(record)["fields"], "event": record.msg, "level": level})
+            return
         error = record.exc_info[1] if record.exc_info else None
-        structlog.get_logger().log(
-            record.levelno,
-            "library",
-            logger=record.name,
-            place=f"{record.module}:{record.lineno}",
-            error=type(error).__name__ if error else None,
-        )
+        place, kind = f"{record.module}:{record.lineno}", type(error).__name__ if error else None
+        self._writer({"logger": record.name, "place": place, "error": kind, "event": "library", "level": level})

@@ -10,8 +10,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-import structlog
-
+from proxy.core import events
 from proxy.core.metrics import Registry
 
 _EVERY = 0.05
@@ -99,7 +98,7 @@ class Watchdog:
     def _was_late(self, beat: float, seconds: float) -> None:
         """The loop moves again."""
         if beat == self._told:
-            structlog.get_logger().warning("event_loop_moves_again", seconds=round(seconds, 3))
+            events.warning("event_loop_moves_again", seconds=round(seconds, 3))
         else:
             self._note(beat, seconds, [])
 
@@ -117,4 +116,4 @@ def stack_of(frame: FrameType | None) -> list[str]:
 
 
 def _log(seconds: float, stack: list[str]) -> None:
-    structlog.get_logger().warning("event_loop_blocked", seconds=round(seconds, 3), place=stack[-1] if stack else None, frames=stack)
+    events.warning("event_loop_blocked", seconds=round(seconds, 3), place=stack[-1] if stack else None, frames=stack)

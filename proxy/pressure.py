@@ -7,8 +7,7 @@ import os
 import resource
 from collections.abc import Callable
 
-import structlog
-
+from proxy.core import events
 from proxy.core.metrics import Registry
 
 _EVERY = 0.25
@@ -57,7 +56,7 @@ class Pressure:
             return
         self._full.value = float(full)
         self._shed(_REASON if full else None)
-        structlog.get_logger().warning("memory_short" if full else "memory_enough", resident=resident, limit=self.most)
+        events.warning("memory_short" if full else "memory_enough", resident=resident, limit=self.most)
 
 
 class Resident:

@@ -11,8 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from proxy.core import events
 from proxy.core.metrics import Registry
 from proxy.settings import Loaded, Settings, SettingsError
 
@@ -63,15 +62,14 @@ class Reload:
             except Exception as error:  # noqa: BLE001 - plug-ins build themselves from it: whatever they raise, the old one stays
                 self._refused(reason=f"{type(error).__name__}: {error}"[:500])
                 return False
-            log = structlog.get_logger()
             for problem in loaded.warnings:
-                log.warning("configuration_warning", **asdict(problem))
+                events.warning("configuration_warning", **asdict(problem))
             if kept:
-                log.warning("configuration_needs_restart", kept=kept)
+                events.warning("configuration_needs_restart", kept=kept)
             self.loaded = loaded
             self._note(loaded.settings)
             self._reloads.labels("applied").value += 1
-            log.info("configuration_applied", digest=digest(loaded.settings))
+            events.info("configuration_applied", digest=digest(loaded.settings))
             return True
 
     @property
@@ -89,7 +87,7 @@ class Reload:
     def _refused(self, **why: object) -> None:
         self._reloads.labels("refused").value += 1
         self._succeeded.set(0)
-        structlog.get_logger().error("configuration_refused", **why)
+        events.error("configuration_refused", **why)
 
 
 class FileWatch:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import structlog
-
 import policies
 import providers
 from policies.authenticate import Authenticate
@@ -19,6 +17,7 @@ from policies.resolve import Resolve
 from policies.route import Route
 from providers.settings import NetworkSettings, TimeoutSettings
 from proxy.catalogue import Catalogue, table_of
+from proxy.core import events
 from proxy.core.call import Credential
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.protocols import Clock, Handler, OwnPreferences, Policy, Services, Transport
@@ -81,7 +80,7 @@ class Snapshot:
         for name, section in self.settings.providers.items():
             for reference in getattr(section, "references", ()):
                 if (reason := self.followed.missing.get(reference)) is not None:
-                    structlog.get_logger().warning("credential_missing", provider=name, reference=reference, reason=reason)
+                    events.warning("credential_missing", provider=name, reference=reference, reason=reason)
 
     def _serving(self) -> Serving:
         server, services = self.settings.server, self._services

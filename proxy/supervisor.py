@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import structlog
-
 from proxy.backoff import Backoff
 from proxy.channel import Channel
+from proxy.core import events
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.gateway import context_for
@@ -303,14 +302,13 @@ class Supervisor:
         patience = self._settings.server.worker_timeout
         if slot.silence.seconds < (max(patience, _TO_START) if slot.state == "starting" else patience):
             return
-        structlog.get_logger().error("worker_hung", worker=slot.number, pid=slot.pid, silent=round(slot.silence.seconds, 1))
+        events.error("worker_hung", worker=slot.number, pid=slot.pid, silent=round(slot.silence.seconds, 1))
         self._hung.value += 1
         slot.silence.heard()
         slot.kill()
 
     async def _keep(self, slot: Slot) -> None:
         """Have a worker in `slot`, always."""
-        log = structlog.get_logger()
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
@@ -325,7 +323,7 @@ class Supervisor:
             if not slot.has_served:
                 return
             wait = slot.backoff.after(time.monotonic() - started)
-            log.error("worker_ended", worker=slot.number, status=status, restart_in=wait)
+            events.error("worker_ended", worker=slot.number, status=status, restart_in=wait)
             self._restarts.value += 1
             slot.away(wait)
             await self._pause(wait)
@@ -376,7 +374,7 @@ class Supervisor:
             return
         reason = await slot.step("commit")
         if reason is not None:
-            structlog.get_logger().error("worker_refused_configuration", worker=slot.number, reason=reason)
+            events.error("worker_refused_configuration", worker=slot.number, reason=reason)
             slot.tell("stop")
 
     def hurry(self) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import structlog
 import uvloop
 
 from proxy import log
 from proxy.channel import Channel
+from proxy.core import events
 from proxy.core.protocols import Emit
 from proxy.gateway import Gateway, Prepared
 from proxy.settings import restore
@@ -81,7 +81,7 @@ class Worker:
             elif name == "end":
                 self._stop()
                 self._gateway.hurry()
-        structlog.get_logger().error("supervisor_gone")
+        events.error("supervisor_gone")
         self._stop()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:

@@ -34,6 +34,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     ("imports_at_the_top", "proxy/app.py", "_supervised"): "one process has no use for it",
     ("imports_at_the_top", "proxy/app.py", "_run"): "what administrators may ask is a tenth of a start, and they seldom ask",
     ("imports_at_the_top", "proxy/app.py", "_run.desk"): "what administrators may ask is a tenth of a start, and they seldom ask",
+    ("imports_at_the_top", "proxy/log.py", "_shown"): "with structlog come rich and pygments, and only lines for people need them",
     ("imports_at_the_top", "proxy/http/admin.py", "_exposition"): "prometheus_client brings a web server of its own",
     (
         "imports_at_the_top",

@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-import structlog
 
 from providers.openai import OpenAI, OpenAISettings
 from providers.sim.settings import SimSettings
@@ -24,6 +23,7 @@ from proxy.health import FAILURES, JITTER, Checker, Health, Outcome, ask, judged
 from proxy.settings import ModelEntry, ModelTargets, Settings
 from proxy.settings.health import HealthSettings
 from tests.core.doubles import STALL, HandClock, ScriptedResponse, ScriptedTransport, in_virtual_time
+from tests.support.log import logged
 
 Models = dict[str, ModelEntry | ModelTargets]
 
@@ -237,7 +237,7 @@ def test_a_reload_keeps_what_is_known_of_providers_that_stay():
 def test_models_that_are_not_listed_are_told_once():
     async def main(clock: HandClock) -> None:
         bench = Bench(clock, a=[listing("y"), listing("y"), listing("x"), listing("y")])
-        with structlog.testing.capture_logs() as lines:
+        with logged() as lines:
             bench.watch(interval="1s")
             await asyncio.sleep(3.6)
         assert [line["models"] for line in lines if line["event"] == "models_not_listed"] == [["x"], ["x"]]
@@ -251,7 +251,7 @@ def test_models_that_are_not_listed_are_told_once():
 def test_unlisted_models_are_told_without_checks_where_somebody_wrote_so(health: dict[str, Any], asked: int):
     async def main(clock: HandClock) -> None:
         bench = Bench(clock, a=[listing("y"), listing("y")])
-        with structlog.testing.capture_logs() as lines:
+        with logged() as lines:
             bench.watch(interval="0s", **health)
             await asyncio.sleep(100)
         assert bench.sent() == asked
@@ -269,7 +269,7 @@ async def test_what_an_installed_provider_raises_ends_nothing():
     bench = Bench(HandClock(), a=[])
     bench.upstreams["a"] = Upstream("a", Broken(SETTINGS), ScriptedTransport())
     bench.watch(interval="10s")
-    with structlog.testing.capture_logs() as lines:
+    with logged() as lines:
         await bench.checker.check("a")
     assert [(line["event"], line["error"]) for line in lines] == [("provider_check_broken", "ZeroDivisionError")]
     assert bench.checker.health("a").state == "unknown"
@@ -369,7 +369,7 @@ async def test_a_configuration_is_refused_for_models_that_are_not_listed_where_i
 
 
 async def test_a_provider_that_does_not_answer_is_told_of_and_not_doubted():
-    with structlog.testing.capture_logs() as lines:
+    with logged() as lines:
         assert await refused("refuse", UpstreamError("connect_failed", "m")) is None
     assert [(line["event"], line["provider"], line["reason"]) for line in lines] == [("models_not_validated", "a", "connect_failed")]
 

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from policies.authenticate import AuthenticateSettings
 from providers.settings import NetworkSettings
@@ -22,6 +21,7 @@ from proxy.settings.storage import StateSettings, StorageSettings
 from proxy.vault import new_key
 from tests.core.doubles import HandClock
 from tests.state.test_news import RedisServer
+from tests.support.log import logged
 
 LONG = "0123456789abcdef" * 2
 
@@ -199,10 +199,10 @@ def keeper_at(url: str, *, required: bool = False) -> Keeper:
 
 async def test_a_start_goes_on_without_a_database_that_is_away_unless_it_is_required():
     keeper = keeper_at(AWAY)
-    with capture_logs() as lines:
+    with logged() as lines:
         await keeper.start()
     assert not keeper.is_open
-    assert [(line["event"], line["log_level"]) for line in lines] == [("storage_unreachable", "error")]
+    assert [(line["event"], line["level"]) for line in lines] == [("storage_unreachable", "error")]
     with pytest.raises(CapacityError) as refused:
         await keeper.identities.find(keys.generate()[1])
     assert refused.value.code == "keys_unavailable"

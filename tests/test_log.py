@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import structlog
 
 from proxy import log
+from proxy.core import events
 
 
 @pytest.fixture
@@ -28,7 +28,6 @@ def writer(stream: io.BytesIO) -> Iterator[log.LineWriter]:
     made.start()
     yield made
     made.stop()
-    structlog.reset_defaults()
     logging.getLogger().handlers.clear()
 
 
@@ -76,9 +75,9 @@ def test_nothing_is_left_behind_between_two_batches(writer: log.LineWriter, stre
     assert [line["number"] for line in lines(stream)] == list(range(200))
 
 
-def test_structlog_and_the_standard_library_speak_through_it(writer: log.LineWriter, stream: io.BytesIO) -> None:
+def test_our_events_and_the_standard_library_speak_through_it(writer: log.LineWriter, stream: io.BytesIO) -> None:
     log.configure(writer)
-    structlog.get_logger().warning("credential_missing", provider="up")
+    events.warning("credential_missing", provider="up")
     logging.getLogger("aiohttp.server").error("a client's bytes: %s", "sk-canary")
     writer.stop()
     own, library = lines(stream)

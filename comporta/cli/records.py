@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import structlog
 
 from comporta.cli.configuration import read
+from proxy import log
 from proxy.core.clock import SystemClock
 from proxy.core.errors import GatewayError
 from proxy.core.metrics import Registry
@@ -79,12 +80,16 @@ def stored(settings: Settings) -> Store | None:
 @contextlib.contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """What is logged on the way does not get between the lines of JSON."""
-    before = structlog.get_config()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    root = logging.getLogger()
+    before = root.handlers[:]
+    writer = log.LineWriter(sys.stderr.buffer, pretty=True)
+    log.configure(writer)
+    writer.start()
     try:
         yield
     finally:
-        structlog.configure(**before)
+        writer.stop()
+        root.handlers[:] = before
 
 
 def plain(value: Any) -> Any:

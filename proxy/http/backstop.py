@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 
-import structlog
 from aiohttp import web
 
+from proxy.core import events
 from proxy.core.errors import GatewayError
 from proxy.http import errors
 
@@ -46,4 +46,4 @@ def report(error: BaseException, id: str) -> None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace is not None else "?"
-    structlog.get_logger().error("unforeseen", id=id, error=type(error).__name__, place=place)
+    events.error("unforeseen", id=id, error=type(error).__name__, place=place)

@@ -7,10 +7,10 @@ import contextlib
 from typing import Any
 
 import orjson
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from proxy.core import events
 from proxy.core.metrics import Registry
 from proxy.core.waits import waits
 from proxy.state.news import Hears, LocalNews
@@ -69,7 +69,7 @@ class RedisNews:
                 # What was told while nobody listened is unknown: everything that is kept may be old.
                 await self._local.tell("everything", "")
                 if not reachable:
-                    structlog.get_logger().warning("redis_reachable", use="news")
+                    events.warning("redis_reachable", use="news")
                 pauses, reachable = waits(*_AGAIN), True
                 async for message in subscription.listen():
                     await self._hear(message)
@@ -77,7 +77,7 @@ class RedisNews:
                 self._degraded.set(1)
                 if reachable:
                     hint = "instances learn of each other's changes only when their copies are old; it is tried again until it is there"
-                    structlog.get_logger().error("redis_unreachable", use="news", error=type(error).__name__, hint=hint)
+                    events.error("redis_unreachable", use="news", error=type(error).__name__, hint=hint)
                 reachable = False
             finally:
                 with contextlib.suppress(RedisError, OSError):

@@ -8,8 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-import structlog
-
+from proxy.core import events
 from proxy.core.errors import ClientError
 from proxy.safe import fingerprint, is_name, last_four
 from proxy.secrets import SecretError, checked
@@ -127,7 +126,7 @@ class KnownSecrets:
             opened, troubles = await asyncio.to_thread(_opened, unread, key) if unread else ({}, {})
             for name, trouble in troubles.items():
                 if self._troubles.get(name) != trouble:
-                    structlog.get_logger().error("credential_unreadable", name=name, reason=trouble, earlier=name in known)
+                    events.error("credential_unreadable", name=name, reason=trouble, earlier=name in known)
             self._opened, self._troubles = {**known, **opened}, troubles
 
 

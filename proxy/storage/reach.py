@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
-
+from proxy.core import events
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 
@@ -25,13 +24,13 @@ class Reach:
         self._away.set(1)
         if why != self._why:
             hint = "keys that are not known cannot be checked until it is there; it is tried again without a restart"
-            structlog.get_logger().error("storage_unreachable", reason=why, hint=hint)
+            events.error("storage_unreachable", reason=why, hint=hint)
         self._why = why
 
     def found(self) -> None:
         if self._why is not None:
             self._away.set(0)
-            structlog.get_logger().warning("storage_reachable")
+            events.warning("storage_reachable")
         self._why = None
 
     def noted(self, find: Callable[[str], Awaitable[Found]]) -> Callable[[str], Awaitable[Found]]:

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-import structlog
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import BaseModel
 
 from proxy.core.metrics import Registry
 from proxy.http.admin import admin_app
 from proxy.http.api import Asked, Desk, Endpoint
+from tests.support.log import logged
 
 CANARY = "canary-5e1d"
 
@@ -41,9 +41,9 @@ async def client() -> AsyncIterator[TestClient]:
 
 
 @pytest.fixture
-def logged() -> Iterator[Sequence[Mapping[str, Any]]]:
-    with structlog.testing.capture_logs() as lines:
-        yield lines
+def lines() -> Iterator[Sequence[Mapping[str, Any]]]:
+    with logged() as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def logged() -> Iterator[Sequence[Mapping[str, Any]]]:
     ],
 )
 async def test_what_nobody_foresaw_is_an_opaque_500_and_a_line_of_the_log(
-    client: TestClient, logged: Sequence[Mapping[str, Any]], caplog: pytest.LogCaptureFixture, asked: tuple[str, str, Any], error: str
+    client: TestClient, lines: Sequence[Mapping[str, Any]], caplog: pytest.LogCaptureFixture, asked: tuple[str, str, Any], error: str
 ):
     caplog.set_level(logging.DEBUG)
     method, path, body = asked
@@ -63,27 +63,27 @@ async def test_what_nobody_foresaw_is_an_opaque_500_and_a_line_of_the_log(
     assert (answer.status, answer.content_type) == (500, "application/json")
     told = (await answer.json())["error"]
     assert set(told) == {"message", "type", "param", "code"}
-    (line,) = logged
+    (line,) = lines
     assert (line["event"], line["error"], line["id"]) == ("unforeseen", error, answer.headers["x-request-id"])
     assert line["place"].rpartition(":")[2].isdigit()
     assert CANARY not in str(line) + str(told) + caplog.text
 
 
-async def test_what_is_not_there_is_told_in_the_same_shape(client: TestClient, logged: Sequence[Mapping[str, Any]]):
+async def test_what_is_not_there_is_told_in_the_same_shape(client: TestClient, lines: Sequence[Mapping[str, Any]]):
     unknown, wrong = await client.get("/wish"), await client.delete("/wishes")
     assert (unknown.status, (await unknown.json())["error"]["code"]) == (404, "unknown_url")
     assert (wrong.status, wrong.headers["Allow"], (await wrong.json())["error"]["code"]) == (405, "POST", "method_not_allowed")
-    assert list(logged) == []
+    assert list(lines) == []
 
 
-async def test_a_body_that_cannot_be_read_is_the_clients_fault(client: TestClient, logged: Sequence[Mapping[str, Any]]):
+async def test_a_body_that_cannot_be_read_is_the_clients_fault(client: TestClient, lines: Sequence[Mapping[str, Any]]):
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     answer = await client.post("/wishes", data=b"no gzip at all", headers=headers)
     assert answer.status == 400
-    assert list(logged) == []
+    assert list(lines) == []
 
 
-async def test_a_client_that_leaves_is_no_error(client: TestClient, logged: Sequence[Mapping[str, Any]], caplog: pytest.LogCaptureFixture):
+async def test_a_client_that_leaves_is_no_error(client: TestClient, lines: Sequence[Mapping[str, Any]], caplog: pytest.LogCaptureFixture):
     _, writer = await asyncio.open_connection(client.host, client.port)
     head = b"POST /wishes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     writer.write(head)
@@ -91,5 +91,5 @@ async def test_a_client_that_leaves_is_no_error(client: TestClient, logged: Sequ
     writer.close()
     await writer.wait_closed()
     assert (await client.get("/healthz")).status == 200
-    assert list(logged) == []
+    assert list(lines) == []
     assert caplog.text == ""

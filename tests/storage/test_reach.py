@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from structlog.testing import capture_logs
 
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.storage.reach import Reach
+from tests.support.log import logged
 
 
 async def test_that_the_database_is_away_is_said_once_and_that_it_is_back_too():
@@ -21,7 +21,7 @@ async def test_that_the_database_is_away_is_said_once_and_that_it_is_back_too():
         return id
 
     asked = reach.noted(find)
-    with capture_logs() as lines:
+    with logged() as lines:
         for _ in range(3):
             with pytest.raises(CapacityError):
                 await asked("x")
