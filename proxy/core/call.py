@@ -173,8 +173,10 @@ class Call:
     receive: Callable[[Call], Awaitable[None] | None]
     memo: dict[Any, Any] = field(default_factory=dict)
     peer: str = ""
-    raw: bytes = b""
     body: dict[str, Any] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    raw: bytes = b""
     content: Content | None = None
     model: str | None = None
     stream: bool = False
@@ -188,7 +190,6 @@ class Call:
     timeouts: Timeouts | None = None
     deadline: float | None = None
     interrupted: GatewayError | None = None
-    attempts: list[Attempt] = field(default_factory=list)
     usage: Usage | None = None
     upstream_seconds: float = 0.0
     overhead: float = 0.0
@@ -197,7 +198,6 @@ class Call:
     tokens_seen: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    notes: dict[str, Any] = field(default_factory=dict)
     recorder: Callable[[Call, Reply | None, BaseException | None], None] | None = None
 
     def end(self, reply: Reply | None, error: BaseException | None) -> None:

@@ -50,18 +50,19 @@ class OwnHead:
         if not OURS.isdisjoint(headers):
             for name in OURS.intersection(headers):
                 del headers[name]
+        rest = "" if "openai-version" in headers else _VERSION
+        if "openai-processing-ms" not in headers:
+            rest = f"openai-processing-ms: {floor(took * 1e3)}\r\n{rest}"
+        if call.notes and "explain" in call.notes:
+            rest = f"x-comporta-explain: {call.notes['explain']}\r\n{rest}"
         target, resolved = call.target, call.resolved
         source = None if resolved is None else resolved.source
         if target is None:
             served = "" if source is None else f"x-comporta-config-source: {source}\r\n"
-        else:
-            facts = (source, call.model, target.public, target.model, target.provider, len(call.attempts))
-            served = f"{self._kept.get(facts) or self._keep(facts, call.served)}{milliseconds(call.overhead)}\r\n"
-        if call.notes and "explain" in call.notes:
-            served = f"{served}x-comporta-explain: {call.notes['explain']}\r\n"
-        taken = "" if "openai-processing-ms" in headers else f"openai-processing-ms: {floor(took * 1e3)}\r\n"
-        version = "" if "openai-version" in headers else _VERSION
-        return f"x-request-id: {call.id}\r\n{served}{taken}{version}"
+            return f"x-request-id: {call.id}\r\n{served}{rest}"
+        facts = (source, call.model, target.public, target.model, target.provider, len(call.attempts))
+        served = self._kept.get(facts) or self._keep(facts, call.served)
+        return f"x-request-id: {call.id}\r\n{rest}{served}{milliseconds(call.overhead)}\r\n"
 
     def _keep(self, facts: _Facts, model: str | None) -> str:
         """The lines of these facts, by which `model` served, up to the time that it took."""

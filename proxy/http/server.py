@@ -102,8 +102,19 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self.peer:
             return  # turned away: nothing that it sends is read
-        if self._known is not None and self._takes_known(data, self._known):
-            return
+        known, waiter = self._known, self._waiter
+        # Whoever closes the connection cancels the waiter; where the beginning of a head has come, `_missing` says so.
+        if known is not None and not self._missing and waiter is not None and not waiter.done():
+            whole = known.match(data)
+            if whole is not None:
+                self._request_count += 1
+                self._whole = whole
+                waiter.set_result(None)
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Hand `data` to aiohttp's parser, and keep account of what came of it."""
         seen = self._request_count
         super().data_received(data)
         self._follow(data, self._request_count - seen)
@@ -114,20 +125,6 @@ class Connection(RequestHandler):
                 self._break_body()
         elif self._header_handle is None and self._waiter is not None and not self._waiter.done() and data:
             self._await_head()
-
-    def _takes_known(self, data: bytes, known: KnownHead) -> bool:
-        """Whether `data` is one whole request with a head that is known; the connection's task, which waits for it, then gets it."""
-        waiter = self._waiter
-        # Whoever closes the connection cancels the waiter; where the beginning of a head has come, `_missing` says so.
-        if self._missing or waiter is None or waiter.done():
-            return False
-        whole = known.match(data)
-        if whole is None:
-            return False
-        self._request_count += 1
-        self._whole = whole
-        waiter.set_result(None)
-        return True
 
     def _follow(self, data: bytes, fresh: int) -> None:
         """Keep account of where the parser stands, after it was fed `data` with `fresh` new messages; and learn a head that came whole."""
@@ -210,7 +207,7 @@ class Connection(RequestHandler):
                     self._body = payload
                 keep = await answer(message, payload)
                 self._body = None
-                if not payload.is_eof():
+                if whole is None and not payload.is_eof():
                     await self._linger(payload)
                     break
                 if not keep or self._close or message.upgrade:

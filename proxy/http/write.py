@@ -35,11 +35,12 @@ def compose_head(status: int, headers: dict[str, str], lines: str = "", *, http1
 
     Header names and values must hold no CR, LF or NUL: they come from parsed heads, constants and checked names.
     """
-    words = _WORDS.get(status) or f"{status} Unknown\r\n"
-    head = f"HTTP/1.0 {words}{lines}" if http10 else f"HTTP/1.1 {words}{lines}"
+    rest = ""
     for name, value in headers.items():
-        head += f"{name}: {value}\r\n"
-    return f"{head}\r\n".encode("latin-1", "replace")
+        rest = f"{rest}{name}: {value}\r\n"
+    words = _WORDS.get(status) or f"{status} Unknown\r\n"
+    version = "HTTP/1.0" if http10 else "HTTP/1.1"
+    return f"{version} {words}{lines}{rest}\r\n".encode("latin-1", "replace")
 
 
 class Writer:
@@ -95,8 +96,8 @@ class Writer:
             self._start_bodiless(status, headers, lines)
             return
         size = len(body)
-        headers["content-length"] = str(size)
-        head = self._head(status, headers, lines)
+        headers.pop("content-length", None)
+        head = self._head(status, headers, f"{lines}content-length: {size}\r\n")
         if self.head_only:
             self._connection.send(head)
         else:
@@ -109,6 +110,9 @@ class Writer:
             self._start_bodiless(status, headers, lines)
             return
         self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
+        if self.is_event_stream:
+            headers["cache-control"] = "no-cache"
+            headers["x-accel-buffering"] = "no"
         if self.http10:
             self.keep_alive = False
         elif "content-length" not in headers:

@@ -74,7 +74,7 @@ def test_a_whole_answer_is_one_write():
     client = Client()
     made = writer(client)
     made.whole(200, {"a": "b"}, b"hello")
-    assert client.writes == [b"HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 5\r\n\r\nhello"]
+    assert client.writes == [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\na: b\r\n\r\nhello"]
     assert (made.begun, made.bytes_out, made.keep_alive) == (True, 5, True)
 
 
