@@ -24,8 +24,8 @@ _STRING = re.compile(rb'(?!")[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-cefA-CEF
 #: What some providers add so that the length of an event does not tell that of its text.
 _PADDING = re.compile(rb'"(?:obfuscation|p)":"([A-Za-z0-9]+)"')
 
-#: How an event begins to say it.
-_PADS = (b'"obfuscation":"', b'"p":"')
+#: What a padding has in it, and most events have not after their text.
+_IS_STRING = b'":"'
 
 _rest_of_string: Final = _STRING.match
 
@@ -96,9 +96,7 @@ def frame_of(event: bytes, hidden: bytes = b"") -> Frame | None:
     if close is None:
         return None
     before, after = event[:start], event[close.end() :]
-    if after.find(_PADS[0]) < 0 and after.find(_PADS[1]) < 0:
-        return Frame(before, after, b"", hidden)
-    padding = _PADDING.search(after)
+    padding = _PADDING.search(after) if _IS_STRING in after else None
     if padding is None:
         return Frame(before, after, b"", hidden)
     start, end = padding.span(1)

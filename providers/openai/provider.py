@@ -61,6 +61,7 @@ class OpenAI:
     def __init__(self, settings: OpenAISettings) -> None:
         self.settings = settings
         self._stream_usage = settings.stream_usage
+        self._event_limit = settings.limits.event
         self.base_url = settings.base_url
         self._root = settings.base_url.removesuffix("/v1")
         self._forwarded = tuple(dict.fromkeys(FORWARDED + settings.forward_headers))
@@ -134,7 +135,7 @@ class OpenAI:
         return error_of_status(response.status, response.headers, body)
 
     def stream_decoder(self, call: Call) -> StreamDecoder:
-        limit = self.settings.limits.event
+        limit = self._event_limit
         if call.operation in CHAT_STREAMS:
             body = call.body
             choices = _choices(body) if "n" in body or "prompt" in body else 1

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import orjson
 
 from providers.openai.errors import error_in_body
@@ -159,16 +160,15 @@ class ChatDecoder:
         """What is shown of an event's data; nothing of an event that the client has not asked for."""
         if data[:6] == _DONE:
             return self._end()
-        chunk = _parsed(data)
-        if chunk.get("error"):
-            raise error_in_body(chunk["error"])
-        choices = chunk.get("choices")
+        chunk = _chunk(data)
+        if chunk.error:
+            raise error_in_body(chunk.error)
+        choices, usage = chunk.choices, chunk.usage
         is_content = type(choices) is list and self._read(choices)
-        if "usage" not in chunk:
+        if usage is msgspec.UNSET:
             if is_content:
                 self._remember(data, data, b"")
             return data
-        usage = chunk["usage"]
         if usage:
             self.usage = read_usage(usage) or self.usage
             is_content = False
@@ -346,6 +346,25 @@ def _is_delta(data: bytes) -> bool:
     end = data.find(b"\n")
     is_piece = data[end - len(_DELTA) : end] == _DELTA and data[end + 1 : end + 8] == b"data: {"
     return is_piece and data.count(b"\n") == 3 and b"\r" not in data
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """What is looked at of a chunk's event. The rest is checked to be JSON, and no objects are made of it; see decision 020."""
+
+    choices: Any = None
+    usage: Any = msgspec.UNSET
+    error: Any = None
+
+
+_decode_chunk: Final = msgspec.json.Decoder(_Chunk).decode
+
+
+def _chunk(data: bytes) -> _Chunk:
+    try:
+        return _decode_chunk(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        value = _parsed(data)
+        return _Chunk(value.get("choices"), value.get("usage", msgspec.UNSET), value.get("error"))
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

@@ -38,7 +38,6 @@ class Casts(dict[int, Cast]):
 
     def __init__(self, before: bytes, after: bytes, shown_after: bytes, between: bytes = b"", shown_between: bytes = b"") -> None:
         """What stands before an event's text, what after it (or after its padding), and what of that is shown."""
-        super().__init__()
         self._before, self._after, self._shown_after = before, after, shown_after
         self.between, self.shown_between = between, shown_between
         self._around = len(before) + len(after)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
+from providers.openai.stream import ChatDecoder, TypedEventDecoder, _chunk, _parsed, read_usage
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import StreamDecoder
@@ -366,3 +369,41 @@ def test_what_ends_a_numbered_stream_is_numbered_on(events: tuple[bytes, ...], f
         name = orjson.loads(data)["type"].encode()
         decoder.feed(b"event: %b\ndata: %b\n\n" % (name, data))
     assert decoder.following == following
+
+
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 2**64 - 1)
+    | st.floats(width=32, allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3)
+)
+OBJECTS = st.dictionaries(st.sampled_from(["role", "content", "delta", "finish_reason", "message", "usage"]), VALUES, max_size=3)
+CHUNKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": VALUES,
+        "choices": VALUES | st.lists(VALUES | OBJECTS, max_size=2),
+        "usage": VALUES | OBJECTS,
+        "error": VALUES | OBJECTS,
+    },
+)
+
+
+def looked_at(value: dict[str, Any]) -> tuple[Any, ...]:
+    return value.get("choices"), value.get("usage", msgspec.UNSET), value.get("error")
+
+
+@given(CHUNKS | VALUES, st.integers(0, 100), st.sampled_from(b'"{}[],:\\\x00\xff 1nt-'))
+def test_what_of_an_event_is_passed_over_is_held_to_the_same_as_what_is_made(value: Any, at: int, byte: int):
+    raw = orjson.dumps(value)
+    for data in (raw, raw[:at], raw[:at] + bytes([byte]) + raw[at + 1 :]):
+        try:
+            made = looked_at(_parsed(data))
+        except UpstreamError as error:
+            with pytest.raises(UpstreamError) as refused:
+                _chunk(data)
+            assert (refused.value.kind, refused.value.message) == (error.kind, error.message)
+        else:
+            chunk = _chunk(data)
+            assert (chunk.choices, chunk.usage, chunk.error) == made, data
