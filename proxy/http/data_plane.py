@@ -25,6 +25,7 @@ from proxy.http.server import Answer, Connection
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.http.write import PING, Writer, compose_head
 from proxy.stream import EventStream
+from proxy.sweeper import Sweeper
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
@@ -65,6 +66,7 @@ class DataPlane:
         self._report = report
         self._ids = request_ids()
         self.own_lines = OwnHead(clock).lines
+        self._pings = Sweeper(clock.monotonic)
         self._health = Readiness(state, told, self._ids)
 
     def __call__(self, connection: Connection) -> Answer:
@@ -130,10 +132,10 @@ class _Exchange:
         "_connection",
         "_is_written",
         "_payload",
-        "_ping",
         "_pinged",
         "_plane",
         "_writer",
+        "due",
         "serving",
     )
 
@@ -146,7 +148,7 @@ class _Exchange:
         self._plane = plane
         self._connection = connection
         self._writer = Writer(connection)
-        self._ping: asyncio.TimerHandle | None = None
+        self.due = _NEVER  # when a ping is, if nothing is said until then
         self._pinged = 0.0
         self._is_written = False
 
@@ -230,7 +232,7 @@ class _Exchange:
     def _finish(self, reply: Reply | None, ended: BaseException | None) -> None:
         call = self._call
         self._plane._running.discard(self)
-        if self._ping is not None:
+        if self.due != _NEVER:
             self._stop_pings()
         if reply is not None:
             call.bytes_out = self._writer.bytes_out
@@ -304,7 +306,8 @@ class _Exchange:
         if raw or call.operation in WHOLE:
             parse.read_members(call, parse.parse_object(raw))
         if call.stream and call.operation in PINGED and (ping := self.serving.limits.ping) != _NEVER:
-            self._ping = asyncio.get_running_loop().call_later(ping, self._send_ping)
+            self.due = self._plane._clock.monotonic() + ping
+            self._plane._pings.add(self)
 
     async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
         limits = self.serving.limits
@@ -372,24 +375,23 @@ class _Exchange:
             self._plane._report(error, self._call.id)
         return errors.shown(error)
 
-    def _send_ping(self) -> None:
+    def expire(self) -> None:
         """Say that we are still there, after `ping` seconds in which nothing was said."""
-        call, writer, limits = self._call, self._writer, self.serving.limits
-        now = self._plane._clock.monotonic()
-        silence = now - max(call.last_token or call.started, self._pinged)
-        wait = limits.ping
-        if silence < limits.ping:
-            wait -= silence
-        elif not writer.is_full:
-            self._pinged = now
-            if writer.begun:
-                writer.piece(PING)
-            else:
-                headers = {"content-type": EVENT_STREAM}
-                writer.start(200, headers, PING, self._plane.own_lines(call, headers))
-        self._ping = asyncio.get_running_loop().call_later(max(wait, 0.001), self._send_ping)
+        call, writer, plane, ping = self._call, self._writer, self._plane, self.serving.limits.ping
+        now = plane._clock.monotonic()
+        self.due = max(call.last_token or call.started, self._pinged) + ping
+        if self.due <= now:
+            self.due = now + ping
+            if not writer.is_full:
+                self._pinged = now
+                with suppress(ClientDisconnected):
+                    if writer.begun:
+                        writer.piece(PING)
+                    else:
+                        headers = {"content-type": EVENT_STREAM}
+                        writer.start(200, headers, PING, plane.own_lines(call, headers))
+        plane._pings.add(self)
 
     def _stop_pings(self) -> None:
-        if self._ping is not None:
-            self._ping.cancel()
-            self._ping = None
+        self.due = _NEVER
+        self._plane._pings.remove(self)

@@ -185,6 +185,36 @@ def test_whole_events_after_a_ping_go_on_with_its_stream():
     in_virtual_time(main)
 
 
+def test_a_ping_to_a_client_that_has_just_gone_keeps_no_other_from_its_own():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, after(100, Reply()))
+        lines = [edge.line() for _ in range(4)]
+        for line in lines:
+            line.ask(STREAMING)
+        await asyncio.sleep(5)
+        for line in lines[::2]:
+            line.connection.transport = None  # lost, and the request's task has not heard of it
+        await asyncio.sleep(20)
+        assert [line.text.count(PING) for line in lines] == [0, 2, 0, 2]
+
+    in_virtual_time(main)
+
+
+def test_pings_end_with_their_stream():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, after(5, Reply(200, {"content-type": "text/event-stream"}, b"data: [DONE]\n\n")))
+        line = edge.line()
+        line.ask(STREAMING)
+        await asyncio.sleep(60)
+        written = line.text
+        assert b"[DONE]" in written and PING not in written
+        line.ask(STREAMING)
+        await asyncio.sleep(60)
+        assert PING not in line.text and line.text.count(b"[DONE]") == 2
+
+    in_virtual_time(main)
+
+
 # -- a stream that breaks --
 
 
