@@ -1,4 +1,4 @@
-"""What seals credentials: the key-encryption key, by reference, and how much of a secret may be shown."""
+"""What seals credentials: the key-encryption key, and how much of a secret may be shown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import hmac
 import re
 from collections.abc import Mapping
 
-from pydantic import Field
-
-from proxy.fields import SecretRef, Section
 from proxy.secrets import SecretError, resolve
 from proxy.vault import HOW_TO_MAKE, KeyEncryptionKey, VaultError, parse_key
 
@@ -17,16 +14,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 #: Four characters of fewer than this many would be too much of a secret to show.
 _SHORTEST_SHOWN = 16
-
-
-class CredentialSettings(Section):
-    """What encrypts the credentials that are given to the gateway itself; `store:NAME` refers to one, and `storage` says where they are."""
-
-    key: SecretRef | None = Field(
-        None,
-        description="the key that encrypts them, by reference; there is no default: comporta credentials init-key makes one",
-        pattern="^(env|file|keyring):",
-    )
 
 
 def key_of(reference: str | None, environ: Mapping[str, str]) -> KeyEncryptionKey:

@@ -15,8 +15,8 @@ from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.keeping import CredentialWatch, Keeper, StorageAwayError, database_url, kept_pepper, pepper
-from proxy.safe import CredentialSettings
 from proxy.settings import Settings
+from proxy.settings.credentials import CredentialSettings
 from proxy.settings.storage import StateSettings, StorageSettings
 from proxy.vault import new_key
 from tests.core.doubles import HandClock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 
 import click
 
@@ -40,6 +41,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        # To find plug-ins for itself pydantic would read the metadata of everything that is installed, and nobody has any for a gateway.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         # Imports make hardly any garbage, and the collector would go through all that they have made again and again: a tenth of a start.
         gc.disable()
         try:

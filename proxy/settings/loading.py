@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from proxy.fields import Section
-from proxy.safe import CredentialSettings
 from proxy.secrets import SecretError, resolve
 from proxy.settings import checks, kinds
+from proxy.settings.credentials import CredentialSettings
 from proxy.settings.discovery import Probe, accepts_connection, discover
 from proxy.settings.health import HealthSettings
 from proxy.settings.kinds import Kinds

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from proxy.fields import Duration, SecretRef, Section, Size
-from proxy.safe import CredentialSettings
+from proxy.settings.credentials import CredentialSettings
 from proxy.settings.health import HealthSettings
 from proxy.settings.llm import LlmSettings
 from proxy.settings.models import ModelEntry, ModelTargets

@@ -72,3 +72,28 @@ async def test_a_process_that_is_being_stopped_is_not_ready(client: TestClient, 
 
 async def test_the_admin_plane_has_nothing_of_the_data_plane(client: TestClient):
     assert (await client.get("/v1/models")).status == 404
+
+
+async def test_what_is_behind_numbers_and_health_is_made_for_the_first_who_asks_for_it():
+    made: list[Desk] = []
+
+    def desk() -> Desk:
+        made.append(Desk([]))
+        return made[-1]
+
+    async def numbers() -> Registry:
+        return Registry()
+
+    async with TestClient(TestServer(admin_app(numbers, lambda: {"status": "ready"}, desk=desk))) as client:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert (await client.get(path)).status == 200
+        assert made == []
+        behind = ("/openapi.json", "/readyz?verbose", "/admin/docs", "/nowhere")
+        assert [(await client.get(path)).status for path in behind] == [200, 200, 200, 404]
+        assert len(made) == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+async def test_numbers_and_health_are_only_read(client: TestClient, path: str):
+    answer = await client.post(path)
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")

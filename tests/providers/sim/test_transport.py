@@ -319,3 +319,19 @@ async def test_provider_brings_its_own_transport():
     provider = Sim(SimSettings(length=2))
     response = await provider.transport(FixedClock()).send(chat_request(), Timeouts())
     assert orjson.loads(await response.receive())["choices"][0]["message"]["content"] == "Simulated."
+
+
+async def test_a_closed_provider_that_nobody_ever_asked_answers_no_more():
+    way = Sim(SimSettings()).transport(FixedClock())
+    await way.close()
+    with pytest.raises(UpstreamError) as refused:
+        await way.send(chat_request(), Timeouts())
+    assert (refused.value.kind, refused.value.reached) == ("connect_failed", False)
+
+
+async def test_a_provider_that_is_closed_after_it_was_asked_closes_its_answers():
+    way = Sim(SimSettings()).transport(FixedClock())
+    response = await way.send(chat_request(stream=True), PATIENT)
+    await way.close()
+    with pytest.raises(UpstreamError):
+        await response.receive()
