@@ -170,8 +170,9 @@ class Retry:
     async def __call__(self, call: Call, call_next: Handler) -> Reply:
         target = call.target
         if target is not None:
-            budget = self._budgets.get(target.provider)
-            if budget is None:
+            try:
+                budget = self._budgets[target.provider]
+            except KeyError:
                 # The board keeps the state of a provider for good.
                 budget = self._budgets[target.provider] = self._board.provider(target.provider).budget
             budget.requests += 1

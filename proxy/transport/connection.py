@@ -87,6 +87,7 @@ class Connection(Answer, asyncio.Protocol):
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
         # What the last exchange left is clean or comes anew: it was whole, without an error, and nothing of it lies unread (`close`).
         self.stage = ASKED
+        self._take_piece = self._take_chunk = None
         self.busy = True
         self.served += 1
         transport = self._transport
