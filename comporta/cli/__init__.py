@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 
 import click
+from click.shell_completion import CompletionItem
 
 from proxy import __version__
 
@@ -28,8 +28,20 @@ Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
 """
 
 
-#: In the order of the help, each in the file of its name.
-_COMMANDS = ("init", "serve", "check", "models", "config", "credentials", "users", "keys", "audit", "explain", "completion")
+#: In the order of the help, each in the file of its name; what the help and completion say of it begins its own help.
+_COMMANDS = {
+    "init": "Write a configuration.",
+    "serve": "Start the gateway.",
+    "check": "Validate a configuration file and explain it.",
+    "models": "List the models that clients can ask for.",
+    "config": "What can be configured, what is, and what was.",
+    "credentials": "Keep providers' keys encrypted, test them, replace them.",
+    "users": "Make users, change and remove them.",
+    "keys": "Make the keys that clients show, replace and revoke them.",
+    "audit": "Read the log of all changes, and see whether it is whole.",
+    "explain": "Say what became of a request.",
+    "completion": "Print the script that has SHELL complete commands.",
+}
 
 
 class _Commands(click.Group):
@@ -38,11 +50,17 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        named = [CompletionItem(name, help=said) for name, said in _COMMANDS.items() if name.startswith(incomplete)]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        # To find plug-ins for itself pydantic would read the metadata of everything that is installed, and nobody has any for a gateway.
-        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         # Imports make hardly any garbage, and the collector would go through all that they have made again and again: a tenth of a start.
         gc.disable()
         try:

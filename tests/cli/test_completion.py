@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 
+import click
 import pytest
 
+from comporta.cli import main
 from tests.cli.conftest import Command
+from tests.support.gateway import ROOT
 
 TEXT = """\
 server: {admin_listen: "127.0.0.1:1"}
@@ -16,6 +22,8 @@ providers: {play: {kind: sim}}
 models: {small: {provider: play, model: sim}}
 llm: {default_model: small, alias: auto, task_types: {REPORT: {model: small}, REVIEW: {model: small}}}
 """
+
+_LOADED = "[name for name in sys.modules if name.startswith(('comporta.cli.', 'proxy.settings', 'aiohttp'))]"
 
 Offered = Callable[..., list[str]]
 
@@ -62,3 +70,26 @@ def test_what_cannot_be_known_is_not_offered_and_says_nothing(offered: Offered, 
     path = file(text) if text is not None else "nowhere.yaml"
     assert offered("users", "set", "--config", path, "") == []
     assert offered("config", "diff", "--config", path, "") == ["running", "file"]
+
+
+def test_the_commands_are_offered_and_listed_with_the_beginning_of_their_help(command: Command, offered: Offered):
+    listed = command("--help").stdout
+    context = click.Context(main)
+    assert offered("") == list(main.list_commands(context))
+    for name in main.list_commands(context):
+        found = main.get_command(context, name)
+        assert found is not None and found.help is not None
+        (said,) = re.findall(rf"^  {name} +(\S.*)\.$", listed, re.MULTILINE)
+        assert " ".join(found.help.split()).startswith(said)
+
+
+def test_commands_are_listed_and_offered_without_loading_any():
+    """A completion is waited for at each key: what it loads is what it takes."""
+    script = f"import sys\nfrom comporta.cli import main\ntry: main(sys.argv[1:], prog_name='comporta')\nfinally: print({_LOADED})"
+    completing = {"_COMPORTA_COMPLETE": "bash_complete", "COMP_WORDS": "comporta c", "COMP_CWORD": "1"}
+    for words, more in (["--help"], {}), ([], completing):
+        command = [sys.executable, "-c", script, *words]
+        run = subprocess.run(command, env={**os.environ, **more}, cwd=ROOT, capture_output=True, text=True, check=False)
+        *shown, loaded = run.stdout.splitlines()
+        assert any("config" in line for line in shown), run.stderr
+        assert loaded == "[]"
