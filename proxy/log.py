@@ -184,8 +184,9 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
-        if record.name == events.NAME:
-            self._writer({**vars(record)["fields"], "event": record.msg, "level": level})
+        fields = getattr(record, "fields", None)
+        if record.name == events.NAME and fields is not None:
+            self._writer({**fields, "event": record.msg, "level": level})
             return
         error = record.exc_info[1] if record.exc_info else None
         place, kind = f"{record.module}:{record.lineno}", type(error).__name__ if error else None

@@ -42,7 +42,10 @@ class Sweeper:
 
     def _look(self) -> None:
         now = self._monotonic()
-        for item in [item for item in self._items if item.due <= now]:
-            self._items.discard(item)
-            item.expire()
-        self._handle = asyncio.get_running_loop().call_later(TICK, self._look) if self._items else None
+        try:
+            for item in [item for item in self._items if item.due <= now]:
+                self._items.discard(item)
+                item.expire()
+        finally:
+            # Also where one of them is broken: the others are other people's.
+            self._handle = asyncio.get_running_loop().call_later(TICK, self._look) if self._items else None

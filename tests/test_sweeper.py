@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from proxy.sweeper import Sweeper
 from tests.core.doubles import HandClock
 
@@ -30,6 +32,25 @@ async def test_what_is_due_by_the_given_clock_expires_once():
     assert len(sweeper) == 2
     for item in (late, never):
         sweeper.remove(item)
+
+
+async def test_one_that_is_broken_keeps_no_other_from_its_end():
+    class Broken(Item):
+        def expire(self) -> None:
+            super().expire()
+            raise RuntimeError("broken")
+
+    clock = HandClock()
+    sweeper = Sweeper(clock.monotonic)
+    items = [Broken(clock.now), *(Item(clock.now) for _ in range(8)), Broken(clock.now)]
+    for item in items:
+        sweeper.add(item)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            sweeper._look()
+        assert sweeper._handle is not None or not len(sweeper), "what is left is looked at again"
+    sweeper._look()
+    assert [item.expired for item in items] == [1] * len(items)
 
 
 async def test_a_deadline_may_be_moved():

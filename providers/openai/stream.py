@@ -32,6 +32,9 @@ _AROUND = len(b"data: \n\n")
 _LAST_NULL = b',"usage":null}'
 _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
 
+#: What can be no number of tokens, nor be added to one: a float holds no larger one exactly.
+_MOST_TOKENS = 2**53
+
 #: Frames in a row that fitted nothing, after which all of a stream's events are read: each is different (they tell probabilities, say).
 _FRAMES = 8
 
@@ -51,7 +54,7 @@ def read_usage(usage: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0
 
 
 class ChatDecoder:

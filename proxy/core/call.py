@@ -205,11 +205,13 @@ class Call:
 
         Whoever runs a call must end it, on every way out: the reply is closed, then the record is written.
         """
-        if reply is not None:
-            reply.close(error)
         recorder, self.recorder = self.recorder, None
-        if recorder is not None:
-            recorder(self, reply, error)
+        try:
+            if reply is not None:
+                reply.close(error)
+        finally:
+            if recorder is not None:
+                recorder(self, reply, error)
 
     @property
     def served(self) -> str | None:

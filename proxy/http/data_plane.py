@@ -65,7 +65,8 @@ class DataPlane:
         self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._report = report
         self._ids = request_ids()
-        self.own_lines = OwnHead(clock).lines
+        own_head = OwnHead(clock)
+        self.own_lines, self.early_lines = own_head.lines, own_head.early_lines
         self._pings = Sweeper(clock.monotonic)
         self._health = Readiness(state, told, self._ids)
 
@@ -382,14 +383,14 @@ class _Exchange:
         self.due = max(call.last_token or call.started, self._pinged) + ping
         if self.due <= now:
             self.due = now + ping
-            if not writer.is_full:
+            if not writer.is_full and (writer.is_event_stream or not writer.begun):  # nothing may follow a whole body
                 self._pinged = now
                 with suppress(ClientDisconnected):
                     if writer.begun:
                         writer.piece(PING)
                     else:
                         headers = {"content-type": EVENT_STREAM}
-                        writer.start(200, headers, PING, plane.own_lines(call, headers))
+                        writer.start(200, headers, PING, plane.early_lines(call, headers))
         plane._pings.add(self)
 
     def _stop_pings(self) -> None:

@@ -42,6 +42,16 @@ class OwnHead:
         self._clock = clock
         self._kept: dict[_Facts, str] = {}
 
+    def early_lines(self, call: Call, headers: dict[str, str]) -> str:
+        """`lines` of an answer that begins while its provider is still waited for: that is not the gateway's time."""
+        now = self._clock.monotonic()
+        running = max((now - attempt.started for attempt in call.attempts if attempt.ended is None), default=0.0)
+        call.upstream_seconds += running
+        try:
+            return self.lines(call, headers)
+        finally:
+            call.upstream_seconds -= running
+
     def lines(self, call: Call, headers: dict[str, str]) -> str:
         """Each ended by CRLF. `headers` are the others: what is ours is taken out of them. The call's overhead ends here."""
         took = self._clock.monotonic() - call.started

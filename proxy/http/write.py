@@ -106,13 +106,13 @@ class Writer:
 
     def start(self, status: int, headers: dict[str, str], piece: bytes = b"", lines: str = "") -> None:
         """Head and first piece of a body that goes on. Of an answer without a body the head is all. `lines` as for `whole`."""
-        if self.head_only or status in _BODILESS:
-            self._start_bodiless(status, headers, lines)
-            return
         self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
         if self.is_event_stream:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
+        if self.head_only or status in _BODILESS:
+            self._start_bodiless(status, headers, lines)
+            return
         if self.http10:
             self.keep_alive = False
         elif "content-length" not in headers:

@@ -44,6 +44,20 @@ def test_a_call_that_is_over_has_its_reply_closed_and_then_its_record_written_on
     assert seen == [error, (call, reply, error)]
 
 
+def test_a_call_is_recorded_also_where_its_reply_cannot_be_closed():
+    seen: list[object] = []
+    call, reply = make_call(), Reply()
+
+    def broken(_error: BaseException | None) -> None:
+        raise RuntimeError("broken")
+
+    reply.on_close(broken)
+    call.recorder = lambda *what: seen.append(what)
+    with pytest.raises(RuntimeError):
+        call.end(reply, None)
+    assert seen == [(call, reply, None)]
+
+
 def test_a_call_that_had_no_reply_is_recorded_too():
     seen: list[object] = []
     call, error = make_call(), ConnectionError()

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from aiohttp import StreamReader
 
-from proxy.core.call import Call
+from proxy.core.call import Attempt, Call, Target
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, StreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Handler
@@ -272,6 +272,42 @@ def test_pings_go_on_after_a_client_that_did_not_read_does_so_again():
         line.connection.resume_writing()
         await asyncio.sleep(25)
         assert line.text.count(PING) >= 3
+
+    in_virtual_time(main)
+
+
+def test_what_a_ping_waits_for_is_not_the_gateways_time():
+    async def slow(call: Call) -> Reply:
+        attempt = Attempt(Target("up", "m"), call.started)
+        call.attempts.append(attempt)
+        await asyncio.sleep(15)
+        attempt.ended = call.started + 15
+        call.upstream_seconds += 15
+        kept.append(call)
+        raise ClientError("no")
+
+    kept: list[Call] = []
+
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, slow)
+        edge.line().ask(STREAMING)
+        await asyncio.sleep(20)
+        assert [call.overhead < 0.1 for call in kept] == [True]
+        assert [call.upstream_seconds for call in kept] == [15]
+
+    in_virtual_time(main)
+
+
+def test_nothing_follows_a_whole_body_that_is_read_slowly():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        line = edge.line()
+        line.connection.pause_writing()
+        line.ask(STREAMING)
+        await asyncio.sleep(8)
+        line.connection.lags = False  # as it is between the client's reading on and the task's going on
+        await asyncio.sleep(8)
+        assert line.text.endswith(b'{"a":1}')
 
     in_virtual_time(main)
 

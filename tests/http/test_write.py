@@ -102,6 +102,14 @@ def test_of_a_stream_that_was_asked_for_by_head_only_the_head_goes_out(known: di
     assert (made.begun, made.bytes_out, made.keep_alive) == (True, 0, True)
 
 
+@pytest.mark.parametrize("head_only", [False, True])
+def test_nobody_is_to_keep_events_or_to_hold_them_back(head_only: bool):
+    client = Client()
+    writer(client, head_only=head_only).start(200, {"content-type": "text/event-stream"}, b"data: 1\n\n")
+    assert b"\r\ncache-control: no-cache\r\n" in client.text
+    assert b"\r\nx-accel-buffering: no\r\n" in client.text
+
+
 @pytest.mark.parametrize("status", [204, 304])
 @pytest.mark.parametrize("head_only", [False, True])
 @pytest.mark.parametrize("way", ["whole", "start"])

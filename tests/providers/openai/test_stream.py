@@ -208,6 +208,13 @@ def test_a_stream_whose_events_are_all_different_is_read():
     assert decoder.tokens == 100
 
 
+@pytest.mark.parametrize("digits", [17, 24, 400])
+def test_a_number_that_no_record_can_hold_is_no_number_of_tokens(digits: int):
+    decoder = ChatDecoder(2**16)
+    decoder.feed(b'data: {"choices":[],"usage":{"prompt_tokens":9%b,"completion_tokens":3}}\n\n' % (b"0" * (digits - 1)))
+    assert decoder.usage == Usage(0, 3, reported=True)
+
+
 @pytest.mark.parametrize("rest", [b"", NULL, NULL + b',"obfuscation":"xy"', b',"system_fingerprint":null' + NULL])
 @pytest.mark.parametrize(
     "text",
