@@ -139,7 +139,7 @@ def configure(writer: LineWriter) -> None:
     """Send our events, and what libraries log, to `writer`."""
     # Of aiohttp and asyncio only what somebody must act on.
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge(writer)], force=True)
-    logging.getLogger(events.NAME).setLevel(logging.INFO)
+    events.EAR.hear = writer
 
 
 def writer_for(stream: BinaryIO | None = None, *, worker: int | None = None) -> LineWriter:
@@ -176,7 +176,7 @@ def _shown(colours: bool) -> Callable[[dict[str, Any]], bytes]:
 
 
 class _Bridge(logging.Handler):
-    """Hands over our own events; and of the libraries' records where they come from and their type: the text may hold a client's bytes."""
+    """Hands over where libraries' records come from, and their type: the text may hold a client's bytes."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
@@ -184,10 +184,6 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
-        fields = getattr(record, "fields", None)
-        if record.name == events.NAME and fields is not None:
-            self._writer({**fields, "event": record.msg, "level": level})
-            return
         error = record.exc_info[1] if record.exc_info else None
         place, kind = f"{record.module}:{record.lineno}", type(error).__name__ if error else None
         self._writer({"logger": record.name, "place": place, "error": kind, "event": "library", "level": level})

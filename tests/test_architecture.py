@@ -46,7 +46,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     (
         "imports_at_the_top",
         "providers/sim/provider.py",
-        "SleepingTransport.send",
+        "_server",
     ): "the simulated server is a twentieth of a start, and most gateways that have one never ask it",
     ("imports_at_the_top", "proxy/secrets.py", "installed_keyring"): "an optional dependency: servers mostly have no keyring",
     ("imports_at_the_top", "comporta/cli/records.py", "with_keeper"): "the database's libraries take longer to import than a start",

@@ -29,6 +29,7 @@ def writer(stream: io.BytesIO) -> Iterator[log.LineWriter]:
     yield made
     made.stop()
     logging.getLogger().handlers.clear()
+    events.EAR.hear = None
 
 
 def lines(stream: io.BytesIO) -> list[dict[str, object]]:
@@ -86,6 +87,33 @@ def test_our_events_and_the_standard_library_speak_through_it(writer: log.LineWr
     assert (own["event"], own["level"], own["provider"]) == ("credential_missing", "warning", "up")
     assert (library["event"], library["logger"]) == ("library", "aiohttp.server")
     assert b"canary" not in stream.getvalue()
+
+
+def test_what_others_do_to_the_standard_librarys_logging_silences_no_event(writer: log.LineWriter, stream: io.BytesIO) -> None:
+    log.configure(writer)
+    logger, disabled = logging.getLogger("comporta"), logging.root.manager.disable
+    try:
+        logging.disable(logging.CRITICAL)
+        logger.disabled = True
+        events.info("stopping", grace=1)
+    finally:
+        logging.disable(disabled)
+        logger.disabled = False
+    writer.stop()
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["grace"]) == ("stopping", "info", 1)
+
+
+def test_where_nobody_hears_them_events_are_records(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "comporta"):
+        events.warning("credential_missing", provider="up")
+    (record,) = caplog.records
+    assert (record.name, record.levelname, record.message, vars(record)["fields"]) == (
+        "comporta",
+        "WARNING",
+        "credential_missing",
+        {"provider": "up"},
+    )
 
 
 def test_nobody_waits_for_a_pipe_that_is_stuck() -> None:

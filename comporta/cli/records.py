@@ -17,6 +17,7 @@ import click
 
 from comporta.cli.configuration import read
 from proxy import log
+from proxy.core import events
 from proxy.core.clock import SystemClock
 from proxy.core.errors import GatewayError
 from proxy.core.metrics import Registry
@@ -81,7 +82,7 @@ def stored(settings: Settings) -> Store | None:
 def _log_on_stderr() -> Iterator[None]:
     """What is logged on the way does not get between the lines of JSON."""
     root = logging.getLogger()
-    before = root.handlers[:]
+    before, heard = root.handlers[:], events.EAR.hear
     writer = log.LineWriter(sys.stderr.buffer, pretty=True)
     log.configure(writer)
     writer.start()
@@ -89,7 +90,7 @@ def _log_on_stderr() -> Iterator[None]:
         yield
     finally:
         writer.stop()
-        root.handlers[:] = before
+        root.handlers[:], events.EAR.hear = before, heard
 
 
 def plain(value: Any) -> Any:

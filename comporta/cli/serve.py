@@ -89,7 +89,7 @@ def announcement(loaded: Loaded, doubtful: set[str], ready: Ready) -> str:
         lines += ["", "Try it, with a key:" if needs_key else "Try it:"]
         if needs_key:
             config = f" --config {shlex.quote(str(loaded.file))}" if loaded.file else ""
-            lines.append(f"  comporta users add ana{config} && COMPORTA_KEY=$(comporta keys create ana{config})")
+            lines += [f"  comporta users add ana{config}", f"  COMPORTA_KEY=$(comporta keys create ana{config})"]
         lines.append(f"  {curl(ready.listen, model, needs_key=needs_key)}")
         if _is_simulated(loaded, model):
             lines.append(f"  ({model} is simulated: no model runs, its text is made up from the prompt)")

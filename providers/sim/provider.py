@@ -6,6 +6,7 @@ from providers.openai import OpenAI, OpenAISettings
 from providers.sim.settings import SimSettings
 from proxy.core.call import Timeouts
 from proxy.core.errors import UpstreamError
+from proxy.core.late import Late
 from proxy.core.protocols import Clock, Transport, UpstreamRequest, UpstreamResponse
 
 
@@ -31,8 +32,7 @@ class SleepingTransport:
     """
 
     def __init__(self, settings: SimSettings, clock: Clock) -> None:
-        self._settings = settings
-        self._clock = clock
+        self._server: Late[Transport] = Late(lambda: _server(settings, clock))
         self._awake: Transport | None = None
         self._closed = False
 
@@ -40,13 +40,21 @@ class SleepingTransport:
         """As `SimTransport.send`."""
         if self._closed:
             raise UpstreamError("connect_failed", "The simulated provider is closed.", reached=False)
-        if self._awake is None:
-            from providers.sim.transport import SimTransport
+        return await (self._awake or await self._woken()).send(request, timeouts)
 
-            self._awake = SimTransport(self._settings, self._clock)
-        return await self._awake.send(request, timeouts)
+    async def _woken(self) -> Transport:
+        self._awake = server = await self._server()
+        if self._closed:
+            await server.close()
+        return server
 
     async def close(self) -> None:
         self._closed = True
         if self._awake is not None:
             await self._awake.close()
+
+
+def _server(settings: SimSettings, clock: Clock) -> Transport:
+    from providers.sim.transport import SimTransport
+
+    return SimTransport(settings, clock)

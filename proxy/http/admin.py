@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from proxy.core.late import Late
 from proxy.core.metrics import Registry
 from proxy.door import Door
 from proxy.http.backstop import backstop
 from proxy.http.guard import GUARD, MOST, Guard
-from proxy.http.late import Late
 
 if TYPE_CHECKING:
     from proxy.http.api import Desk
@@ -90,7 +90,7 @@ def admin_app(numbers: Numbers, state: State, *, key: str | None = None, desk: C
     app[GUARD] = check
     for path, page in own.items():
         app.router.add_get(path, page)
-    app.router.add_route("*", "/{other:.*}", others)
+    app.router.add_route("*", r"/{other:[\s\S]*}", others)  # a name may hold whatever a path can say, a line's end too
     return app
 
 

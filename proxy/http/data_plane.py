@@ -369,7 +369,7 @@ class _Exchange:
             self._writer.close_after()
             return
         with suppress(ClientDisconnected):
-            self._tell(self._shown(error))
+            self._refuse(error)
 
     def _shown(self, error: BaseException) -> GatewayError:
         if not isinstance(error, GatewayError):

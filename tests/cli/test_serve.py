@@ -135,7 +135,8 @@ def test_where_a_key_is_needed_the_lines_to_paste_make_one_and_show_it(tmp_path)
     path.write_text("server: {listen: 0.0.0.0:8080}\n" + PROVIDERS)
     said = announcement(load(path, {}, {}), set(), _ready(["sim"]))
     assert "Try it, with a key:" in said
-    assert f"comporta users add ana --config '{path}' && COMPORTA_KEY=$(comporta keys create ana --config '{path}')" in said
+    assert f"\n  comporta users add ana --config '{path}'\n" in said, "on a line of its own: the second time there is one already"
+    assert f"\n  COMPORTA_KEY=$(comporta keys create ana --config '{path}')\n" in said
     assert '-H "authorization: Bearer $COMPORTA_KEY"' in said
     assert "$COMPORTA_KEY" not in announcement(_loaded(tmp_path, PROVIDERS), set(), _ready(["sim"]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, error_of
 from tests.support.raw_client import RawClient, ask
 from tests.support.script import LAST_CHUNK, chunk, error_response, response, script, stream_head
 from tests.support.upstream import Upstream
@@ -33,6 +33,15 @@ def test_a_file_that_is_a_page_comes_as_it_is_and_is_asked_for_once(gateway: Gat
     assert answer.header("content-security-policy") == "sandbox"
     assert answer.header("set-cookie") is None
     assert len(upstream.requests) == 1
+
+
+def test_a_file_of_which_not_a_byte_can_be_read_is_an_error(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.play(response(200, b"no gzip", "application/octet-stream", [("Content-Encoding", "gzip")]))
+    with RawClient(gateway.url) as client:
+        answer = client.ask("GET", FILES[0])
+    assert (answer.status, error_of(answer)["type"]) == (502, "server_error")
+    record = gateway.record_of(answer)
+    assert (record["status"], record["outcome"], record["error"]) == (502, "upstream_error", error_of(answer)["code"])
 
 
 def test_a_part_of_a_file_says_which(gateway: Gateway, upstream: Upstream) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from proxy.core.clock import SystemClock
 from proxy.core.keys import digest, parse
@@ -66,6 +68,14 @@ async def test_a_user_is_made_changed_and_deleted(client: TestClient, ada: str, 
     assert (await client.delete("/admin/users/ada")).status == 204
     assert (await client.get("/admin/users/ada")).status == 404
     assert told == [("user", "ada"), ("user", "ada")]
+
+
+async def test_whatever_a_name_holds_it_can_be_asked_for(client: TestClient):
+    name = "a\nb/c?d"
+    assert (await client.post("/admin/users", json={"id": name})).status == 201
+    path = URL(f"/admin/users/{quote(name, safe='')}", encoded=True)
+    assert (await (await client.get(path)).json())["id"] == name
+    assert (await client.delete(path)).status == 204
 
 
 async def test_a_user_is_made_once(client: TestClient, ada: str):

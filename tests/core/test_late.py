@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from proxy.http.late import Late
+from proxy.core.late import Late
 
 
 async def test_it_is_made_once_for_all_who_ask_at_the_same_time():

@@ -21,6 +21,8 @@ class Late(Generic[_Made]):
         self._lock = asyncio.Lock()
 
     async def __call__(self) -> _Made:
+        if self._made:
+            return self._made[0]
         async with self._lock:
             if not self._made:
                 self._made.append(await asyncio.to_thread(self._make))
