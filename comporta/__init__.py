@@ -1,6 +1,9 @@
 """The front door: the names that providers, policies and applications from outside are written against. It holds no logic."""
 
-from providers.settings import NetworkSettings
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from proxy import __version__
 from proxy.core.call import ANONYMOUS, Attempt, Call, Credential, Principal, Target, Timeouts, Usage
 from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
@@ -19,7 +22,10 @@ from proxy.core.protocols import (
 from proxy.core.reply import Reply
 from proxy.core.retry_after import parse_retry_after
 from proxy.core.sse import Event, EventDecoder, ProtocolError
-from proxy.fields import Duration, SecretRef, Section, Size
+
+if TYPE_CHECKING:
+    from providers.settings import NetworkSettings
+    from proxy.fields import Duration, SecretRef, Section, Size
 
 __all__ = [
     "ANONYMOUS",
@@ -58,3 +64,16 @@ __all__ = [
     "__version__",
     "parse_retry_after",
 ]
+
+_SETTINGS = ("Duration", "NetworkSettings", "SecretRef", "Section", "Size")
+
+
+def __getattr__(name: str) -> Any:
+    """What settings are made of brings pydantic, which a command's help can do without: it is loaded for who asks first."""
+    if name not in _SETTINGS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from providers import settings
+    from proxy import fields
+
+    found = globals()[name] = getattr(settings if name == "NetworkSettings" else fields, name)
+    return found

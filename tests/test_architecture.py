@@ -30,6 +30,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
         "proxy/storage/migrations/__init__.py",
         "upgrade",
     ): "Alembic takes long to import, and most starts need nothing of it",
+    ("imports_at_the_top", "comporta/__init__.py", "__getattr__"): "pydantic takes as long as all the rest that a command's help needs",
     ("imports_at_the_top", "proxy/storage/database.py", "Database.open"): "the driver takes a quarter of a second to import",
     ("imports_at_the_top", "proxy/app.py", "_supervised"): "one process has no use for it",
     ("imports_at_the_top", "proxy/app.py", "_run"): "what administrators may ask is a tenth of a start, and they seldom ask",
@@ -57,6 +58,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     ("few_parameters", "proxy/core/errors.py", "GatewayError.__init__"): "an error is its fields; all but the message go by name",
     ("few_parameters", "proxy/core/errors.py", "UpstreamError.__init__"): "an error is its fields; all but the message go by name",
     ("few_parameters", "proxy/transport/client.py", "ClientTransport.__init__"): "settings of one pool, all by name, most with a default",
+    ("few_parameters", "proxy/transport/pool.py", "PooledTransport.__init__"): "settings of one pool, all by name, most with a default",
     ("providers_do_no_io", "providers/sim/transport.py", "asyncio"): "it stands in for the network, whose pace and faults it plays",
 }
 

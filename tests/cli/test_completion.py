@@ -23,7 +23,7 @@ models: {small: {provider: play, model: sim}}
 llm: {default_model: small, alias: auto, task_types: {REPORT: {model: small}, REVIEW: {model: small}}}
 """
 
-_LOADED = "[name for name in sys.modules if name.startswith(('comporta.cli.', 'proxy.settings', 'aiohttp'))]"
+_LOADED = "[name for name in sys.modules if name.startswith(('comporta.cli.', 'proxy.settings', 'aiohttp', 'pydantic'))]"
 
 Offered = Callable[..., list[str]]
 
