@@ -5,7 +5,9 @@ A reload builds another; requests that began with this one end with it, and then
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import policies
@@ -65,8 +67,9 @@ class Snapshot:
         named = (_kind(name, section) for name, section in settings.providers.items())
         self._providers: Mapping[str, Any] = providers.kinds(named) if same is None else same._providers
         self.followed = find = followed or follow(settings, environ)
+        trust = cache(ssl.create_default_context)  # it reads all CA certificates: once for all providers
         self.upstreams = {
-            name: _kept(name, section, find, before) or build_upstream(name, section, self._providers, find, services.clock)
+            name: _kept(name, section, find, before) or build_upstream(name, section, self._providers, find, services.clock, trust)
             for name, section in settings.providers.items()
         }
         self._services = services
@@ -175,8 +178,18 @@ def _kept(name: str, section: Section, find: Callable[[str], str], before: Snaps
     return upstream
 
 
-def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: Callable[[str], str], clock: Clock) -> Upstream:
-    """A provider of the one of `kinds` that its section names, with its transport and its credentials; `find` follows references."""
+def build_upstream(
+    name: str,
+    section: Section,
+    kinds: Mapping[str, Any],
+    find: Callable[[str], str],
+    clock: Clock,
+    trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+) -> Upstream:
+    """A provider of the one of `kinds` that its section names, with its transport and its credentials.
+
+    `find` follows references; `trust` makes the context of those that are spoken to with TLS.
+    """
     kind: Any = kinds[_kind(name, section)]
     provider = kind(section)
     if not isinstance(section, NetworkSettings):
@@ -185,7 +198,7 @@ def build_upstream(name: str, section: Section, kinds: Mapping[str, Any], find: 
             raise TypeError(f"the provider kind {kind.__name__} has neither network settings nor a transport of its own")
         timeouts = TimeoutSettings()
         return Upstream(name, provider, own(clock), timeouts.decided(stream=False), timeouts.decided(stream=True))
-    transport = _transport(section)
+    transport = _transport(section, trust)
     return Upstream(
         name,
         provider,
@@ -201,12 +214,14 @@ def _kind(name: str, section: Section) -> str:
     return str(getattr(section, "kind", name))
 
 
-def _transport(section: NetworkSettings) -> Transport:
+def _transport(section: NetworkSettings, trust: Callable[[], ssl.SSLContext]) -> Transport:
     resolver = PinnedResolver(allow_private=section.allow_private)
     limits = {"header_limit": section.limits.header, "body_limit": section.limits.body}
     pool = section.pool
     if section.proxy is None and section.ca is None:
-        return PooledTransport(section.base_url, connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, **limits)
+        return PooledTransport(
+            section.base_url, connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, trust=trust, **limits
+        )
     return ClientTransport(
         connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, ca=section.ca, **limits
     )

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -223,3 +224,12 @@ async def test_the_certificate_is_the_one_that_was_read_when_the_change_was_prep
         await gateway.reload(gateway.settings.model_copy())
     assert await asyncio.to_thread(certificate, address, most) == second
     await gateway.stop()
+
+
+async def test_the_certificates_of_all_authorities_are_read_once_for_all_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    reading = Mock(wraps=ssl.create_default_context)
+    monkeypatch.setattr(ssl, "create_default_context", reading)
+    named = "".join(f'  p{number}: {{kind: openai, base_url: "https://p{number}.example/v1"}}\n' for number in range(3))
+    gateway = Gateway(read(tmp_path, f"{SIM}{named}"), environ={}, emit=lambda _event: None)
+    await gateway.stop()
+    assert reading.call_count == 1

@@ -39,6 +39,7 @@ class PooledTransport:
     """A `proxy.core.protocols.Transport` to one origin.
 
     `connections` bounds how many are open; who finds none free waits as long as a connection may take. `keep_alive` is in seconds.
+    `trust` makes the context of an `https` origin: whom it shows a client's bytes to.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class PooledTransport:
         header_limit: int = 64 * 2**10,
         body_limit: int = 64 * 2**20,
         resolver: PinnedResolver,
+        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         parts = urlsplit(base_url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = trust() if parts.scheme == "https" else None
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._host_header = f"host: {parts.netloc}\r\n"
         self._most = connections
