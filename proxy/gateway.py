@@ -31,6 +31,7 @@ from proxy.settings.access import is_open, is_said_open, needs_storage, stored_c
 from proxy.snapshot import Snapshot, follow
 from proxy.sockets import bind
 from proxy.standing import Standing
+from proxy.turns import Turns
 
 if TYPE_CHECKING:
     from proxy.keeping import Keeper
@@ -80,7 +81,7 @@ class Gateway:
         self._exposed = exposed
         self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
         #: Held from where a change is prepared to where it is taken or dropped: there is one at a time.
-        self._changing = asyncio.Lock()
+        self._changing = Turns()
         self._current = Snapshot(settings, environ, self._lent(self._keeper), exposed=exposed)
         self._retired: list[Snapshot] = []
         self._retiring: asyncio.Task[None] | None = None
@@ -383,6 +384,7 @@ class Gateway:
         self._pressure.stop()
         self._watchdog.stop()
         self._lag.stop()
+        await self._changing.end(_FLUSH)
         if self._retiring is not None:
             self._retiring.cancel()
         for snapshot in (self._current, *self._retired):

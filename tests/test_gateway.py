@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from proxy.core.errors import CapacityError
 from proxy.core.keys import digest, generate
 from proxy.gateway import Gateway
 from proxy.keeping import Keeper
@@ -143,6 +144,31 @@ async def test_a_change_that_fails_or_is_dropped_lets_the_next_one_in(served: Se
     gateway.take(prepared)
     async with asyncio.timeout(5.0):
         await gateway.reload(gateway.settings.model_copy())
+
+
+async def test_nothing_is_opened_after_the_end(served: Served, tmp_path: Path):
+    gateway = served.gateway
+    held = await gateway.prepare(gateway.settings.model_copy())
+    asked = [asyncio.create_task(each) for each in (gateway.keeper(), gateway.reload(gateway.settings.model_copy()))]
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(gateway.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=A_WHILE / 2)
+    assert not done, "what is being changed was not waited for"
+    gateway.take(held)
+    await stopping
+    for each in (*asked, gateway.keeper()):
+        with pytest.raises(CapacityError) as refused:
+            await each
+        assert refused.value.code == "shutting_down"
+    assert opened(tmp_path) == 0
+
+
+async def test_a_change_that_takes_too_long_does_not_keep_the_end_waiting(served: Served):
+    gateway = served.gateway
+    held = await gateway.prepare(gateway.settings.model_copy())
+    async with asyncio.timeout(10.0):
+        await gateway.stop()
+    await gateway.drop(held)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------- providers
