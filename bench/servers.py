@@ -145,8 +145,12 @@ def free_port() -> int:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what would configure a gateway: a measurement's configuration is its file alone."""
-    return {name: value for name, value in environment.items() if not name.startswith(("COMPORTA_", "OPENAI_", "OLLAMA_"))}
+    """The environment without what would configure a gateway: a measurement's configuration is its file alone.
+
+    Its bytecode is kept, as that of an installed one is: else each start would compile what has changed since the last time.
+    """
+    configuring = ("COMPORTA_", "OPENAI_", "OLLAMA_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in environment.items() if not name.startswith(configuring)}
 
 
 @contextmanager

@@ -145,6 +145,7 @@ def test_the_environment_configures_nothing():
         "OPENAI_BASE_URL": "http://a",
         "COMPORTA_SERVER__LISTEN": "x",
         "OLLAMA_HOST": "y",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
     assert servers.clean_environment(environment) == {"PATH": "/bin"}
 
