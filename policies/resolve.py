@@ -162,12 +162,12 @@ class Resolve:
         levels = self._text
         if model == levels.hierarchy.alias or not may_set(call, "model"):
             model = None
-        who = _who(call.principal, call.end_user)
+        who = _who(call)
         return levels.of(who, task_type, await self._preferences(levels, who[0]), Asked(model=model))
 
     async def _settle(self, call: Call, wishes: Wishes) -> None:
         levels = self.levels(call.operation)
-        who = _who(call.principal, call.end_user)
+        who = _who(call)
         resolved = outcome_of(levels, call, wishes, who, await self._preferences(levels, who[0]))
         if levels is self._text:
             own = own_params(call)
@@ -224,11 +224,12 @@ def is_held(principal: Principal) -> bool:
     return principal.may_set is not None or principal.task_types is not None
 
 
-def _who(principal: Principal, end_user: str | None) -> tuple[str | None, str | None]:
+def _who(call: Call) -> tuple[str | None, str | None]:
     """Whose preferences count, and that one's tier. Nobody's for a stranger."""
+    named, principal = call.on_behalf, call.principal
     if principal is ANONYMOUS:
-        return end_user, None
-    return (end_user if end_user is not None and principal.names_users else principal.id), principal.tier
+        return named, None
+    return (named if named is not None else principal.id), principal.tier
 
 
 # ------------------------------------------------------------------------------------------------------------------------ into force

@@ -150,7 +150,7 @@ class Call:
     raw, body     the body's bytes as they came, and the object that they hold; both empty until `receive`
     content       a body that is streamed instead
     peer          the address at the other end of the connection, `local` for a Unix socket; empty where that is not known
-    principal     who asks; `end_user` is the one on whose behalf, as the client says
+    principal     who asks; `end_user` is the one on whose behalf, as the client says: see `on_behalf` before that decides anything
     resolved      the configuration that holds for it, each value with its source; None until `resolve`, or where that is off
     others        further targets of the model, in the order in which they are to be tried when `target` fails
     fallback      the kind of the failure that made another than the first target serve, or None
@@ -212,6 +212,12 @@ class Call:
         finally:
             if recorder is not None:
                 recorder(self, reply, error)
+
+    @property
+    def on_behalf(self) -> str | None:
+        """`end_user` where the caller may name one. What any other key says of users decides nothing: it asks for its own."""
+        principal = self.principal
+        return self.end_user if principal is ANONYMOUS or principal.names_users else None
 
     @property
     def served(self) -> str | None:

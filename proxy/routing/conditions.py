@@ -41,7 +41,7 @@ def _max_tokens(call: Call) -> Any:
 FACTS: dict[str, Callable[[Call], Any]] = {
     "task_type": lambda call: call.resolved.task_type if call.resolved is not None else None,
     "tier": lambda call: call.principal.tier,
-    "user": lambda call: call.end_user if call.end_user is not None else call.principal.id,
+    "user": lambda call: named if (named := call.on_behalf) is not None else call.principal.id,
     "operation": lambda call: call.operation,
     "stream": lambda call: call.stream,
     "prompt_tokens": prompt_tokens,

@@ -219,6 +219,18 @@ def test_a_key_that_may_not_name_users_does_not(closed: Gateway, office: Office,
     assert asked(closed, office.key(Limits(names_users=True)), **{"x-comporta-user": "bob"}).status == 200
 
 
+@pytest.mark.parametrize("may_name", [False, True])
+def test_a_body_gets_nobody_to_targets_that_are_meant_for_another_user(
+    raw_upstream: Upstream, upstream: Upstream, office: Office, tmp_path: Path, may_name: bool
+):
+    targets = [{"provider": "up", "model": "vip", "when": {"user": "boss"}}, {"provider": "up", "model": "plain"}]
+    with Gateway({**configured(raw_upstream), "models": {"m": {"targets": targets}}}, tmp_path, office.environ) as running:
+        upstream.play(script(CHAT))
+        headers = {"Authorization": f"Bearer {office.key(Limits(names_users=may_name))}"}
+        assert ask(running.url, "POST", PATH, chat_body("m", user="boss"), headers=headers).status == 200
+    assert upstream.requests[0].json()["model"] == ("vip" if may_name else "plain")
+
+
 FIELD = 'Content-Disposition: form-data; name="model"\r\n\r\n{}\r\n'
 SOUND = 'Content-Disposition: form-data; name="file"; filename="{}"\r\n\r\n{}\r\n'
 ALLOWED, BARRED = FIELD.format("small-1"), FIELD.format("large-1")

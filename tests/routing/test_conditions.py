@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.call import Principal
+from proxy.core.call import ANONYMOUS, Principal
 from proxy.core.resolved import Resolved
 from proxy.routing.conditions import Condition, Range, holds
 from tests.core.doubles import make_call
@@ -49,3 +49,18 @@ def test_a_condition_holds_or_not(condition: Condition, expected: bool):
 def test_what_a_request_does_not_say_is_in_no_range():
     bare = make_call(body={"metadata": "none"}, resolved=None)
     assert not any(holds(((name, Range(below=1e9)),), bare) for name in ("max_tokens", "metadata.x", "task_type"))
+
+
+@pytest.mark.parametrize(
+    ("principal", "user"),
+    [
+        (Principal(id="u1", key="k"), "u1"),
+        (Principal(id="u1", key="k", names_users=True), "boss"),
+        (ANONYMOUS, "boss"),
+    ],
+    ids=["a key that may not name users", "a key that may", "an open gateway"],
+)
+def test_the_user_that_a_request_names_counts_only_where_it_may_name_one(principal: Principal, user: str):
+    call = make_call(principal=principal, end_user="boss")
+    assert [name for name in ("u1", "boss") if holds((("user", (name,)),), call)] == [user]
+    assert holds((("user", (principal.id,)),), make_call(principal=principal))
