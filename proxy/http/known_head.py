@@ -96,7 +96,7 @@ class KnownHead:
 def end_of(message: RawRequestMessage, payload: StreamReader, data: bytes) -> int:
     """How many bytes are missing of a message that begins `data`: negative where more follows it, or where that cannot be said."""
     end = data.find(b"\r\n\r\n")
-    if end < 0 or message.chunked or message.upgrade or data[0] in b"\r\n":
+    if end < 0 or message.chunked or data[0] in b"\r\n":
         return -1
     length = message.headers.get(hdrs.CONTENT_LENGTH, "0")
     missing = end + 4 + int(length) - len(data) if len(length) <= _MOST_DIGITS and length.isdecimal() else -1
@@ -105,7 +105,9 @@ def end_of(message: RawRequestMessage, payload: StreamReader, data: bytes) -> in
 
 def learnt(message: RawRequestMessage, payload: StreamReader, data: bytes) -> KnownHead | None:
     """The head of a message that is the whole of `data`, where it may be taken for known when it comes again."""
-    if message.version != HttpVersion11 or message.method != "POST" or message.should_close or message.compression is not None:
+    if message.version != HttpVersion11 or message.method != "POST" or message.should_close or message.upgrade:
+        return None
+    if message.compression is not None:
         return None
     end = data.find(b"\r\n\r\n") + 4
     if end > _MOST_KEPT or hdrs.TRANSFER_ENCODING in message.headers or len(message.headers.getall(hdrs.CONTENT_LENGTH, ())) != 1:

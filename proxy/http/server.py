@@ -143,6 +143,14 @@ class Connection(RequestHandler):
             self._learnt += 1
             self._known = learnt(message, payload, data)
 
+    def reads_on(self, message: RawRequestMessage) -> bool:
+        """Whether the parser reads what follows `message`, which has an `Upgrade`.
+
+        After `websocket` it takes that for another protocol. Every other offer, such as Java's client's of HTTP/2 (`h2c`), is passed over;
+        but what follows in the same piece is lost.
+        """
+        return self._missing >= 0 and message.method != "CONNECT" and message.headers.get("upgrade", "").lower() != "websocket"
+
     def _salvage(self, data: bytes) -> None:
         """What came is no HTTP, but began where a request may: those that stand before what is wrong are answered first."""
         limits = {"max_line_size": self.max_line_size, "max_headers": self.max_headers, "max_field_size": self.max_field_size}
@@ -210,7 +218,7 @@ class Connection(RequestHandler):
                 if whole is None and not payload.is_eof():
                     await self._linger(payload)
                     break
-                if not keep or self._close or message.upgrade:
+                if not keep or self._close or (message.upgrade and not self.reads_on(message)):
                     break
                 del whole, message, payload  # who waits for the next request keeps no body
                 # Closed when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made.

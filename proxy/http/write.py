@@ -81,7 +81,7 @@ class Writer:
 
     def fit(self, message: RawRequestMessage) -> None:
         """Answer as this request can be answered."""
-        if message.should_close:
+        if message.should_close or (message.upgrade and not self._connection.reads_on(message)):
             self.keep_alive = False
         self.http10 = message.version == HttpVersion10
         self.head_only = message.method == "HEAD"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from tests.support.gateway import UPSTREAM_KEY, Gateway, error_of
-from tests.support.raw_client import ask, chat, chat_body
+from tests.support.raw_client import RawClient, ask, chat, chat_body
 from tests.support.script import CHAT, CHAT_STREAM, DONE, chat_chunks, delta, event, role_chunk, script, sse
 from tests.support.upstream import Upstream
 
@@ -258,3 +259,45 @@ def test_openais_own_headers_are_forwarded(gateway: Gateway, upstream: Upstream)
     upstream.play(CHAT)
     chat(gateway.url, headers={"OpenAI-Beta": "assistants=v2", "Idempotency-Key": "abc"})
     assert upstream.requests[0].header("openai-beta") == "assistants=v2"
+
+
+OFFER = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAEAAEAAAAIAAAAB")]
+
+
+def test_a_connection_on_which_http2_is_offered_carries_further_requests(gateway: Gateway, upstream: Upstream) -> None:
+    """Java's client offers it in each request without TLS, and asks on the same connection again."""
+    upstream.play(*[CHAT] * 5)
+    with RawClient(gateway.url) as client:
+        for _ in range(3):
+            answer = client.ask("POST", "/v1/chat/completions", chat_body(), headers=OFFER)
+            assert (answer.status, answer.header("connection"), answer.header("upgrade")) == (200, None, None)
+        head, _, body = client.request_bytes("POST", "/v1/chat/completions", chat_body(), headers=OFFER).partition(b"\r\n\r\n")
+        for piece in (head + b"\r\n\r\n", body[:10], body[10:]):
+            client.send(piece)
+            time.sleep(0.05)
+        assert client.read().status == 200
+        assert client.ask("POST", "/v1/chat/completions", chat_body()).status == 200
+
+
+def test_a_client_that_offers_http2_and_does_not_wait_for_its_answer_is_told_that_the_connection_ends(gateway: Gateway, upstream: Upstream):
+    """What came in one piece with such a request cannot be read: it is not left waiting for an answer."""
+    upstream.play(CHAT)
+    with RawClient(gateway.url) as client:
+        client.send(client.request_bytes("POST", "/v1/chat/completions", chat_body(), headers=OFFER) * 2)
+        answer = client.read()
+        assert (answer.status, answer.header("connection")) == (200, "close")
+        assert client.is_closed()
+
+
+def test_who_asks_for_a_websocket_is_told_that_the_connection_ends(gateway: Gateway) -> None:
+    wanted = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "WebSocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ]
+    with RawClient(gateway.url) as client:
+        answer = client.ask("GET", "/v1/realtime?model=m", headers=wanted)
+        assert answer.status >= 400
+        assert answer.header("connection") == "close"
+        assert client.is_closed()
