@@ -9,6 +9,8 @@ from pydantic import Field
 from proxy.core.call import Call, Target
 from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 from proxy.core.protocols import Handler, Services
+from proxy.core.recent import STOPPED
+from proxy.core.repeatable import may_be_done_twice
 from proxy.core.reply import Reply
 from proxy.fields import Section
 from proxy.routing.causes import kind_of
@@ -54,6 +56,9 @@ class Fallback:
             try:
                 reply = await call_next(call)
             except (UpstreamError, CapacityError) as error:
+                if not may_be_done_twice(call, error):
+                    call.notes.setdefault(STOPPED, {})[len(call.attempts)] = "unrepeatable"
+                    raise
                 walk = walk or Walk(self._router, call, self._most, rest)
                 step = walk.after(error) if self._has_time(call) else None
                 if step is None:

@@ -19,7 +19,7 @@ from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import Handler, Services
 from proxy.core.recent import STOPPED
-from proxy.core.repeatable import is_repeatable
+from proxy.core.repeatable import IDEMPOTENT, is_repeatable
 from proxy.core.reply import Reply
 from proxy.core.retry_budget import RetryBudget
 from proxy.fields import Duration, Section
@@ -35,8 +35,6 @@ AMBIGUOUS = frozenset({"reset", "bad_upstream"})
 
 #: A credential was refused: worth one try with another, if there is one.
 CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
-
-_IDEMPOTENT = frozenset({"GET", "HEAD"})
 
 _MOST = 10
 
@@ -206,7 +204,7 @@ class Retry:
     @staticmethod
     def _situation(call: Call) -> Situation:
         """What does not change from one try to the next."""
-        return Situation(repeatable=is_repeatable(call), idempotent=call.method in _IDEMPOTENT, streamed=call.content is not None)
+        return Situation(repeatable=is_repeatable(call), idempotent=call.method in IDEMPOTENT, streamed=call.content is not None)
 
     def _seen_now(self, call: Call, seen: Situation) -> Situation:
         target = call.target

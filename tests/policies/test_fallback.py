@@ -16,6 +16,7 @@ from proxy.core.errors import CapacityError, ClientError, GatewayError, Upstream
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
+from proxy.core.recent import STOPPED
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 from proxy.pipeline import compose
@@ -184,6 +185,60 @@ async def test_what_a_client_sent_as_a_stream_is_sent_once(world: World):
     world.fail(FAILED, "a")
     assert await world.fails(content=object()) is FAILED
     assert world.asked == ["a"]
+
+
+BACKGROUND: dict[str, Any] = {"operation": "responses", "body": {"background": True, "store": True}}
+IMAGE: dict[str, Any] = {"operation": "images", "body": {"prompt": "x"}}
+
+
+@pytest.mark.parametrize("request_", [BACKGROUND, IMAGE], ids=["background", "image"])
+@pytest.mark.parametrize("kind", ["reset", "server_error", "upstream_timeout", "bad_upstream", "invalid_response"])
+async def test_what_may_not_be_done_twice_is_asked_of_nobody_else_once_a_provider_had_it(world: World, request_: dict[str, Any], kind: str):
+    failed = UpstreamError(kind, "it failed")
+    world.fail(failed, "a", "p", "c")
+    for name in ("smart", "plain", "fast"):
+        assert await world.fails(name, **request_, resolved=Resolved(fallback_model="last"), notes={}) is failed
+        assert len(world.asked) == 1
+    assert not world.said
+
+
+@pytest.mark.parametrize("request_", [BACKGROUND, IMAGE], ids=["background", "image"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(UpstreamError(kind, "no") for kind in ("rate_limit_exceeded", "insufficient_quota", "overloaded", "provider_auth")),
+        *(UpstreamError(kind, "no", reached=False) for kind in ("connect_failed", "connect_timeout", "dns", "overloaded")),
+        CapacityError("full"),
+    ],
+    ids=str,
+)
+async def test_what_a_provider_refused_or_never_had_is_asked_of_another(world: World, request_: dict[str, Any], error: GatewayError):
+    world.fail(error, "a")
+    assert (await world.ask(**request_)).status == 200
+    assert world.asked == ["a", "b"]
+
+
+async def test_a_rejection_that_a_rule_is_for_leads_on_whatever_was_asked(world: World):
+    world.fail(TOO_LONG, "a")
+    await world.ask(**BACKGROUND)
+    assert world.asked == ["a", "l"]
+
+
+async def test_what_is_only_read_is_asked_of_another(world: World):
+    world.fail(FAILED, "a")
+    await world.ask(operation="files", method="GET")
+    assert world.asked == ["a", "b"]
+
+
+async def test_a_failure_after_which_nothing_may_follow_is_told_as_it_is_though_all_are_out(world: World):
+    """To come back later is no advice where it may have been done."""
+    for name in "pq":
+        world.board.of(Target(name, "m")).closed_until = 1030.0
+    world.fail(FAILED, "p", "q")
+    notes: dict[str, Any] = {}
+    assert await world.fails("plain", **IMAGE, notes=notes) is FAILED
+    assert len(world.asked) == 1
+    assert list(notes[STOPPED].values()) == ["unrepeatable"]
 
 
 async def test_nothing_is_begun_once_the_deadline_has_passed(world: World):

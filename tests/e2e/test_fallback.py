@@ -1,0 +1,80 @@
+"""When another target is asked, and when not, over sockets: what may not be made twice, a first choice that is out, whom nobody may ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import SHORT, Gateway, provider
+from tests.support.raw_client import Answer, RawClient
+from tests.support.script import Reset, Script, Stall, Wait, error_response, json_response, script
+from tests.support.upstream import Upstream
+
+HASTY = {**SHORT, "first_token": "200ms", "total": "200ms"}
+
+
+class Pair:
+    """The providers `a` and `b`, and what serves by them."""
+
+    def __init__(self) -> None:
+        self.a, self.b = Upstream(), Upstream()
+
+    def stop(self) -> None:
+        self.a.stop()
+        self.b.stop()
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        return len(self.a.requests), len(self.b.requests)
+
+    def config(self, models: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {
+            "providers": {"a": provider(self.a.url, timeouts=HASTY), "b": provider(self.b.url)},
+            "models": models,
+            **more,
+        }
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    running = Pair()
+    yield running
+    running.stop()
+
+
+CHAIN = {"m": {"provider": "a", "model": "m-a", "fallback": ["n"]}, "n": {"provider": "b", "model": "m-b"}}
+#: A fresh connection for each: one that was kept and is lost at once had most likely been closed before.
+CLOSING = [("connection", "close")]
+NO_RETRIES: dict[str, Any] = {"retry": {"max_retries": 0}}
+
+
+def test_what_may_not_be_made_twice_is_made_once_or_not_at_all(pair: Pair, tmp_path: Any):
+    """Two providers would both do it, and charge for it."""
+    targets = {"targets": [{"provider": "a", "model": "x"}, {"provider": "b", "model": "x", "weight": 0}]}
+    pair.b.otherwise = script(json_response(200, {"id": "resp_1", "object": "response", "status": "queued"}))
+
+    def ask(client: RawClient, what: str, model: str) -> Answer:
+        body = {"model": model, "input": "x", "background": True, "store": True} if what == "responses" else {"model": model, "prompt": "x"}
+        return client.ask("POST", "/v1/responses" if what == "responses" else "/v1/images/generations", json.dumps(body).encode())
+
+    had: list[tuple[Script, int]] = [
+        (script(Wait(0.05), Reset()), 502),
+        (script(Stall()), 504),
+        (script(error_response(500, headers=CLOSING)), 500),
+        (script(error_response(503, headers=CLOSING)), 503),
+    ]
+    policies = {**NO_RETRIES, "circuit_breaker": False}
+    with Gateway(pair.config({**CHAIN, "two": targets}, policies=policies), tmp_path) as gateway, RawClient(gateway.url) as client:
+        for what in ("responses", "images"):
+            for failing, status in had:
+                for model in ("m", "two"):
+                    pair.a.forget()
+                    pair.a.otherwise = failing
+                    assert ask(client, what, model).status == status
+                    assert pair.asked == (1, 0)
+            pair.a.otherwise = script(error_response(529, headers=CLOSING))
+            assert ask(client, what, "m").header("x-comporta-provider") == "b", "what was refused may be asked of another"
+            pair.b.forget()
