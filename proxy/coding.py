@@ -57,10 +57,24 @@ class _Zlib:
             raise UpstreamError("bad_upstream", "The provider's compressed answer was cut.")
 
 
-def decoder_for(coding: str, cap: int) -> Decoder | None:
+class _Unreadable:
+    """A body that nobody can read. That is said to who reads it: a refusal's status says what it means, whatever stands in it."""
+
+    def __init__(self, error: UpstreamError) -> None:
+        self._error = error
+
+    def feed(self, data: bytes) -> bytes:
+        raise self._error
+
+    def eof(self) -> None:
+        """It was empty."""
+
+
+def decoder_for(coding: str, cap: int, status: int = 200) -> Decoder | None:
     """A decoder for a Content-Encoding, None for identity. `cap` bounds the decoded bytes.
 
-    Raises UpstreamError for a coding not known here. Brotli and zstd are not: what decodes them gives no cap on what it gives out.
+    Raises UpstreamError for a coding not known here; outside 2xx, only the body's decoding does. Brotli and zstd are not: what decodes them
+    gives no cap on what it gives out.
     """
     name = coding.strip().lower()
     if name in ("", "identity"):
@@ -71,4 +85,6 @@ def decoder_for(coding: str, cap: int) -> Decoder | None:
         return _Zlib(_GUESSED, cap)
     error = UpstreamError("bad_upstream", "The provider's answer has a content coding that was not asked for.", detail=name[:40])
     error.should_retry = False  # it was not asked for it, so asking again would change nothing
+    if not 200 <= status < 300:
+        return _Unreadable(error)
     raise error

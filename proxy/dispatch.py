@@ -47,6 +47,9 @@ MAY_HAVE_CHARGED = frozenset(
 
 _ERROR_BODY_LIMIT = 256 * 1024
 
+#: Seconds that the body of a refusal may take, once its head is there: what it means, its status says.
+_ERROR_BODY_SECONDS = 5.0
+
 #: Seconds that a credential is left alone which the provider refused, or whose account is empty, while there are others.
 CREDENTIAL_RESTS = 60.0
 
@@ -147,10 +150,8 @@ class Dispatch:
                 body = response.ready()
                 if body is not None:
                     return self._decoded(call, upstream, response, body)
-            if call.content is not None:
-                timeouts = self._once_sent(timeouts, started)
-            watch = Watch(self._clock, response, timeouts, started, self._sweeper)
-            if not 200 <= response.status < 300:
+            watch = Watch(self._clock, response, self._once_answered(call, response, timeouts, started), started, self._sweeper)
+            if not _is_good(response):
                 return await self._refused(call, upstream, response, watch)
             try:
                 # More than the head is still to come.
@@ -164,16 +165,22 @@ class Dispatch:
             call.target = chosen  # another try takes the next credential in turn
             raise
         except CancelledError as error:
-            _spent(call, error)
+            _spent(call, error, response)
             raise
         finally:
             attempt.ended = ended = now()
             call.upstream_seconds += ended - started
 
-    def _once_sent(self, timeouts: Timeouts, started: float) -> Timeouts:
-        """Of a request whose body took its time: its answer, whose head has come now, may take its own."""
-        first = timeouts.first_token
-        return timeouts if first is None else replace(timeouts, first_token=self._now() - started + first)
+    def _once_answered(self, call: Call, response: UpstreamResponse, timeouts: Timeouts, started: float) -> Timeouts:
+        """What holds for the rest of an answer whose head has come now."""
+        first, total = timeouts.first_token, timeouts.total
+        if call.content is not None and first is not None:
+            # The request's body took its time: its answer may take its own.
+            timeouts = replace(timeouts, first_token=self._now() - started + first)
+        if not _is_good(response):
+            end = self._now() - started + _ERROR_BODY_SECONDS
+            timeouts = replace(timeouts, total=end if total is None else min(total, end))
+        return timeouts
 
     def _failed(self, call: Call, attempt: Attempt, error: UpstreamError, response: UpstreamResponse | None) -> None:
         """What follows of a failure before anything of the answer has gone out."""
@@ -210,12 +217,15 @@ class Dispatch:
     async def _refused(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         """An answer outside 2xx, raised as what it means, unless it says where a file lies.
 
-        Its connection is as good as any; its body is read as far as an error object may reach.
+        Its connection is as good as any; its body is read as far as an error object may reach. One that breaks off, stands still or cannot
+        be read takes nothing from what the status and the headers say.
         """
-        whole = False
+        body, whole = b"", False
         try:
             body = await read_some(response, _ERROR_BODY_LIMIT, watch)
             whole = len(body) < _ERROR_BODY_LIMIT
+        except UpstreamError:
+            pass
         finally:
             watch.stop()
             response.close(reuse=whole)
@@ -314,9 +324,13 @@ class Dispatch:
         return found
 
 
-def _spent(call: Call, cancelled: CancelledError) -> None:
-    """Estimate what an attempt may have cost that was cancelled; nothing, if it had not been sent."""
-    if UNSENT not in cancelled.args:
+def _is_good(response: UpstreamResponse) -> bool:
+    return 200 <= response.status < 300
+
+
+def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | None) -> None:
+    """Estimate what an attempt may have cost that was cancelled; nothing, if it had not been sent, or was refused."""
+    if UNSENT not in cancelled.args and (response is None or _is_good(response)):
         call.usage = call.estimated_usage()
 
 

@@ -121,3 +121,12 @@ def test_a_coding_that_is_not_known_is_refused(coding: str):
         decoder_for(coding, 100)
     assert caught.value.kind == "bad_upstream"
     assert len(caught.value.detail or "") <= 40
+
+
+@pytest.mark.parametrize("status", [199, 301, 400, 429, 503])
+def test_a_refusal_in_a_coding_that_is_not_known_fails_for_who_reads_it(status: int):
+    decoder = decoder_for("zstd", 100, status)
+    assert decoder is not None
+    decoder.eof()
+    with pytest.raises(UpstreamError):
+        decoder.feed(b"x")

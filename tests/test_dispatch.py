@@ -12,8 +12,9 @@ from proxy.core.errors import ClientError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, ResponseHead, UpstreamRequest
 from proxy.core.reply import Reply
+from proxy.core.retry_after import parse_retry_after
 from proxy.dispatch import MAY_HAVE_CHARGED, Dispatch, Upstream
-from tests.core.doubles import HandClock, ScriptedResponse, ScriptedTransport, make_call
+from tests.core.doubles import STALL, HandClock, ScriptedResponse, ScriptedTransport, Step, in_virtual_time, make_call
 from tests.test_stream import WordDecoder
 
 EVENTS = {"content-type": "text/event-stream"}
@@ -38,7 +39,7 @@ class Echo:
         return Reply(response.status, body=body)
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
-        return UpstreamError("rejected", body.decode(), status=response.status)
+        return UpstreamError("rejected", body.decode(), status=response.status, retry_after=parse_retry_after(response.headers))
 
     def stream_decoder(self, call: Call) -> WordDecoder:
         return WordDecoder()
@@ -47,8 +48,14 @@ class Echo:
 class Bench:
     """A dispatch, its clock and its provider `p`."""
 
-    def __init__(self, *answers: ScriptedResponse | UpstreamError, credentials: tuple[Credential, ...] = (), body_limit: int = 100) -> None:
-        self.clock = HandClock()
+    def __init__(
+        self,
+        *answers: ScriptedResponse | UpstreamError,
+        credentials: tuple[Credential, ...] = (),
+        body_limit: int = 100,
+        clock: HandClock | None = None,
+    ) -> None:
+        self.clock = clock or HandClock()
         self.metrics = Registry()
         self.transport = ScriptedTransport(*answers)
         self.upstream = Upstream("p", Echo(), self.transport, credentials=credentials, body_limit=body_limit)
@@ -111,7 +118,6 @@ async def test_an_attempt_is_noted_with_its_times():
         (lambda: UpstreamError("dns", "m", reached=False), "dns"),
         (lambda: ScriptedResponse([b"no"], status=422), "rejected"),
         (lambda: ScriptedResponse([], status=304), "rejected"),
-        (lambda: ScriptedResponse([UpstreamError("reset", "m")], status=500), "reset"),
     ],
 )
 async def test_a_failure_is_noted_counted_and_leaves_nothing_open(response, kind: str):
@@ -127,6 +133,40 @@ async def test_a_failure_is_noted_counted_and_leaves_nothing_open(response, kind
         assert made.reused is (kind == "rejected")
     charged = kind in MAY_HAVE_CHARGED
     assert (call.usage == Usage(2, 0)) is charged
+
+
+@pytest.mark.parametrize(
+    "script",
+    [[b'{"err', UpstreamError("reset", "m")], [UpstreamError("bad_upstream", "m")], [STALL], [b'{"err', STALL], [b"x", b"x"] * 30],
+    ids=["cut", "unreadable", "silent", "standing still", "dripping"],
+)
+@pytest.mark.parametrize(("status", "headers"), [(400, {}), (401, {}), (429, {"retry-after": "7"}), (500, {})])
+def test_a_refusal_is_what_its_status_says_whatever_becomes_of_its_body(script: list[Step], status: int, headers: dict[str, str]):
+    async def main(clock: HandClock) -> None:
+        class Slow(ScriptedResponse):
+            async def receive(self) -> bytes:
+                await asyncio.sleep(0.2)
+                return await super().receive()
+
+        response = Slow(script, status=status, headers={**JSON, **headers})
+        bench = Bench(response, clock=clock)
+        call, error = await bench.fail()
+        assert (error.kind, error.status, error.message) == ("rejected", status, "")
+        assert error.retry_after == (7.0 if headers else None)
+        assert (response.closed, response.reused) == (1, False)
+        assert call.usage is None
+        assert bench.failures == {("p", "rejected"): 1}
+        assert clock.now - 1000.0 < 5.2, "its head said what it means"
+
+    in_virtual_time(main)
+
+
+def test_a_refusals_body_gets_no_more_time_than_the_attempt():
+    async def main(clock: HandClock) -> None:
+        _, error = await Bench(ScriptedResponse([STALL], status=400), clock=clock).fail(timeouts=Timeouts(first_token=None, total=2.0))
+        assert (error.status, 2.0 <= clock.now - 1000.0 < 2.2) == (400, True)
+
+    in_virtual_time(main)
 
 
 async def test_a_failure_that_never_reached_the_provider_costs_nothing():
@@ -423,8 +463,10 @@ async def test_patience_is_the_calls_own_or_the_providers(stream: bool, first_to
 
 
 @pytest.mark.parametrize("headers", [JSON, EVENTS])
-@pytest.mark.parametrize("status", [200, 500])
-async def test_a_cancelled_attempt_closes_its_connection_and_estimates_what_it_cost(headers: dict[str, str], status: int):
+@pytest.mark.parametrize(("status", "cost"), [(200, Usage(2, 0)), (429, None), (500, None)])
+async def test_a_cancelled_attempt_closes_its_connection_and_estimates_what_it_cost(
+    headers: dict[str, str], status: int, cost: Usage | None
+):
     response = ScriptedResponse([None], headers=headers, status=status)
     bench = Bench(response)
     call = bench.call(stream=headers is EVENTS)
@@ -436,7 +478,7 @@ async def test_a_cancelled_attempt_closes_its_connection_and_estimates_what_it_c
         await task
     assert response.closed
     assert response.reused is False
-    assert call.usage == Usage(2, 0)
+    assert call.usage == cost, "a refusal costs nothing"
     assert call.attempts[0].ended is not None
     assert bench.failures == {}
 

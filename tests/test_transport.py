@@ -485,6 +485,18 @@ async def test_what_is_broken_or_too_large_is_an_upstream_error(make: Make, answ
 
 
 @BOTH
+async def test_a_refusals_head_is_read_whatever_its_body_is_coded_in(make: Make):
+    answer = b"HTTP/1.1 429 No\r\nContent-Encoding: br\r\nRetry-After: 7\r\nContent-Length: 1\r\n\r\nx"
+    async with serving(answering(answer)) as server, reaching(make, server.url) as transport:
+        response = await transport.send(UpstreamRequest("GET", server.url), Timeouts())
+        assert (response.status, response.headers["retry-after"]) == (429, "7")
+        with pytest.raises(UpstreamError) as caught:
+            await response.receive()
+        assert caught.value.kind == "bad_upstream"
+        response.close()
+
+
+@BOTH
 async def test_a_body_of_no_known_length_ends_with_its_connection(make: Make):
     async with serving(answering(b"HTTP/1.1 200 OK\r\n\r\nhello", close=True)) as server, reaching(make, server.url) as transport:
         assert await ask(transport, server.url) == (200, b"hello")

@@ -125,7 +125,7 @@ class Answer:
             return
         headers = self.headers
         try:
-            self._decoder = decoder_for(headers.get("content-encoding", ""), self._body_limit)
+            self._decoder = decoder_for(headers.get("content-encoding", ""), self._body_limit, status)
         except UpstreamError as error:
             raise Refused(error) from None
         self.status = status

@@ -228,7 +228,8 @@ class ClientTransport:
             received = flatten(response.raw_headers)
             if sum(len(name) + len(value) for name, value in response.raw_headers) > self._header_limit:
                 raise UpstreamError("response_too_large", "The provider's headers are larger than the limit.")
-            return ClientResponse(response, decoder_for(received.get("content-encoding", ""), self._body_limit), received)
+            decoder = decoder_for(received.get("content-encoding", ""), self._body_limit, response.status)
+            return ClientResponse(response, decoder, received)
         except BaseException:
             response.close()
             raise
