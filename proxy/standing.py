@@ -81,6 +81,7 @@ class Standing:
     def use(self, settings: Settings, table: Table, upstreams: Mapping[str, Upstream], answers: Answers | None) -> None:
         """`answers` asks the database whether it is there, for so many seconds at most; None: there is none."""
         self._settings, self._served, self._answers = settings, served_by(table), answers
+        self._board.keep(self._served)
         self.checker.watch(settings, table, upstreams)
 
     # -- what is told --
@@ -102,11 +103,10 @@ class Standing:
         """Every provider with its targets, as plain values."""
         unused = TargetState()
         states = self._board.states()
-        keys = list(self._served) + [key for key in states if key not in self._served]
         found = []
         for name, section in self._settings.providers.items():
-            own = [key for key in keys if key[0] == name]
-            too_many = [key for key in own if key not in self._served][_MOST_OTHERS:]
+            own = [key for key in self._served if key[0] == name]
+            others = [key for key in states if key[0] == name and key not in self._served]
             shared = self._board.provider(name)
             found.append(
                 {
@@ -116,8 +116,7 @@ class Standing:
                     "limit": None if shared.limit is None else int(shared.limit),
                     "targets": [
                         {"model": key[1], "serves": self._served.get(key, []), **target_now(states.get(key, unused), self._clock)}
-                        for key in own
-                        if key not in too_many
+                        for key in own + others[:_MOST_OTHERS]
                     ],
                 }
             )

@@ -106,6 +106,15 @@ def test_the_metric_counts_a_target_in_one_state_and_made_up_names_together():
     assert ("a", "x", "half_open") in bench.counted()
 
 
+def test_configured_targets_outlive_names_that_clients_make_up():
+    bench = Bench()
+    bench.state("a", "x").first_token = 0.25
+    for number in range(10_000):
+        bench.state("a", f"made-up-{number}").closed_until = bench.clock.now + 30
+    assert bench.targets("a")["x"]["first_token_seconds"] == 0.25
+    assert sum(value for (_, model, _), value in bench.counted().items() if model == "other") <= 4096
+
+
 async def test_names_are_told_only_where_everybody_is_served():
     bench = Bench()
     assert (await bench.standing.told())["providers"] == {"a": "unchecked", "b": "unchecked"}

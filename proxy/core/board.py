@@ -7,6 +7,7 @@ tried all the same, because refusing without an alternative helps no one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import exp
 
@@ -42,8 +43,11 @@ COUNTED = frozenset(
     )
 )
 
-#: Targets of a provider whose state is kept. Clients choose among names of models without end: idle ones that are in are dropped beyond it.
+#: Targets of a provider whose state is kept. Clients choose among names of models without end: idle ones are dropped beyond it.
 _MOST = 4096
+
+#: So many are dropped at once: what is looked at to choose them is all of the provider's.
+_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class Board:
 
     def __init__(self) -> None:
         self._states: dict[str, dict[str | None, TargetState]] = {}
+        self._room: dict[str, int] = {}
+        self._configured: frozenset[tuple[str, str | None]] = frozenset()
         self._providers: dict[str, ProviderState] = {}
 
     def of(self, target: Target) -> TargetState:
@@ -115,13 +121,25 @@ class Board:
         except KeyError:
             return self._added(target)
 
+    def keep(self, configured: Iterable[tuple[str, str | None]]) -> None:
+        """These targets, by provider and model, are never dropped; those that were told before may be."""
+        self._configured = frozenset(configured)
+
     def _added(self, target: Target) -> TargetState:
-        states = self._states.get(target.provider, {})
-        if len(states) >= _MOST:
-            states = {model: kept for model, kept in states.items() if kept.in_flight or kept.closed_until}
-        self._states[target.provider] = states
+        states = self._states.setdefault(target.provider, {})
+        if len(states) >= self._room.get(target.provider, _MOST):
+            self._drop(target.provider, states)
         state = states[target.model] = TargetState()
         return state
+
+    def _drop(self, provider: str, states: dict[str | None, TargetState]) -> None:
+        """Forget a batch of idle ones: the oldest that are in, then of those that are out the ones that are back soonest."""
+        idle = [model for model, state in states.items() if not state.in_flight and (provider, model) not in self._configured]
+        idle.sort(key=lambda model: states[model].closed_until)
+        for model in idle[:_BATCH]:
+            del states[model]
+        # Those that stay may be many: it is not looked again before as many have come.
+        self._room[provider] = max(_MOST, len(states) + _BATCH)
 
     def provider(self, name: str) -> ProviderState:
         """The state of a configured provider."""

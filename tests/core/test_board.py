@@ -160,3 +160,44 @@ def test_clients_that_make_up_names_do_not_fill_the_memory():
         board.of(Target("p", f"made-up-{number}"))
     assert len(board.states()) <= 4096
     assert board.of(Target("p", "busy")) is busy and board.of(Target("p", "out")) is out
+
+
+def made_up(board: Board, count: int, closed_until: float = 0.0) -> None:
+    for number in range(count):
+        board.of(Target("p", f"made-up-{number}")).closed_until = closed_until + number * 0.001 if closed_until else 0.0
+
+
+def test_nor_do_names_that_are_made_up_while_the_provider_says_429():
+    board = Board()
+    made_up(board, 10_000, NOW)
+    models = [model for _, model in board.states()]
+    assert len(models) <= 4096
+    assert "made-up-0" not in models and "made-up-9999" in models, "the oldest ones go"
+
+
+def test_configured_targets_are_kept_whoever_else_is_asked_for():
+    board = Board()
+    board.keep([("p", "ours")])
+    ours = board.of(Target("p", "ours"))
+    made_up(board, 10_000, NOW)
+    assert board.of(Target("p", "ours")) is ours
+    board.keep([])
+    made_up(board, 20_000, NOW)
+    assert ("p", "ours") not in board.states()
+
+
+def test_so_many_are_dropped_at_once_that_the_next_new_names_cost_no_look_at_all_others():
+    board = Board()
+    made_up(board, 4097, NOW)
+    assert len(board.states()) < 3_200
+
+
+def test_what_is_busy_is_never_dropped():
+    board = Board()
+    busy = []
+    for number in range(5_000):
+        busy.append(board.of(Target("p", f"busy-{number}")))
+        busy[-1].in_flight = 1
+    made_up(board, 10_000, NOW)
+    assert all(board.of(Target("p", f"busy-{number}")) is state for number, state in enumerate(busy))
+    assert len(board.states()) <= 5_000 + 4_096
