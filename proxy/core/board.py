@@ -14,11 +14,13 @@ from math import exp
 from proxy.core.call import Target
 from proxy.core.errors import UpstreamError
 from proxy.core.quantile import Quantile
-from proxy.core.retry_after import LONGEST
 from proxy.core.retry_budget import RetryBudget
 
 #: Seconds that a target is left alone after a 429 that says nothing of how long.
 COOL_DOWN = 1.0
+
+#: The most seconds that a target is left alone because it asked for it: then one attempt sees whether it still holds.
+LONGEST_COOL_DOWN = 600.0
 
 #: Seconds of staying in after which earlier ejections are forgotten.
 FORGOTTEN = 300.0
@@ -199,7 +201,7 @@ def note_success(state: TargetState, now: float, *, while_out: bool = False) -> 
 
 def note_failure(state: TargetState, error: UpstreamError, now: float, rules: Ejection) -> None:
     """An attempt failed. A 429 leaves the target alone for as long as it says; others count, and too many of them take it out."""
-    hint = min(error.retry_after or 0.0, LONGEST)
+    hint = min(error.retry_after or 0.0, LONGEST_COOL_DOWN)
     if error.kind == "rate_limit_exceeded":
         state.closed_until = max(state.closed_until, now + (hint or COOL_DOWN))
     elif counts(error) and state.closed_until <= now:  # failing while it is out is no news

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-#: A longer hint is somebody's mistake: the most that is believed, in seconds.
-LONGEST = 600.0
+#: A longer hint is somebody's mistake: the most that is believed, in seconds. Limits by the day ask for hours, a date may be days ahead.
+LONGEST = 7 * 86400.0
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -23,6 +23,7 @@ def _date(seconds: float) -> str:
         ({"retry-after": "0"}, 0.0),
         ({"retry-after": " 7 "}, 7.0),
         ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "86400"}, 86400.0),
         ({"retry-after": str(int(LONGEST))}, LONGEST),
         ({"retry-after": str(int(LONGEST) + 1)}, None),
         ({"retry-after": "1e400"}, None),
@@ -34,6 +35,7 @@ def _date(seconds: float) -> str:
         ({"retry-after": "soon"}, None),
         ({"retry-after": "\udcff"}, None),
         ({"retry-after": _date(30)}, 30.0),
+        ({"retry-after": _date(86400)}, 86400.0),
         ({"retry-after": _date(-30)}, None),
         ({"retry-after": _date(0)}, None),
         ({"retry-after": _date(LONGEST + 60)}, None),
@@ -43,6 +45,7 @@ def _date(seconds: float) -> str:
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after-ms": "nonsense", "retry-after": "2"}, 2.0),
         ({"retry-after-ms": "-1", "retry-after": "2"}, 2.0),
+        ({"retry-after-ms": "86400000", "retry-after": "2"}, 86400.0),
         ({"retry-after-ms": "999999999", "retry-after": "2"}, 2.0),
     ],
 )

@@ -73,6 +73,10 @@ def test_a_hint_when_to_come_back_is_passed_on(status: int, headers: dict[str, s
     assert error_of_status(status, headers, b"").retry_after == 7.0
 
 
+def test_a_hint_may_be_as_long_as_a_limit_by_the_day():
+    assert error_of_status(429, {"retry-after": "86400"}, b"").retry_after == 86400.0
+
+
 @pytest.mark.parametrize("hint", ["-1", "nan", "1e9", "soon"])
 def test_a_hint_that_makes_no_sense_is_not(hint: str):
     assert error_of_status(429, {"retry-after": hint}, b"").retry_after is None
