@@ -51,6 +51,7 @@ _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
 _EXPLAIN_BYTES = 2048
 _UNSET = Preferences()
 _NO_WISHES = Wishes(NOTHING_ASKED)
+_NOBODY = (None, None)
 _ONLY_A_MODEL: tuple[Any, ...] = (None, None, None, {}, {})
 
 
@@ -66,7 +67,7 @@ class Levels:
         self._kept: dict[tuple[str | None, str | None, str | None, str | None], tuple[Preferences, Resolved]] = {}
 
     def of(self, who: tuple[str | None, str | None], task_type: str | None, preferences: Preferences, asked: Asked) -> Resolved:
-        """The outcome for a (user, tier). Raises ClientError (403 `model_not_allowed`)."""
+        """The outcome for a (user, tier), the latter as `hierarchy.resolve` takes it. Raises ClientError (403 `model_not_allowed`)."""
         if asked is not NOTHING_ASKED and _beside_the_model(asked) != _ONLY_A_MODEL:
             return self._made(who[1], task_type, preferences, asked)
         return self.named(who, task_type, preferences, asked.model)
@@ -162,13 +163,13 @@ class Resolve:
         levels = self._text
         if model == levels.hierarchy.alias or not may_set(call, "model"):
             model = None
-        who = _who(call)
-        return levels.of(who, task_type, await self._preferences(levels, who[0]), Asked(model=model))
+        who, preferences = await self._account(levels, call)
+        return levels.of(who, task_type, preferences, Asked(model=model))
 
     async def _settle(self, call: Call, wishes: Wishes) -> None:
         levels = self.levels(call.operation)
-        who = _who(call)
-        resolved = outcome_of(levels, call, wishes, who, await self._preferences(levels, who[0]))
+        who, preferences = await self._account(levels, call)
+        resolved = outcome_of(levels, call, wishes, who, preferences)
         if levels is self._text:
             own = own_params(call)
             if own and (wishes.explain or resolved.params or resolved.source != REQUEST):
@@ -181,9 +182,21 @@ class Resolve:
         if wishes.explain:
             call.notes["explain"] = explained(resolved)
 
-    async def _preferences(self, levels: Levels, user: str | None) -> Preferences:
+    async def _account(self, levels: Levels, call: Call) -> tuple[tuple[str | None, str | None], Preferences]:
+        """Whose preferences count, with that one's tier, and what they are. Nobody's for a stranger."""
+        named, principal = call.on_behalf, call.principal
+        if named is not None:
+            # The tier counts for every operation: targets may be kept for it.
+            stored = await self._preferences(named)
+            return (named, stored.tier), _UNSET if levels is self._others else stored
+        if principal is ANONYMOUS:
+            return _NOBODY, _UNSET
+        own = _UNSET if levels is self._others else await self._preferences(principal.id)
+        return (principal.id, principal.tier or ""), own
+
+    async def _preferences(self, user: str) -> Preferences:
         store: UserPreferences | None = self._store
-        if store is None or user is None or levels is self._others:
+        if store is None:
             return _UNSET
         found = store.recall(user)
         if found is None:
@@ -222,14 +235,6 @@ def may_set(call: Call, name: str) -> bool:
 def is_held(principal: Principal) -> bool:
     """Whether there is anything that it may not set."""
     return principal.may_set is not None or principal.task_types is not None
-
-
-def _who(call: Call) -> tuple[str | None, str | None]:
-    """Whose preferences count, and that one's tier. Nobody's for a stranger."""
-    named, principal = call.on_behalf, call.principal
-    if principal is ANONYMOUS:
-        return named, None
-    return (named if named is not None else principal.id), principal.tier
 
 
 # ------------------------------------------------------------------------------------------------------------------------ into force

@@ -256,7 +256,8 @@ def previewed(settings: Settings, who: Who, task_type: str | None, model: str | 
     """What a chat completion of `who` would get by `settings`. Raises ClientError (403 `model_not_allowed`)."""
     hierarchy = Hierarchy() if settings.llm is None else settings.llm.hierarchy()
     asked = Asked(None if model == hierarchy.alias else model)
-    resolved = Levels(hierarchy).of((who.id, who.tier), task_type, who.preferences, asked)
+    tier = None if who.id is None else who.tier or ""
+    resolved = Levels(hierarchy).of((who.id, tier), task_type, who.preferences, asked)
     kinds = policies.kinds(settings.policies)
     return Previewed(
         user=who.id,

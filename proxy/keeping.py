@@ -246,7 +246,7 @@ class OwnPreferences(KeptPreferences):
     """Preferences that are kept, and that their users may change."""
 
     def __init__(self, table: PreferenceTable, clock: Clock, keeping: Keeping, tell: Callable[[str, str], Awaitable[bool]]) -> None:
-        super().__init__(table.find, clock, keeping)
+        super().__init__(table.account, clock, keeping)
         self._table = table
         self._tell = tell
 

@@ -345,9 +345,9 @@ llm:
   default_model: small
   timeout: "60s"
   task_types: {REPORT: {model: large}}
-  user_preferences: {premium_model: best}
+  user_preferences: {premium_model: best, standard_model: plain}
   alias: auto
-  allowed_models: [small, large, best]
+  allowed_models: [small, large, best, plain]
 policies: {retry: false}
 """
 
@@ -360,6 +360,8 @@ policies: {retry: false}
         (Who(), "REPORT", "small", ("small", "request")),
         (Who(), "REPORT", "auto", ("large", "task_type")),
         (Who("ana", "premium"), None, None, ("best", "user")),
+        (Who("ana", "gold"), None, None, ("plain", "user")),
+        (Who("ana"), None, None, ("plain", "user")),
         (Who("ana", None, Preferences(task_types={"REPORT": Preferences(model="small")})), "REPORT", None, ("small", "user")),
     ],
 )

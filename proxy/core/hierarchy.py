@@ -36,7 +36,7 @@ class Hierarchy:
     task_types       the same fields by task type
     params           members of a request's body by model, out of `PARAMS`
     context_windows  tokens by model
-    premium_model, standard_model   the models of users of the premium tier, and of every other tier
+    premium_model, standard_model   the models of users of the premium tier, and of all others that are known
     alias            the model's name that asks for none: the hierarchy decides; None: every name is a model's
     larger_model     takes the requests that are too long for their own model
     allowed_models   patterns (`llama3*`) of what may be used at all; None: every model
@@ -85,8 +85,9 @@ NOTHING_ASKED = Asked()
 def resolve(system: Hierarchy, task_type: str | None, preferences: Preferences, tier: str | None, asked: Asked) -> Resolved:
     """The outcome for one request.
 
-    `tier` is None for a user of whom nothing is known. A task type that the system does not list gets the system level, and is marked
-    (unless the user has set something for it: then it is known). A tier's model that changes nothing counts as not set.
+    `tier` is None for a user of whom nothing is known, empty for one without a tier. A task type that the system does not list gets the
+    system level, and is marked (unless the user has set something for it: then it is known). A tier's model that changes nothing counts as
+    not set.
     """
     values: dict[str, Any] = {"timeouts": {}}
     sources: dict[str, str] = {}
@@ -109,6 +110,7 @@ def resolve(system: Hierarchy, task_type: str | None, preferences: Preferences, 
         is_known_task_type=task_type is None or task_type in system.task_types or task_type in preferences.task_types,
         sources=sources,
         source=_most_specific(sources),
+        tier=tier,
     )
 
 
@@ -148,7 +150,8 @@ def with_params(resolved: Resolved, params: Mapping[str, Any]) -> Resolved:
     filled = {**old.params, **params}
     # By position, since requests pay for it: `replace` costs three times as much.
     limits = (old.timeout, old.max_retries, old.context_window)
-    return Resolved(old.model, old.fallback_model, *limits, filled, old.task_type, old.is_known_task_type, sources, REQUEST, old.timeouts)
+    kind = (old.task_type, old.is_known_task_type)
+    return Resolved(old.model, old.fallback_model, *limits, filled, *kind, sources, REQUEST, old.timeouts, old.tier)
 
 
 def with_model(system: Hierarchy, resolved: Resolved, model: str, source: str) -> Resolved:

@@ -61,10 +61,10 @@ class UserPreferences(Protocol):
     """What users have set for themselves, kept like `Identities`."""
 
     def recall(self, user: str) -> Preferences | None:
-        """The user's preferences (empty ones where nothing is set), if they are in hand and fresh enough; never waits."""
+        """The user's preferences (empty ones where nothing is set), with the tier, if they are in hand and fresh enough; never waits."""
 
     async def find(self, user: str) -> Preferences:
-        """The user's preferences, asking the database. A database that cannot be asked: what was last known, or empty ones."""
+        """The same, asking the database. A database that cannot be asked: what was last known, or empty ones of an unknown user."""
 
 
 @runtime_checkable

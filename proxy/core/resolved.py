@@ -22,7 +22,8 @@ class Preferences:
     """What one user has set. None inherits.
 
     `timeout` is in seconds, 0 < t <= 300; `max_retries` 0..10. `task_types` has for a task type the same fields again. `timeouts` are
-    fields of `proxy.core.call.Timeouts`, in their units.
+    fields of `proxy.core.call.Timeouts`, in their units. `tier` is none of what is set: whose preferences these are, where that was asked
+    for as well; empty for a user without one, None where no such user is known.
     """
 
     model: str | None = None
@@ -31,6 +32,7 @@ class Preferences:
     max_retries: int | None = None
     task_types: Mapping[str, Preferences] = field(default_factory=dict)
     timeouts: Mapping[str, float] = field(default_factory=dict)
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Resolved:
 
     `timeout` is in seconds; `params` are members of the request's body that fill what it left unset. `sources` has a level of `LEVELS` for
     each name that is set (`model`, `timeout`, `timeouts.idle`, `temperature`, ...); `source` is the most specific level that set anything.
-    `timeouts` as in `Preferences`: they go before the provider's.
+    `timeouts` and `tier` as in `Preferences`: the former go before the provider's.
     """
 
     model: str | None = None
@@ -53,3 +55,4 @@ class Resolved:
     sources: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     source: str = "system"
     timeouts: Mapping[str, float] = field(default_factory=_nothing)
+    tier: str | None = None

@@ -38,9 +38,16 @@ def _max_tokens(call: Call) -> Any:
     return call.body.get("max_completion_tokens", call.body.get("max_tokens"))
 
 
+def _tier(call: Call) -> str | None:
+    """That of the user whom the request names, where it may; else the key's own user's."""
+    if call.on_behalf is None:
+        return call.principal.tier
+    return (call.resolved.tier or None) if call.resolved is not None else None
+
+
 FACTS: dict[str, Callable[[Call], Any]] = {
     "task_type": lambda call: call.resolved.task_type if call.resolved is not None else None,
-    "tier": lambda call: call.principal.tier,
+    "tier": _tier,
     "user": lambda call: named if (named := call.on_behalf) is not None else call.principal.id,
     "operation": lambda call: call.operation,
     "stream": lambda call: call.stream,

@@ -54,7 +54,7 @@ class UserPreferenceSettings(Section):
     """The models of users who have set none, by their tier."""
 
     premium_model: ModelName | None = Field(None, description="model of users of the premium tier")
-    standard_model: ModelName | None = Field(None, description="model of users of every other tier")
+    standard_model: ModelName | None = Field(None, description="model of all other users, whatever their tier, also without one")
 
 
 class LlmSettings(Section):

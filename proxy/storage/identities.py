@@ -34,7 +34,7 @@ class KnownKey:
 
 #: Looks a key up by its public id; None for one that may not be used. Raises CapacityError. See `Keys.find`.
 FindKey: TypeAlias = Callable[[str], Awaitable[KnownKey | None]]
-#: Looks up what a user has set; empty for nothing. Raises CapacityError. See `PreferenceTable.find`.
+#: Looks up what a user has set, with the tier; empty for nothing. Raises CapacityError. See `PreferenceTable.account`.
 FindPreferences: TypeAlias = Callable[[str], Awaitable[Preferences]]
 
 
@@ -117,11 +117,11 @@ class KeptPreferences:
         self._kept: Kept[str, Preferences] = Kept(clock, keeping)
 
     def recall(self, user: str) -> Preferences | None:
-        """The user's preferences (empty ones where nothing is set), if they are in hand and fresh enough; never waits."""
+        """The user's preferences (empty ones where nothing is set), with the tier, if they are in hand and fresh enough; never waits."""
         return self._kept.recall(user)
 
     async def find(self, user: str) -> Preferences:
-        """The user's preferences. A database that cannot be asked: what was last known, or empty ones."""
+        """The same. A database that cannot be asked: what was last known, or empty ones of an unknown user."""
         try:
             return await self._kept.find(user, lambda: self._find(user))
         except CapacityError:

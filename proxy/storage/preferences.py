@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from proxy.core.resolved import Preferences
 from proxy.storage.database import Database, IfAny
 from proxy.storage.faults import missing
 from proxy.storage.tables import user_llm_preferences as table
+from proxy.storage.tables import users
 
 MAX_TIMEOUT = 300.0
 MAX_RETRIES = 10
@@ -41,6 +42,12 @@ class PreferenceTable:
         """What `user` has set; empty ones for nothing, and for a user who is not known here."""
         stored = await self.get(user)
         return Preferences() if stored is None else stored.preferences
+
+    async def account(self, user: str) -> Preferences:
+        """What `user` has set, with the user's tier: what requests in that name go by."""
+        both = users.outerjoin(table, table.c.user_id == users.c.id)
+        row = await self._database.first(select(users.c.tier, table).select_from(both).where(users.c.id == user))
+        return Preferences() if row is None else replace(_decode(row), tier=row.tier or "")
 
     async def get(self, user: str) -> StoredPreferences | None:
         row = await self._database.first(select(table).where(table.c.user_id == user))

@@ -98,6 +98,31 @@ def test_a_user_sets_its_own_preferences(gateway: Gateway):
     assert [row["actor"] for row in rows][:2] == ["user:ada", "user:ada"]
 
 
+def test_an_application_gets_the_models_of_the_users_that_it_names(tmp_path: Path):
+    levels = {"default_model": "sim/a", "user_preferences": {"premium_model": "sim/best", "standard_model": "sim/plain"}}
+    config = {
+        "server": {"admin_key": "env:ADMIN_KEY"},
+        "storage": {"url": f"sqlite:///{tmp_path}/comporta.db"},
+        "policies": {"authenticate": {"open": False}},
+        "llm": levels,
+    }
+    with Gateway(config, tmp_path, {"ADMIN_KEY": ADMIN_KEY}) as running:
+        for user in ({"id": "application"}, {"id": "bob", "tier": "premium"}, {"id": "ann"}):
+            assert administer(running, "POST", "/admin/users", user)[0] == 201
+        asked = {"user_id": "application", "limits": {"names_users": True}}
+        key = administer(running, "POST", "/admin/keys", asked)[1]["key"]
+
+        def model_of(user: str | None) -> str:
+            headers = {"Authorization": f"Bearer {key}"} | ({} if user is None else {"x-comporta-user": user})
+            url = running.ready["listen"] + "/v1/llm/config/preview"
+            return str(_asked(urllib.request.Request(url, headers=headers))[1]["values"]["model"]["value"])
+
+        found = [model_of(user) for user in (None, "bob", "ann", "stranger")]
+        assert found == ["sim/plain", "sim/best", "sim/plain", "sim/a"]
+        assert administer(running, "PATCH", "/admin/users/bob", {"tier": None})[0] == 200
+        assert model_of("bob") == "sim/plain"
+
+
 def test_a_stranger_administers_nothing(gateway: Gateway):
     for method, path in (("GET", "/admin/users"), ("POST", "/admin/keys"), ("PUT", "/admin/config"), ("GET", "/metrics")):
         status, answer = _metrics_or(gateway, method, path)

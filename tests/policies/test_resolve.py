@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 
 from policies.resolve import Resolve, estimated_tokens
-from proxy.core.call import Call, Principal
+from proxy.core.call import ANONYMOUS, Call, Principal
 from proxy.core.errors import ClientError
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences
+from proxy.routing.conditions import holds
 from tests.core.doubles import HandClock, make_call
 from tests.core.test_hierarchy import SYSTEM
 
@@ -268,6 +270,48 @@ async def test_another_users_preferences_count_only_for_a_key_that_names_users(n
     service = replace(USER, names_users=names_users)
     call = await through(policy(store=store), asking('{"user": "other", MESSAGES}', principal=service))
     assert (call.model, call.end_user) == (model, "other")
+
+
+@pytest.mark.parametrize(
+    ("principal", "named", "model"),
+    [
+        (replace(USER, tier="premium"), None, "llama3.2:7b"),
+        (replace(USER, tier="gold"), None, "llama3.2:1b"),
+        (USER, None, "llama3.2:1b"),
+        (ANONYMOUS, None, "llama3.2:3b"),
+        (replace(USER, names_users=True), "bob", "llama3.2:7b"),
+        (replace(USER, names_users=True, tier="premium"), "ann", "llama3.2:1b"),
+        (replace(USER, names_users=True, tier="premium"), "stranger", "llama3.2:3b"),
+        (replace(USER, names_users=True, tier="premium"), None, "llama3.2:7b"),
+        (USER, "bob", "llama3.2:1b"),
+        (ANONYMOUS, "bob", "llama3.2:7b"),
+    ],
+)
+async def test_the_model_of_a_tier_is_for_the_user_whose_preferences_count(principal: Principal, named: str | None, model: str):
+    """Who is known without a tier is one of all the others; of a stranger nothing is known."""
+    tiers = replace(STRICT, premium_model="llama3.2:7b", standard_model="llama3.2:1b")
+    resolve = policy(tiers, Store(bob=Preferences(tier="premium"), ann=Preferences(tier="")))
+    for _ in "12":
+        assert (await through(resolve, asking("{MESSAGES}", principal=principal, end_user=named))).model == model
+
+
+async def test_a_named_users_tier_is_known_to_what_comes_later_whatever_is_asked():
+    service = replace(USER, names_users=True, tier="gold")
+    for hierarchy, operation in itertools.product((STRICT, None), ("chat", "embedding", "images")):
+        resolve = policy(hierarchy, Store(bob=Preferences(tier="premium"), ann=Preferences(tier="")))
+        for named, tier in (("bob", "premium"), ("ann", None), ("stranger", None), (None, "gold")):
+            text = '{"model": "llama3.2:1b", "temperature": 0.5, MESSAGES}'
+            call = await through(resolve, asking(text, operation, principal=service, end_user=named))
+            assert [each for each in ("gold", "premium", "") if holds((("tier", (each,)),), call)] == ([tier] if tier else [])
+
+
+async def test_an_outcome_is_forgotten_when_a_named_users_tier_changes():
+    store = Store(bob=Preferences(tier=""))
+    resolve = policy(replace(STRICT, premium_model="llama3.2:7b"), store)
+    service = replace(USER, names_users=True)
+    for tier, model in (("", "llama3.2:3b"), ("premium", "llama3.2:7b"), ("", "llama3.2:3b")):
+        await store.put("bob", Preferences(tier=tier))
+        assert (await through(resolve, asking("{MESSAGES}", principal=service, end_user="bob"))).model == model
 
 
 # ------------------------------------------------------------------------------------------------------------------------ nothing set

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -70,3 +71,14 @@ def test_what_is_out_of_bounds_is_refused_by_name(preferences: Preferences, para
     with pytest.raises(ClientError) as refused:
         encode(preferences)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(("tier", "told"), [("premium", "premium"), (None, "")])
+async def test_an_account_is_what_is_set_with_the_tier(database: Database, tier: str | None, told: str) -> None:
+    await Users(database).create("root", "ana", tier=tier)
+    await Users(database).create("root", "bob", tier="other")
+    table = PreferenceTable(database)
+    assert await table.account("ana") == Preferences(tier=told)
+    await table.put("ana", "ana", WHOLE)
+    assert await table.account("ana") == replace(WHOLE, tier=told)
+    assert await table.account("nobody") == Preferences()
