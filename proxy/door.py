@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from proxy.core import events
 from proxy.core.metrics import Registry
@@ -18,12 +19,19 @@ from proxy.core.metrics import Registry
 #: Seconds between two looks.
 _EVERY = 0.25
 
-#: As many descriptors must be free.
+#: As many descriptors must be free; and as many before a door that was shut opens again, since shutting the doors has freed some.
 _SPARE = 2
+_AGAIN = 8
+
+#: How long the other side may take to say goodbye in TLS, in seconds: nobody waits for clients that lie idle, a shutdown least of all.
+_GOODBYE = 0.5
 
 
 class Door:
-    """Accepts on `listening`, which it takes over. `factory` makes a protocol for each connection."""
+    """Accepts on `listening`, which it takes over. `factory` makes a protocol for each connection.
+
+    With `tls` that is once both sides have agreed, for which `handshake` seconds are given.
+    """
 
     def __init__(
         self,
@@ -32,10 +40,13 @@ class Door:
         *,
         metrics: Registry | None = None,
         tls: ssl.SSLContext | None = None,
+        handshake: float = 10.0,
     ) -> None:
         self._listening = listening
         self._factory = factory
-        self._tls = tls
+        self._secure: dict[str, Any] = {}
+        if tls is not None:
+            self._secure = {"ssl": tls, "ssl_handshake_timeout": handshake, "ssl_shutdown_timeout": _GOODBYE}
         self._shut = (metrics or Registry()).counter(
             "comporta_accept_paused_total", "Times that no connections were accepted because no file descriptor was left."
         )
@@ -60,7 +71,7 @@ class Door:
         self._listening.close()
 
     async def _accept(self) -> None:
-        self._server = await asyncio.get_running_loop().create_server(self._factory, sock=self._listening.dup(), ssl=self._tls)
+        self._server = await asyncio.get_running_loop().create_server(self._factory, sock=self._listening.dup(), **self._secure)
 
     def _look(self) -> None:
         self._handle = asyncio.get_running_loop().call_later(_EVERY, self._look)
@@ -69,7 +80,7 @@ class Door:
             self._server = None
             self._shut.labels().value += 1
             events.error("no_file_descriptors", accepting=False)
-        elif self._server is None and has_descriptors() and (self._opening is None or self._opening.done()):
+        elif self._server is None and has_descriptors(_AGAIN) and (self._opening is None or self._opening.done()):
             self._opening = asyncio.get_running_loop().create_task(self._accept())
             events.warning("file_descriptors_again", accepting=True)
 

@@ -17,7 +17,7 @@ from proxy.core.protocols import Clock, Emit, Services
 from proxy.door import Door
 from proxy.health import require_listed
 from proxy.http.backstop import report
-from proxy.http.certificate import Shown, read
+from proxy.http.certificate import Shown, context_for
 from proxy.http.data_plane import DataPlane
 from proxy.http.forwarded import Proxies
 from proxy.http.listener import Listener
@@ -87,7 +87,7 @@ class Gateway:
         self._retiring: asyncio.Task[None] | None = None
         self._ready = False
         self._hurry = asyncio.Event()
-        tls = context_for(settings.server)
+        tls = context_for(settings.server.tls)
         self._shown = None if tls is None else Shown(tls)
         self.standing = Standing(self._services, exposed=exposed)
         self._plane = DataPlane(
@@ -144,7 +144,8 @@ class Gateway:
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
         self._bound(server)
         tls = None if self._shown is None else self._shown.listening
-        self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=tls)
+        found = listening or bind(*server.address)
+        self._door = Door(found, self._listener, metrics=self.metrics, tls=tls, handshake=server.header_timeout)
         if stored_credentials(self.settings):
             await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
         elif self._keeper is not None or not (stored and await self._took_up()):
@@ -219,7 +220,7 @@ class Gateway:
     async def _prepare(self, settings: Settings, *, stores: bool) -> Prepared:
         """With the storage that is there; else, where it `stores`, with a new one, which is opened and not yet ours."""
         # A certificate that does not fit its key is found before anything changes. Nobody has asked for another where the settings stay.
-        tls = None if settings is self.settings else context_for(settings.server)
+        tls = None if settings is self.settings else context_for(settings.server.tls)
         keeper = await self._opened_keeper(settings) if self._keeper is None and stores else self._keeper
         try:
             followed = await self._followed(settings, keeper)
@@ -391,10 +392,3 @@ class Gateway:
             await snapshot.close()
         if self._keeper is not None:
             await self._keeper.close()
-
-
-def context_for(server: ServerSettings) -> ssl.SSLContext | None:
-    """What the data plane shows to its clients; None for plain HTTP. Raises OSError for a certificate that cannot be used."""
-    if server.tls is None:
-        return None
-    return read(**server.tls.paths)

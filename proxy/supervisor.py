@@ -16,7 +16,7 @@ from proxy.channel import Channel
 from proxy.core import events
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
-from proxy.gateway import context_for
+from proxy.http.certificate import context_for
 from proxy.recollection import Recollections
 from proxy.settings import Settings
 from proxy.snapshot import Snapshot
@@ -347,7 +347,7 @@ class Supervisor:
         """
         tried = Snapshot(settings, os.environ, Services(self._services.clock, Registry(), self._services.emit))
         await tried.close()
-        context_for(settings.server)
+        context_for(settings.server.tls)
         document = settings.model_dump(mode="json")
         asked = {slot: (slot.channel, slot.state) for slot in self._slots if slot.channel is not None}
         try:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Protocol
 
 
-def read(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A context that shows `certificate`. Raises OSError for files that cannot be read, or do not belong together."""
+class Files(Protocol):
+    """Where a certificate is."""
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """`certificate`, and its `key`."""
+
+
+def context_for(files: Files | None) -> ssl.SSLContext | None:
+    """What the data plane shows to its clients; None for plain HTTP.
+
+    Raises OSError for files that cannot be read, or do not belong together.
+    """
+    if files is None:
+        return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(files.paths["certificate"], files.paths["key"])
     return context
 
 

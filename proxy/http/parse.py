@@ -24,6 +24,32 @@ _REQUIRED: dict[str, tuple[str, tuple[type, ...], str]] = {
     "embedding": ("input", (str, list), "a string or an array"),
 }
 
+#: Members that the gateway reads, checks or changes. Servers in Go take `Model` for `model`, and the last of them counts.
+_OURS = frozenset(
+    {
+        "background",
+        "comporta",
+        "input",
+        "instructions",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "model",
+        "n",
+        "prompt",
+        "prompt_cache_key",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tools",
+        "top_p",
+        "user",
+    }
+)
+
 
 def invalid_json(message: str) -> ClientError:
     return ClientError(message, code="invalid_json")
@@ -66,6 +92,9 @@ def _is_deep(value: dict[str, Any]) -> bool:
 
 def read_members(call: Call, body: dict[str, Any]) -> None:
     """Check and take what the gateway uses of a body. Raises ClientError that names the member."""
+    names = "".join(body)
+    if not (names.isascii() and names.islower()):
+        _refuse_look_alikes(body)
     required = _REQUIRED.get(call.operation)
     if required is not None:
         name, kinds, expected = required
@@ -86,6 +115,14 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
     if options is not None and not isinstance(options, dict):
         raise ClientError("'stream_options' must be an object.", param="stream_options", code="invalid_type")
     call.body = body
+
+
+def _refuse_look_alikes(body: dict[str, Any]) -> None:
+    """Raises ClientError where a provider could take a member for one that was looked at under another name."""
+    for name in body:
+        meant = name.casefold()
+        if meant != name and meant in _OURS:
+            raise ClientError(f"{name!r} must be written {meant!r}.", param=name, code="unknown_parameter")
 
 
 def checked_model(model: Any) -> str:

@@ -119,6 +119,22 @@ def test_a_member_that_is_missing_or_wrong_is_named(operation: str, body: dict[s
     assert repr(param) in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["Model", "MODEL", "mo\u0064El", "\u017ftream", "Max_Tokens", "Messages"])
+def test_a_member_that_a_provider_could_take_for_another_is_refused(name: str):
+    """Go's encoding/json takes names without regard to case, `\u017f` for s and `\u212a` for k, and of several the last."""
+    with pytest.raises(ClientError) as caught:
+        parse.read_members(make_call(), {**CHAT, name: "dear"})
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "unknown_parameter")
+    assert repr(name.casefold()) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["Model name", "extraBody", "X", "to\u212aen", "\u00dcber", "modal", "safetySettings"])
+def test_other_members_are_written_as_their_provider_wants(name: str):
+    call = make_call()
+    parse.read_members(call, {**CHAT, name: "x"})
+    assert call.model == "m"
+
+
 @pytest.mark.parametrize(
     ("operation", "body", "model", "stream"),
     [

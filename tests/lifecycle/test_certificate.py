@@ -6,6 +6,7 @@ import datetime
 import signal
 import socket
 import ssl
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,3 +90,24 @@ def test_a_certificate_that_does_not_fit_its_key_is_refused_and_the_old_one_show
     gateway.wait_line("configuration_refused")
     assert {shown(gateway) for _ in range(20)} == {first}
     assert gateway.metric("comporta_config_last_reload_successful") == 0
+
+
+def test_a_client_that_lies_idle_and_says_no_goodbye_does_not_hold_a_shutdown_up(start: Start, tmp_path: Path, tls: dict[str, str]):
+    write_certificate(tmp_path / "tls", "first.test")
+    gateway = start({"tls": tls, "grace": "30s"})
+    with connect(gateway) as idle:
+        assert served(idle)
+        asked = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.ended(25.0)
+        assert time.monotonic() - asked < 10.0
+
+
+def test_connections_that_never_agree_on_tls_are_closed(start: Start, tmp_path: Path, tls: dict[str, str]):
+    write_certificate(tmp_path / "tls", "first.test")
+    gateway = start({"tls": tls, "header_timeout": "1s"})
+    parts = urlsplit(gateway.url)
+    silent = [socket.create_connection((parts.hostname, parts.port), 10) for _ in range(5)]
+    for connection in silent:
+        with connection:
+            assert connection.recv(1) == b""

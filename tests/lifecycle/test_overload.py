@@ -111,6 +111,25 @@ def test_without_descriptors_it_sheds_does_not_spin_and_recovers(start: Start, u
     assert chat(gateway.url).status == 200
 
 
+def test_what_closing_its_doors_frees_does_not_open_them_again(start: Start):
+    gateway = start()
+    held = [RawClient(gateway.url) for _ in range(3)]
+    assert [client.ask("GET", "/healthz").status for client in held] == [200] * 3
+    taken = max(int(name) for name in os.listdir(f"/proc/{gateway.process.pid}/fd")) + 1
+    with _limited(gateway, taken):
+        gateway.wait_line("no_file_descriptors")
+        time.sleep(1.5)
+        told = [line["event"] for line in gateway.lines if "file_descriptors" in line["event"]]
+        assert told.count("file_descriptors_again") == 0
+        assert told.count("no_file_descriptors") <= 2  # one a door
+        assert [client.ask("GET", "/healthz").status for client in held] == [200] * 3
+    gateway.wait_line("file_descriptors_again")
+    with RawClient(gateway.url) as again:
+        assert again.ask("GET", "/healthz").status == 200
+    for client in held:
+        client.close()
+
+
 def _connected(url: str) -> socket.socket:
     parts = urlsplit(url)
     found = socket.socket()
