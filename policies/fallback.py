@@ -1,4 +1,4 @@
-"""When the first choice fails, others are asked: the model's further targets, then its chain. Before the commit point only."""
+"""When the first choice fails, or is out, others are asked: the model's further targets, then its chain. Before the commit point only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from proxy.core.reply import Reply
 from proxy.fields import Section
 from proxy.routing.causes import kind_of
 from proxy.routing.router import Router
-from proxy.routing.walk import Step, Walk
+from proxy.routing.walk import OUT, Step, Walk
 
 #: Why another than the first choice has served: the kind of its failure.
 HEADER = "x-comporta-fallback"
+
+#: Members of a request that go on with what lies at one provider: no other one is asked before that one has failed.
+_BINDING = ("previous_response_id", "conversation")
 
 
 class FallbackSettings(Section):
@@ -43,21 +46,19 @@ class Fallback:
         )
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
-        # A body that is passed on as it arrives is gone once it was sent.
         resolved = call.resolved
         alone = not call.others and call.model not in self._chained and (resolved is None or resolved.fallback_model is None)
-        return call_next(call) if alone or call.content is not None else self._walk(call, call_next)
+        return call_next(call) if alone else self._walk(call, call_next)
 
     async def _walk(self, call: Call, call_next: Handler) -> Reply:
-        walk: Walk | None = None
         first = call.target
         rest = None if first is None else self._router.rests(first)
+        walk = None if rest is None else self._around(call, rest)
         while True:
             try:
                 reply = await call_next(call)
             except (UpstreamError, CapacityError) as error:
-                if not may_be_done_twice(call, error):
-                    call.notes.setdefault(STOPPED, {})[len(call.attempts)] = "unrepeatable"
+                if not _may_be_followed(call, error):
                     raise
                 walk = walk or Walk(self._router, call, self._most, rest)
                 step = walk.after(error) if self._has_time(call) else None
@@ -71,6 +72,20 @@ class Fallback:
                 if call.fallback is not None:
                     reply.headers[HEADER] = call.fallback
                 return reply
+
+    def _around(self, call: Call, rest: float) -> Walk | None:
+        """Past a first choice that is out to the first of its chain that is in; None: there is none, and the first choice is asked."""
+        first = call.target
+        if first is None or any(call.body.get(member) for member in _BINDING):
+            return None
+        walk = Walk(self._router, call, self._most, rest)
+        step = walk.around()
+        if step is None:
+            return None
+        call.others = (first, *call.others)
+        call.notes.setdefault(STOPPED, {})[0] = "out"
+        self._switch(call, step, OUT)
+        return walk
 
     def _has_time(self, call: Call) -> bool:
         return call.deadline is None or self._clock.monotonic() < call.deadline
@@ -96,6 +111,16 @@ class Fallback:
                 "cause": step.cause,
             }
         )
+
+
+def _may_be_followed(call: Call, error: GatewayError) -> bool:
+    """Whether another one may be asked after this failure. A body that is passed on as it arrives is gone once it was sent."""
+    if call.content is not None:
+        return False
+    if may_be_done_twice(call, error):
+        return True
+    call.notes.setdefault(STOPPED, {})[len(call.attempts)] = "unrepeatable"
+    return False
 
 
 def _named(target: Target | None) -> str | None:

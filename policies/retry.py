@@ -16,7 +16,7 @@ from pydantic import Field
 
 from proxy.core.board import Board, is_ejected
 from proxy.core.call import Call
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import GatewayError, UpstreamError
 from proxy.core.protocols import Handler, Services
 from proxy.core.recent import STOPPED
 from proxy.core.repeatable import IDEMPOTENT, is_repeatable
@@ -83,7 +83,7 @@ class Situation:
     repeatable  doing it twice does no harm
     idempotent  by its method: doing it twice is doing it once
     streamed    its body is passed on as it arrives, and is gone
-    ejected     the target has been taken out, and the model has others
+    ejected     the target has been taken out, and there are others: of the model, or of its chain
     affordable  the provider's budget has a retry left
     """
 
@@ -152,7 +152,14 @@ class Retry:
 
     Settings = RetrySettings
 
-    def __init__(self, settings: RetrySettings, services: Services, jitter: Callable[[float], float] = full_jitter) -> None:
+    def __init__(
+        self,
+        settings: RetrySettings,
+        services: Services,
+        jitter: Callable[[float], float] = full_jitter,
+        leads_on: Callable[[Call, GatewayError], bool] = lambda _call, _error: False,
+    ) -> None:
+        """`leads_on` says whether a target that is in would be asked next, of whatever model."""
         ceilings = tuple(islice(expo(2, settings.base, settings.cap), 1, 1 + _MOST))
         self._rules = Rules(settings.max_retries, ceilings, settings.cap, settings.ambiguous)
         self._share = settings.budget
@@ -160,6 +167,7 @@ class Retry:
         self._budgets: dict[str, RetryBudget] = {}
         self._clock = services.clock
         self._jitter = jitter
+        self._leads_on = leads_on
         self._retries = services.metrics.counter("llm_retries_total", "Attempts that repeat a failed one.", "provider", "reason")
         self._exhausted = services.metrics.counter(
             "llm_retry_budget_exhausted_total", "Retries that were not made because the provider's budget was spent.", "provider"
@@ -183,7 +191,7 @@ class Retry:
     async def _again(self, call: Call, call_next: Handler, failed: UpstreamError) -> Reply:
         rules, seen = self._rules_for(call), self._situation(call)
         while True:
-            seen = self._seen_now(call, seen)
+            seen = self._seen_now(call, seen, failed)
             decision = decide(failed, seen, rules, self._jitter)
             if isinstance(decision, Stop):
                 raise self._final(call, failed, decision, repeated=seen.retries > 0 or len(call.attempts) > 1)
@@ -206,7 +214,7 @@ class Retry:
         """What does not change from one try to the next."""
         return Situation(repeatable=is_repeatable(call), idempotent=call.method in IDEMPOTENT, streamed=call.content is not None)
 
-    def _seen_now(self, call: Call, seen: Situation) -> Situation:
+    def _seen_now(self, call: Call, seen: Situation, failed: UpstreamError) -> Situation:
         target = call.target
         assert target is not None, "a provider failed that nobody chose"
         now = self._clock.monotonic()
@@ -214,7 +222,7 @@ class Retry:
             seen,
             left=None if call.deadline is None else call.deadline - now,
             # The only target is never out altogether: there is nobody whom another try would spare it for.
-            ejected=bool(call.others) and is_ejected(self._board.of(target), now),
+            ejected=is_ejected(self._board.of(target), now) and (bool(call.others) or self._leads_on(call, failed)),
             affordable=self._board.provider(target.provider).budget.can_take(now, self._share),
         )
 

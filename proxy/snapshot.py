@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import policies
@@ -16,6 +16,7 @@ from policies.authenticate import Authenticate
 from policies.fallback import Fallback
 from policies.hedge import Hedge
 from policies.resolve import Resolve
+from policies.retry import Retry
 from policies.route import Route
 from providers.settings import NetworkSettings, TimeoutSettings
 from proxy.catalogue import Catalogue, table_of
@@ -31,6 +32,7 @@ from proxy.http.models import Models
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
 from proxy.routing.router import Router
+from proxy.routing.walk import leads_on
 from proxy.secrets import Followed, SecretError, Store
 from proxy.settings import Settings
 from proxy.settings.access import is_open
@@ -133,6 +135,15 @@ class Snapshot:
         section = self.settings.policies.get("fallback", Fallback.Settings())
         return [Fallback(section, self._services, self._router)] if isinstance(section, Fallback.Settings) else []
 
+    def _retry(self) -> list[Policy]:
+        section = self.settings.policies.get("retry", Retry.Settings())
+        if not isinstance(section, Retry.Settings):
+            return []
+        fallback = self.settings.policies.get("fallback", Fallback.Settings())
+        if not isinstance(fallback, Fallback.Settings):
+            return [Retry(section, self._services)]
+        return [Retry(section, self._services, leads_on=partial(leads_on, self._router, fallback.attempts))]
+
     def _hedge(self) -> list[Policy]:
         section = self.settings.policies.get("hedge")
         return [Hedge(section, self._services, self._router)] if isinstance(section, Hedge.Settings) else []
@@ -157,6 +168,7 @@ class Snapshot:
             "route": [Route(self._router)],
             "fallback": self._fallback(),
             "hedge": self._hedge(),
+            "retry": self._retry(),
             INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),
         }
         return compose([policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))], innermost)

@@ -81,11 +81,15 @@ def _tail(found: dict[str, Any]) -> Iterator[str]:
     served, tokens, timing = found["served"], found["tokens"], found["timing"]
     if served is not None:
         name = served["provider"] if served["model"] is None else f"{served['provider']}, {served['model']}"
-        yield f"served by {name}" if found["fallback"] is None else f"served by {name}, after {found['fallback']} at the first choice"
+        yield f"served by {name}" if found["fallback"] is None else f"served by {name}, {_since(found['fallback'])}"
     for each in found["not_asked"]:
-        yield f"not needed: {each['provider']}, {each['model']}"
+        yield f"not asked: {each['provider']}, {each['model']}"
     if tokens is not None:
         yield f"tokens: {tokens['prompt']} and {tokens['completion']}, {tokens['usage']}"
     first = "" if timing["first_token_ms"] is None else f"the first token after {timing['first_token_ms']:g} ms, "
     where = f"{timing['overhead_ms']:g} ms here and {timing['upstream_ms']:g} ms at providers"
     yield f"{first}{timing['total_ms']:g} ms in all, of which {where}"
+
+
+def _since(fallback: str) -> str:
+    return "since the first choice is out, or full" if fallback == "unavailable" else f"after {fallback} at the first choice"

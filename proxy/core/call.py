@@ -152,7 +152,8 @@ class Call:
     peer          the address at the other end of the connection, `local` for a Unix socket; empty where that is not known
     principal     who asks; `end_user` is the one on whose behalf, as the client says: see `on_behalf` before that decides anything
     resolved      the configuration that holds for it, each value with its source; None until `resolve`, or where that is off
-    others        further targets of the model, in the order in which they are to be tried when `target` fails
+    others        further targets of the model, in the order in which they are to be tried when `target` fails; the
+                  first choice is one of them where it was passed over
     fallback      the kind of the failure that made another than the first target serve, or None
     refill        gives the body another model's parameters, before that one is asked; None where no model has any
     started       `Clock.monotonic()` when the head had arrived

@@ -15,7 +15,8 @@ from proxy.core.call import Attempt, Call, Principal, Target, Timeouts, Usage
 from proxy.core.hierarchy import described
 from proxy.core.resolved import Resolved
 
-#: A key of `Call.notes`: why a target was not asked again after the n-th attempt (from 1), in the words of who decided it.
+#: A key of `Call.notes`: why a target was not asked again after the n-th attempt (from 1), in the words of who decided it. 0: why the
+#: first choice was passed over before any attempt.
 STOPPED = "stopped"
 
 #: A provider chooses the codes of its errors.
@@ -179,12 +180,13 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
     """
     before: Target | None = None
     stopped = request.stopped or {}
+    first = "fallback" if 0 in stopped else "first"
     for number, attempt in enumerate(request.attempts, 1):
         target = attempt.target
         yield {
             **_named(target),
             "credential": target.credential.id if target.credential is not None else None,
-            "why": "hedge" if attempt.is_hedge else "first" if before is None else "retry" if _is_same(before, target) else "fallback",
+            "why": "hedge" if attempt.is_hedge else first if before is None else "retry" if _is_same(before, target) else "fallback",
             "error": attempt.error,
             "not_repeated": stopped.get(number),
             "started_ms": _ms(attempt.started - request.started),

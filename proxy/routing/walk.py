@@ -11,6 +11,9 @@ from proxy.routing.causes import CAUSES, may_move
 from proxy.routing.router import Router
 from proxy.routing.table import Rule
 
+#: Why a target is passed over that was not asked.
+OUT = CapacityError("The model's first choice has failed of late and is given a rest.")
+
 #: Seconds to wait where every target is out, and one of them is being tried at this moment.
 _SOON = 1.0
 
@@ -48,9 +51,17 @@ class Walk:
         self._passed_over: list[tuple[Target, str | None]] = []
         self._model = call.model
 
+    def around(self) -> Step | None:
+        """The target to ask instead of the first one, which is out, and becomes the last resort; None: nobody else is in."""
+        first = self._call.target
+        assert first is not None, "a walk begins at a target"
+        self._resorted = False
+        self._passed_over.append((first, self._model))
+        return self._onward(OUT) or self._elsewhere(OUT)
+
     def after(self, error: GatewayError) -> Step | None:
         """The next target after `error`, or None: that was all, or no other one would help."""
-        self._count_hedges()
+        self._count_asked()
         if self._left <= 0:
             return None
         step = self._onward(error) or self._elsewhere(error) or self._last_resort(error)
@@ -58,9 +69,9 @@ class Walk:
             self._left -= 1
         return step
 
-    def _count_hedges(self) -> None:
+    def _count_asked(self) -> None:
         """Targets that were asked beside those that are chosen here have had their turn."""
-        asked = {(each.target.provider, each.target.model) for each in self._call.attempts if each.is_hedge} - self._tried
+        asked = {(each.target.provider, each.target.model) for each in self._call.attempts} - self._tried
         self._tried |= asked
         self._left -= len(asked)
 
@@ -87,9 +98,9 @@ class Walk:
                 self._waiting = deque(self._router.targets(rule.to, self._call))
             except ClientError:
                 continue  # Not there any more, or not for this key, or not for such a request.
+            self._add_rules(rule.to)  # they are gone through next: what is passed over is on the way, too
             target = self._fresh(rule.to)
             if target is not None:
-                self._add_rules(rule.to)
                 self._model = rule.to
                 return Step(target, rule.cause, rule.to)
         return None
@@ -121,3 +132,9 @@ class Walk:
         route = self._router.table.routes.get(model) if model is not None else None
         if route is not None:
             self._rules += route.fallback
+
+
+def leads_on(router: Router, most: int, call: Call, error: GatewayError) -> bool:
+    """Whether a target that is in, and that was not asked, would be next if the call's target were given up after `error`."""
+    step = Walk(router, call, most, None).after(error)
+    return step is not None and router.rests(step.target) is None

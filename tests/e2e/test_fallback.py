@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.gateway import SHORT, Gateway, provider
-from tests.support.raw_client import Answer, RawClient
-from tests.support.script import Reset, Script, Stall, Wait, error_response, json_response, script
+from tests.support.raw_client import Answer, RawClient, chat
+from tests.support.script import CHAT, Reset, Script, Stall, Wait, error_response, json_response, script
 from tests.support.upstream import Upstream
 
 HASTY = {**SHORT, "first_token": "200ms", "total": "200ms"}
@@ -78,3 +78,20 @@ def test_what_may_not_be_made_twice_is_made_once_or_not_at_all(pair: Pair, tmp_p
             pair.a.otherwise = script(error_response(529, headers=CLOSING))
             assert ask(client, what, "m").header("x-comporta-provider") == "b", "what was refused may be asked of another"
             pair.b.forget()
+
+
+@pytest.mark.parametrize(
+    ("failing", "retries", "most"), [(script(Stall()), 0, 5), (script(error_response(500)), 2, 5)], ids=["hangs", "fails"]
+)
+def test_a_first_choice_that_is_out_costs_the_chains_clients_nothing(pair: Pair, tmp_path: Any, failing: Script, retries: int, most: int):
+    pair.a.otherwise, pair.b.otherwise = failing, script(CHAT)
+    policies = {"retry": {"max_retries": retries, "base": "1ms"}}
+    with Gateway(pair.config(CHAIN, policies=policies), tmp_path) as gateway:
+        answers = [chat(gateway.url, "m") for _ in range(8)]
+        assert [(answer.status, answer.header("x-comporta-provider")) for answer in answers] == [(200, "b")] * 8
+        assert len(pair.a.requests) == most, "five failures in a row take it out"
+        last = answers[-1]
+        told = {name: last.header(f"x-comporta-{name}") for name in ("model", "attempts", "fallback")}
+        assert told == {"model": "n", "attempts": "1", "fallback": "unavailable"}
+        record = gateway.record_of(last)
+        assert (record["provider"], record["attempts"], record["fallback"]) == ("b", 1, "unavailable")
