@@ -8,7 +8,7 @@ import inspect
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -19,8 +19,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from proxy.core.call import Content, Timeouts
-from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
-from proxy.core.protocols import Transport, UpstreamRequest, UpstreamResponse
+from proxy.core.errors import UPSTREAM_KINDS, ClientDisconnected, ClientError, UpstreamError
+from proxy.core.protocols import UNSENT, Transport, UpstreamRequest, UpstreamResponse
 from proxy.transport import TRANSLATIONS, ClientTransport, PinnedResolver, PooledTransport, flatten, is_public, translate
 from proxy.transport.client import AT_ONCE, may_be_sent_again
 from proxy.transport.connection import Connection
@@ -764,3 +764,136 @@ async def test_bytes_that_nobody_asked_for_never_become_an_answer():
         assert await ask(transport, server.url) == (200, b"{}")
         assert await ask(transport, server.url) == (200, b"{}")
         assert server.connections == 2
+
+
+# -- whose failure it is --
+
+
+class Broken(Pieces):
+    """A body that ends with `ending` instead of its end."""
+
+    def __init__(self, *pieces: bytes, ending: Exception, length: int | None = None) -> None:
+        super().__init__(*pieces, length=length)
+        self._ending = ending
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in super().__aiter__():
+            yield piece
+        raise self._ending
+
+
+@BOTH
+@pytest.mark.parametrize("length", [6, None])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        ClientError("The request's body is larger than it may be.", status=413),
+        ClientError("The request's body did not come in time.", status=408),
+        ClientDisconnected("The client has left."),
+    ],
+    ids=["too large", "late", "gone"],
+)
+async def test_what_is_wrong_with_a_clients_body_is_no_failure_of_the_providers(make: Make, ending: Exception, length: int | None):
+    async with serving(answering(b"")) as server, reaching(make, server.url) as transport:
+        with pytest.raises(ClientError) as caught:
+            await ask(transport, server.url, Broken(b"abc", ending=ending, length=length))
+        assert caught.value is ending
+        async with asyncio.timeout(1):
+            await server.gone.wait()
+
+
+@BOTH
+@pytest.mark.parametrize("length", [6, None])
+async def test_a_provider_that_is_lost_while_a_body_is_sent_has_failed(make: Make, length: int | None):
+    """Whatever its client's body is stopped with."""
+
+    async def serve(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url, Slow(b"abc", b"def", length=length, gap=0.05))
+        assert (caught.value.kind, caught.value.reached) == ("reset", True)
+
+
+# -- what was never sent --
+
+BRIEF = Timeouts(connect=0.1, first_token=None, idle=None, total=5)
+
+
+@BOTH
+@pytest.mark.parametrize("timeouts", [BRIEF, Timeouts(connect=5, first_token=None, idle=None, total=0.1)], ids=["connect", "total"])
+async def test_who_finds_no_connection_free_is_told_that_it_is_the_gateways_own_bound(make: Make, timeouts: Timeouts):
+    async with serving(answering(b"")) as server, reaching(make, server.url, connections=1) as transport:
+        first = asyncio.ensure_future(ask(transport, server.url))
+        async with asyncio.timeout(1):
+            while not server.connections:
+                await asyncio.sleep(0.01)
+        with pytest.raises(UpstreamError) as caught:
+            async with asyncio.timeout(2):
+                await ask(transport, server.url, timeouts=timeouts)
+        assert (caught.value.kind, caught.value.reached) == ("overloaded", False)
+        waiting = asyncio.ensure_future(ask(transport, server.url))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError) as left:
+            await waiting
+        assert left.value.args == (UNSENT,)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError) as left:
+            await first
+        assert UNSENT not in left.value.args
+
+
+@asynccontextmanager
+async def deaf() -> AsyncIterator[str]:
+    """The URL of a port that takes no connection, and refuses none: its queue is full."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("timeouts", "kind"),
+    [
+        (BRIEF, "connect_timeout"),
+        (Timeouts(connect=5, first_token=0.1, idle=None, total=5), "upstream_timeout"),
+        (Timeouts(connect=5, first_token=None, idle=None, total=0.1), "upstream_timeout"),
+    ],
+    ids=["connect", "first_token", "total"],
+)
+async def test_who_is_not_connected_in_time_has_sent_nothing(make: Make, timeouts: Timeouts, kind: str):
+    async with deaf() as url, reaching(make, url) as transport:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, url, timeouts=timeouts)
+        assert (caught.value.kind, caught.value.reached) == (kind, False)
+
+
+@BOTH
+async def test_who_leaves_before_a_connection_is_there_has_sent_nothing(make: Make):
+    async with deaf() as url, reaching(make, url) as transport:
+        asking = asyncio.ensure_future(ask(transport, url))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await asking
+        assert caught.value.args == (UNSENT,)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""],
+    ids=["407", "no HTTP", "a close"],
+)
+async def test_a_proxy_that_does_not_connect_has_sent_nothing_on(answer: bytes):
+    async with serving(answering(answer, close=True)) as proxy, reaching(client, "", proxy=proxy.url) as transport:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, "https://127.0.0.1:9")
+        assert (caught.value.kind, caught.value.reached) == ("connect_failed", False)

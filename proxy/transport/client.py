@@ -15,8 +15,11 @@ from aiohttp import hdrs
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import UpstreamError
-from proxy.core.protocols import TakeChunk, UpstreamRequest
+from proxy.core.protocols import UNSENT, TakeChunk, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
+
+REFUSES = "The provider does not accept connections."
+NO_PLACE = "All of the gateway's connections to the provider are in use."
 
 _CONNECTION_LOST = "The connection to the provider was lost."
 
@@ -28,7 +31,7 @@ TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ServerFingerprintMismatch, "tls", "The provider's certificate is not the pinned one."),
     (ssl.SSLError, "tls", "A TLS connection to the provider cannot be made."),
     (aiohttp.ConnectionTimeoutError, "connect_timeout", "The provider did not accept a connection in time."),
-    (aiohttp.ClientConnectorError, "connect_failed", "The provider does not accept connections."),
+    (aiohttp.ClientConnectorError, "connect_failed", REFUSES),
     (aiohttp.ServerTimeoutError, "upstream_timeout", "The provider did not answer in time."),
     (aiohttp.ServerDisconnectedError, "reset", _CONNECTION_LOST),
     (aiohttp.ClientConnectionResetError, "reset", _CONNECTION_LOST),
@@ -37,6 +40,7 @@ TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ClientConnectionError, "reset", _CONNECTION_LOST),
     (aiohttp.ClientPayloadError, "bad_upstream", "The provider's answer broke off."),
     (aiohttp.InvalidURL, "connect_failed", "The provider's address is not valid."),
+    (aiohttp.ClientHttpProxyError, "connect_failed", "The proxy does not connect to the provider."),
     (aiohttp.ClientError, "bad_upstream", "The provider's answer is not valid HTTP."),
     (aiohttp.http_exceptions.LineTooLong, "response_too_large", "The provider's headers are larger than the limit."),
     (aiohttp.http_exceptions.HttpProcessingError, "bad_upstream", "The provider's answer is not valid HTTP."),
@@ -126,19 +130,49 @@ class ClientResponse:
             self._response.close()
 
 
+class _Progress:
+    """How far a request has come, as aiohttp's traces tell it."""
+
+    __slots__ = ("is_queued", "is_sent", "reused")
+
+    def __init__(self) -> None:
+        self.is_queued = False  # it waits for a place among the connections
+        self.is_sent = False  # some of it, at some time
+        self.reused: float | None = None  # when it was given a kept connection, by the monotonic clock
+
+    def translate(self, error: Exception) -> UpstreamError:
+        """`translate`, for a request that has come so far."""
+        if self.is_queued:
+            return UpstreamError("overloaded", NO_PLACE, reached=False)
+        found = translate(error)
+        if self.is_sent or not found.reached:
+            return found
+        # Such as a proxy that ends the connection, or answers nonsense, when it is asked for the provider.
+        kind, message = ("connect_failed", REFUSES) if found.kind in ("reset", "bad_upstream") else (found.kind, found.message)
+        return UpstreamError(kind, message, detail=found.detail, reached=False)
+
+
 class _SentContent:
-    """A body on its way; at its end `limit` is drawn in to the seconds that the answer's first byte may take."""
+    """A body on its way; at its end `limit` is drawn in to the seconds that the answer's first byte may take.
+
+    `failure` is what ended it instead: aiohttp makes a lost connection of that.
+    """
 
     def __init__(self, content: Content, limit: asyncio.Timeout, first_byte: float | None) -> None:
         self.length = content.length
         self.is_answered = False
+        self.failure: Exception | None = None
         self._content = content
         self._limit = limit
         self._first_byte = first_byte
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._content:
-            yield piece
+        try:
+            async for piece in self._content:
+                yield piece
+        except Exception as error:
+            self.failure = error
+            raise
         if self._first_byte is not None and not self.is_answered and not self._limit.expired():
             due, end = asyncio.get_running_loop().time() + self._first_byte, self._limit.when()
             self._limit.reschedule(due if end is None else min(due, end))
@@ -173,39 +207,46 @@ class ClientTransport:
         self.stale: Callable[[], None] = uncounted
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ClientResponse:
-        reused: list[float] = []
+        progress = _Progress()
         try:
-            return await self._within(self._session(), request, timeouts, reused)
+            return await self._within(self._session(), request, timeouts, progress)
         except UpstreamError as error:
             # A connection that its server had closed while it lay idle says nothing of the server: once more, on a fresh one.
-            if error.kind != "reset" or not reused or not isinstance(request.body, bytes):
+            if error.kind != "reset" or progress.reused is None or not isinstance(request.body, bytes):
                 raise
-            if not may_be_sent_again(request.method, time.monotonic() - reused[-1]):
+            if not may_be_sent_again(request.method, time.monotonic() - progress.reused):
                 raise
             self.stale()
-        return await self._within(self._fresh_session(), request, timeouts, [])
+        return await self._within(self._fresh_session(), request, timeouts, progress)
 
     async def _within(
-        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[float]
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, progress: _Progress
     ) -> ClientResponse:
+        body: _SentContent | None = None
         try:
             if isinstance(request.body, bytes):
                 async with asyncio.timeout(_least(timeouts.first_token, timeouts.total)):
-                    return await self._exchange(session, request, timeouts, reused)
+                    return await self._exchange(session, request, timeouts, progress)
             # Until the client's body has been sent, it is the client who is waited for.
             async with asyncio.timeout(timeouts.total) as limit:
                 body = _SentContent(request.body, limit, timeouts.first_token)
                 try:
-                    return await self._exchange(session, replace(request, body=body), timeouts, reused)
+                    return await self._exchange(session, replace(request, body=body), timeouts, progress)
                 finally:
                     body.is_answered = True
+        except asyncio.CancelledError:
+            if progress.is_sent:
+                raise
+            raise asyncio.CancelledError(UNSENT) from None
         except UpstreamError:
             raise
         except Exception as error:
-            raise translate(error) from error
+            if body is not None and body.failure is not None:
+                raise body.failure from None
+            raise progress.translate(error) from error
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, reused: list[float]
+        self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, progress: _Progress
     ) -> ClientResponse:
         headers = request.headers
         data: Any = request.body
@@ -221,8 +262,8 @@ class ClientTransport:
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.CONTENT_TYPE, hdrs.ACCEPT),
             allow_redirects=False,
             proxy=self._proxy,
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=timeouts.connect, sock_read=None),
-            trace_request_ctx=reused,
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=None),
+            trace_request_ctx=progress,
         )
         try:
             received = flatten(response.raw_headers)
@@ -246,7 +287,10 @@ class ClientTransport:
 
     def _open(self, **options: Any) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
+        trace.on_connection_queued_start.append(_note_queue)
+        trace.on_connection_queued_end.append(_note_place)
         trace.on_connection_reuseconn.append(_note_reuse)
+        trace.on_request_headers_sent.append(_note_sending)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._connections,
@@ -270,8 +314,20 @@ class ClientTransport:
                 await session.close()
 
 
+async def _note_queue(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionQueuedStartParams) -> None:
+    context.trace_request_ctx.is_queued = True
+
+
+async def _note_place(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionQueuedEndParams) -> None:
+    context.trace_request_ctx.is_queued = False
+
+
 async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
-    context.trace_request_ctx.append(time.monotonic())
+    context.trace_request_ctx.reused = time.monotonic()
+
+
+async def _note_sending(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams) -> None:
+    context.trace_request_ctx.is_sent = True
 
 
 def uncounted() -> None:
