@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,9 @@ _ERROR_BODY_SECONDS = 5.0
 
 #: Seconds that a credential is left alone which the provider refused, or whose account is empty, while there are others.
 CREDENTIAL_RESTS = 60.0
+
+#: What a provider may call a thing that was made.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,255}")
 
 _SHOULD_RETRY = {"true": True, "false": False}
 
@@ -250,7 +254,7 @@ class Dispatch:
 
     def _decoded(self, call: Call, upstream: Upstream, response: UpstreamResponse, body: bytes) -> Reply:
         try:
-            if "json" not in response.headers.get("content-type", ""):
+            if "json" not in media_type(response):
                 raise UpstreamError("bad_upstream", "The provider's answer is not JSON.")
             if len(body) > upstream.body_limit:
                 raise UpstreamError("response_too_large", TOO_LARGE)
@@ -271,7 +275,7 @@ class Dispatch:
         A file's content is whatever it is.
         """
         downloads = is_download(call)
-        if not downloads and response.headers.get("content-type", "").startswith("text/html"):
+        if not downloads and media_type(response).startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         call.usage = None  # what an earlier attempt may have cost is not what this one did
         headers = _shown_of_download(response) if downloads else self._shown(response)
@@ -279,6 +283,8 @@ class Dispatch:
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
+        if response.status == 201 and (location := _made_at(call, response)):
+            reply.headers["location"] = location
         reply.on_close(partial(_release, response, watch))
         return reply
 
@@ -334,8 +340,13 @@ def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | N
         call.usage = call.estimated_usage()
 
 
+def media_type(response: UpstreamResponse) -> str:
+    """With its parameters, in lower case: it is the same in any (RFC 9110, 8.3.1)."""
+    return response.headers.get("content-type", "").lower()
+
+
 def is_event_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "")[:17] == "text/event-stream"
+    return media_type(response).startswith("text/event-stream")
 
 
 def _shown_of_download(response: UpstreamResponse) -> dict[str, str]:
@@ -343,6 +354,18 @@ def _shown_of_download(response: UpstreamResponse) -> dict[str, str]:
     headers = {name: value for name, value in response.headers.items() if name in SHOWN or name in SHOWN_OF_DOWNLOADS}
     headers.update(ADDED)
     return headers
+
+
+def _made_at(call: Call, response: UpstreamResponse) -> str | None:
+    """Where here lies what a call has made, below the path that it was made at; None if that is not said, or not so.
+
+    Of a call of the realtime API nothing else says its id. The host, and what stands before that path there, are the provider's own.
+    """
+    before, _, name = response.headers.get("location", "").partition("?")[0].rpartition("/")
+    credential = call.target.credential if call.target is not None else None
+    if not before.endswith(call.path) or not _NAME.fullmatch(name) or (credential is not None and credential.secret in name):
+        return None
+    return f"/v1{call.path}/{name}"
 
 
 def _redirect(call: Call, response: UpstreamResponse) -> dict[str, str] | None:

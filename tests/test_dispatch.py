@@ -350,6 +350,42 @@ async def test_a_relay_after_a_failed_attempt_does_not_report_that_ones_cost():
 
 
 @pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("/v1/realtime/calls/rtc_1", "/v1/realtime/calls/rtc_1"),
+        ("https://api.example/openai/v1/realtime/calls/rtc_1?api-version=7#x", "/v1/realtime/calls/rtc_1"),
+        ("/realtime/calls/rtc-1.a", "/v1/realtime/calls/rtc-1.a"),
+        ("rtc_1", None),
+        ("/v1/realtime/calls/", None),
+        ("/v1/realtime/calls/..", None),
+        ("/v1/realtime/calls/rtc_1/sk", None),
+        ("/v1/realtime/calls/a%2fb", None),
+        ("https://elsewhere.example/?/v1/realtime/calls/rtc_1", None),
+        ("/v1/realtime/calls/rtc_sk-aaaa", None),
+        ("/v1/realtime/calls/" + "x" * 257, None),
+        ("/v1/realtime/calls/a\r\nb", None),
+    ],
+)
+async def test_where_a_thing_was_made_is_said_as_it_lies_here(location: str, shown: str | None):
+    headers = {"content-type": "application/sdp", "location": location}
+    asked = {"operation": "realtime", "path": "/realtime/calls"}
+    _, reply = await Bench(ScriptedResponse([b"v=0"], status=201, headers=headers), credentials=KEYS[:1]).ask(**asked)
+    assert reply.headers.get("location") == shown
+    _, reply = await Bench(ScriptedResponse([b"v=0"], status=200, headers=headers), credentials=KEYS[:1]).ask(**asked)
+    assert "location" not in reply.headers
+
+
+async def test_media_types_are_the_same_in_any_case():
+    _, reply = await Bench(ScriptedResponse([b"hello"], headers={"content-type": "Application/JSON"})).ask()
+    assert (reply.body, reply.headers["content-type"]) == (b"hello", "Application/JSON")
+    _, reply = await Bench(ScriptedResponse([b"a", b"."], headers={"content-type": "Text/Event-Stream"})).ask(stream=True)
+    assert reply.is_event_stream
+    assert await read(reply) == b"a."
+    _, error = await Bench(ScriptedResponse([b"<p>"], headers={"content-type": "TEXT/HTML"})).fail(operation="files", method="GET")
+    assert error.kind == "bad_upstream"
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         lambda headers: ScriptedResponse([b"slow down"], status=429, headers=headers),
