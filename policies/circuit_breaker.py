@@ -6,11 +6,12 @@ out had no alternative, and its success brings the target back.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from functools import partial
 
 from pydantic import Field
 
-from proxy.core.board import Ejection, TargetState, note_failure, note_success, peak_average
+from proxy.core.board import Ejection, TargetState, note_failure, note_no_content, note_success, peak_average
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import Handler, Services
@@ -56,8 +57,12 @@ class CircuitBreaker:
             state.in_flight -= 1
             if probes:
                 state.probing = False
+            ended = now()
+            # A body that is passed on as it arrives takes as long as its client.
+            is_given_up = isinstance(error, CancelledError) and call.content is None
+            note_no_content(state, ended, ended - started if is_given_up else None)
             if isinstance(error, UpstreamError):
-                self._failed(state, error)
+                note_failure(state, error, ended, self._ejection)
             raise
         begun = now()
         state.first_token = peak_average(state.first_token, begun - started, begun - state.measured)
@@ -85,9 +90,6 @@ class CircuitBreaker:
         """A stream is over. That it began brings a target back; only that it ended well is a success."""
         state.in_flight -= 1
         if isinstance(error, UpstreamError):
-            self._failed(state, error)
+            note_failure(state, error, self._now(), self._ejection)
         elif error is None and (state.failures or state.ejections):
             note_success(state, self._now())
-
-    def _failed(self, state: TargetState, error: UpstreamError) -> None:
-        note_failure(state, error, self._now(), self._ejection)

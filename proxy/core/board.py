@@ -25,6 +25,9 @@ LONGEST_COOL_DOWN = 600.0
 #: Seconds of staying in after which earlier ejections are forgotten.
 FORGOTTEN = 300.0
 
+#: Seconds after which a target that has given no content, or too late, is worth another attempt.
+_AGAIN = 30.0
+
 #: Kinds of failure that speak against the target. What the client got wrong never does.
 COUNTED = frozenset(
     (
@@ -65,8 +68,10 @@ class TargetState:
     """One target's state. Times are `Clock.monotonic()` seconds.
 
     in_flight        attempts under way
-    first_token      moving average of the seconds to the first content (of a whole answer: to its end), None before the first
-    measured         when `first_token` was last moved
+    first_token      moving average of the seconds to the first content (of a whole answer: to its end), None before the first;
+                     where clients waited in vain for longer, that long
+    measured         when content last moved `first_token`; 0.0: there was none yet
+    tried            when an attempt last ended without any content
     failures         failures in a row that count against it
     ejections        times in a row that it was taken out for them
     closed_until     until when it is out; 0.0: it is in
@@ -75,12 +80,13 @@ class TargetState:
     tails            seconds to the content of all but the slowest answers, where somebody wants to know, by what that one measures
     """
 
-    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing", "returned", "tails")
+    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing", "returned", "tails", "tried")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.first_token: float | None = None
         self.measured = 0.0
+        self.tried = float("-inf")
         self.failures = 0
         self.ejections = 0
         self.closed_until = 0.0
@@ -180,6 +186,22 @@ def is_ejected(state: TargetState, now: float) -> bool:
     return state.ejections > 0 and state.closed_until > now
 
 
+def is_unmeasured(state: TargetState) -> bool:
+    """Whether it never had content: `first_token` is then unknown, or no more than what it takes at least."""
+    return state.first_token is None or not state.measured
+
+
+def is_worth_a_try(state: TargetState, now: float) -> bool:
+    """Whether one more attempt would tell something: none is under way, and none has told anything for a while."""
+    last = state.tried if is_unmeasured(state) else max(state.tried, state.measured)
+    return not state.in_flight and now - last >= _AGAIN
+
+
+def is_silent(state: TargetState, now: float) -> bool:
+    """Whether it was asked in vain a moment ago, and never had any content."""
+    return is_unmeasured(state) and now - state.tried < _AGAIN
+
+
 # -- what an attempt's end says --
 
 
@@ -197,6 +219,15 @@ def note_success(state: TargetState, now: float, *, while_out: bool = False) -> 
         state.returned = now
     elif state.ejections and state.closed_until == 0.0 and now - state.returned >= FORGOTTEN:
         state.ejections = 0
+
+
+def note_no_content(state: TargetState, now: float, waited: float | None) -> None:
+    """An attempt ended without content, whoever is to blame. `waited`: it was given up after so many seconds, so it takes longer."""
+    state.tried = now
+    if waited is not None and (state.first_token is None or waited > state.first_token):
+        state.first_token = waited
+        if state.measured:
+            state.measured = now
 
 
 def note_failure(state: TargetState, error: UpstreamError, now: float, rules: Ejection) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple, TypeAlias
 
-from proxy.core.board import TargetState, is_available, seconds_out
+from proxy.core.board import TargetState, is_available, is_silent, is_unmeasured, is_worth_a_try, seconds_out
 from proxy.core.call import Target
 from proxy.routing.conditions import Condition
 
@@ -81,25 +81,34 @@ def _lot(seen: Seen, drawn: float) -> float:
 def least_latency(seen: list[Seen], moment: Moment) -> list[Seen]:
     """By the seconds to the first content, times those who wait already. One request explores a target that was never measured.
 
+    One that had no content for that request comes last for a while: whoever refuses, or is waited for in vain, is not fast.
+
     Source: the peak-EWMA balancer of https://twitter.github.io/finagle/guide/Clients.html
     """
     return sorted(weighted(seen, moment), key=lambda each: _expected(each.state, moment.now))
 
 
 def _expected(state: TargetState, now: float) -> float:
-    if state.first_token is None:
-        return math.inf if state.in_flight or state.failures else 0.0
-    return state.first_token * math.exp(min(0.0, (state.measured - now) / _FORGETTING)) * (state.in_flight + 1)
+    if state.first_token is None or is_unmeasured(state):
+        return 0.0 if is_worth_a_try(state, now) else math.inf
+    # An attempt without content measures nothing, and does not make the target faster either.
+    told = max(state.measured, state.tried)
+    return state.first_token * math.exp(min(0.0, (told - now) / _FORGETTING)) * (state.in_flight + 1)
 
 
 def least_busy(seen: list[Seen], moment: Moment) -> list[Seen]:
     """Of two drawn at random the one with fewer attempts under way, for its weight; then the others by the same measure.
 
+    Those that were asked in vain come last for a while: few are under way where nobody is served.
     Two choices rather than the least of all, since several processes would all find the same one.
     Source: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
     """
-    drawn = weighted(seen, moment)
-    return sorted(drawn[:2], key=_load) + sorted(drawn[2:], key=_load)
+
+    def busy(each: Seen) -> tuple[bool, float]:
+        return is_silent(each.state, moment.now), _load(each)
+
+    drawn = sorted(weighted(seen, moment), key=lambda each: is_silent(each.state, moment.now))
+    return sorted(drawn[:2], key=busy) + sorted(drawn[2:], key=busy)
 
 
 def _load(seen: Seen) -> float:
@@ -108,12 +117,16 @@ def _load(seen: Seen) -> float:
 
 
 def cheapest(seen: list[Seen], moment: Moment) -> list[Seen]:
-    """By price for the tokens that are expected; targets that are slower than `moment.latency` come after all others."""
+    """By price for the tokens that are expected; targets that are slower than `moment.latency` come after all others.
+
+    One request asks such a one again now and then, or it would stay slow for good.
+    """
 
     def cost(each: Seen) -> tuple[bool, float]:
         price, first = each.candidate.price, each.state.first_token
         is_slow = moment.latency is not None and first is not None and first > moment.latency
-        return is_slow, math.inf if price is None else price.input * moment.prompt + price.output * moment.completion
+        is_avoided = is_slow and not is_worth_a_try(each.state, moment.now)
+        return is_avoided, math.inf if price is None else price.input * moment.prompt + price.output * moment.completion
 
     return sorted(weighted(seen, moment), key=cost)
 

@@ -11,7 +11,9 @@ from proxy.core.board import (
     counts,
     is_available,
     is_ejected,
+    is_unmeasured,
     note_failure,
+    note_no_content,
     note_success,
     peak_average,
     seconds_out,
@@ -149,6 +151,24 @@ def test_our_own_full_pool_does_not_count():
 )
 def test_the_average_goes_up_at_once_and_down_with_time(average: float | None, sample: float, elapsed: float, low: float, high: float):
     assert low <= peak_average(average, sample, elapsed) <= high
+
+
+@pytest.mark.parametrize(
+    ("average", "waited", "after"), [(None, 3.0, 3.0), (1.0, 3.0, 3.0), (5.0, 3.0, 5.0), (5.0, None, 5.0), (None, None, None)]
+)
+def test_what_was_given_up_takes_at_least_as_long_as_it_was_waited_for(average: float | None, waited: float | None, after: float | None):
+    state = TargetState()
+    if average is not None:
+        state.first_token, state.measured = average, NOW - 5
+    note_no_content(state, NOW, waited)
+    assert (state.first_token, state.tried) == (after, NOW)
+    assert is_unmeasured(state) is (average is None), "nothing came, so nothing was measured"
+
+
+def test_the_first_content_replaces_what_was_only_waited_for():
+    state = TargetState()
+    note_no_content(state, NOW, 20.0)
+    assert peak_average(state.first_token, 0.5, NOW - state.measured) == pytest.approx(0.5)
 
 
 def test_clients_that_make_up_names_do_not_fill_the_memory():

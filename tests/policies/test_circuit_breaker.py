@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from random import Random
 
 import pytest
 
 from policies.circuit_breaker import CircuitBreaker, CircuitBreakerSettings
-from proxy.core.board import TargetState, circuit, is_available
+from proxy.core.board import TargetState, circuit, is_available, is_unmeasured
 from proxy.core.call import Call, Target
 from proxy.core.errors import ClientDisconnected, ClientError, StreamError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.reply import Reply
+from proxy.routing.strategies import STRATEGIES, Candidate, Moment, Seen
 from tests.core.doubles import HandClock, make_call
 
 TARGET = Target("p", "m", "public")
@@ -102,6 +105,61 @@ async def test_a_failure_is_no_measurement():
     bench = Bench()
     await bench.fail(1)
     assert bench.state.first_token is None
+
+
+@pytest.mark.parametrize("error", [FAILED, UpstreamError("rejected", "m"), ClientError("m"), asyncio.CancelledError()])
+async def test_an_attempt_without_content_is_known_to_have_been_made(error: BaseException):
+    bench = Bench()
+    bench.takes = 2.0
+    await bench.fail(1, error)
+    assert (bench.state.tried, is_unmeasured(bench.state)) == (bench.clock.now, True)
+    await bench.ask(Reply())
+    assert (bench.state.first_token, is_unmeasured(bench.state)) == (pytest.approx(2.0), False)
+
+
+async def test_how_long_a_client_waited_in_vain_is_what_the_target_takes_at_least():
+    bench = Bench()
+    await bench.ask(Reply())
+    for bench.takes, least in ((3.0, 3.0), (1.0, 3.0), (4.0, 4.0)):
+        await bench.fail(1, asyncio.CancelledError())
+        assert bench.state.first_token == least
+
+
+async def test_an_upload_that_its_client_broke_off_says_nothing_of_how_fast_the_target_is():
+    bench = Bench()
+
+    async def slow(_call: Call) -> Reply:
+        bench.clock.move(60)
+        raise asyncio.CancelledError
+
+    call = make_call(target=TARGET)
+    call.content = streamed()
+    with pytest.raises(asyncio.CancelledError):
+        await bench.policy(call, slow)
+    assert (bench.state.first_token, bench.state.tried) == (None, bench.clock.now)
+
+
+@pytest.mark.parametrize("error", [UpstreamError("rejected", "m"), asyncio.CancelledError()])
+async def test_a_target_that_gives_nothing_gets_one_request_of_many_under_least_latency(error: BaseException):
+    bench = Bench()
+    other = Target("other", "m", "public")
+    order = [Candidate(TARGET), Candidate(other)]
+    asked = []
+
+    async def upstream(call: Call) -> Reply:
+        assert call.target is not None
+        asked.append(call.target.provider)
+        bench.clock.move(0.3 if call.target == TARGET else 0.5)
+        if call.target == TARGET:
+            raise error
+        return Reply()
+
+    for number in range(50):
+        seen = [Seen(each, bench.services.board.of(each.target)) for each in order]
+        first = STRATEGIES["least_latency"](seen, Moment(bench.clock.now, Random(number).random))[0]
+        with contextlib.suppress(type(error)):
+            await bench.policy(make_call(target=first.candidate.target), upstream)
+    assert asked.count("p") == 1
 
 
 async def test_five_failures_take_the_target_out_and_a_trial_brings_it_back():

@@ -52,7 +52,19 @@ LATENCY: list[tuple[list[Seen], str]] = [
     ([seen("fast", {"first_token": 0.2, "in_flight": 9}), seen("slow", {"first_token": 0.9})], "slow fast"),
     ([seen("known", {"first_token": 0.2}), seen("new")], "new known"),
     ([seen("new", {"in_flight": 1}), seen("known", {"first_token": 5.0})], "known new"),
-    ([seen("failing", {"failures": 2}), seen("known", {"first_token": 5.0})], "known failing"),
+    ([seen("failing", {"failures": 2, "tried": NOW - 1}), seen("known", {"first_token": 5.0})], "known failing"),
+    ([seen("refusing", {"tried": NOW - 29}), seen("known", {"first_token": 5.0})], "known refusing"),
+    ([seen("refused", {"tried": NOW - 31}), seen("known", {"first_token": 0.2})], "refused known"),
+    ([seen("refusing", {"tried": NOW - 1}), seen("new")], "new refusing"),
+    ([seen("in-vain", {"tried": NOW - 1, "first_token": 0.3, "measured": 0.0}), seen("known", {"first_token": 5.0})], "known in-vain"),
+    (
+        [seen("waited-for", {"tried": NOW - 31, "first_token": 9.0, "measured": 0.0}), seen("known", {"first_token": 5.0})],
+        "waited-for known",
+    ),
+    (
+        [seen("slow-in-vain", {"first_token": 5.0, "measured": NOW - 120, "tried": NOW - 1}), seen("fast", {"first_token": 0.2})],
+        "fast slow-in-vain",
+    ),
     ([seen("fast", {"first_token": 0.2}), seen("once-slow", {"first_token": 5.0, "measured": NOW - 120})], "once-slow fast"),
 ]
 
@@ -76,6 +88,32 @@ def test_the_busiest_of_many_is_never_first():
     targets = [seen(str(number), {"in_flight": number}) for number in range(5)]
     first = {names(STRATEGIES["least_busy"](targets, moment(seed))[:1]) for seed in range(200)}
     assert "4" not in first and len(first) > 2
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_who_refuses_at_once_is_not_the_less_busy_one(count: int):
+    refusing = seen("refusing", {"tried": NOW - 1})
+    others = [seen(str(number), {"in_flight": 9}) for number in range(count - 1)]
+    for seed in range(20):
+        assert STRATEGIES["least_busy"]([refusing, *others], moment(seed))[-1] is refusing
+    refusing.state.tried = NOW - 31
+    assert "refusing" in {names(STRATEGIES["least_busy"]([refusing, *others], moment(seed))[:1]) for seed in range(50)}
+
+
+def test_of_the_cheapest_a_slow_one_is_asked_again_now_and_then():
+    slow = seen("slow", {"first_token": 9.0, "measured": NOW - 29}, price=Price(1.0, 1.0))
+    dear = seen("dear", {"first_token": 0.1}, price=Price(5.0, 5.0))
+
+    def order() -> str:
+        return names(STRATEGIES["cheapest"]([slow, dear], moment(latency=2.0, prompt=10)))
+
+    assert order() == "dear slow"
+    slow.state.measured = NOW - 31
+    assert order() == "slow dear"
+    slow.state.in_flight = 1
+    assert order() == "dear slow", "one request is enough"
+    slow.state.in_flight, slow.state.tried = 0, NOW - 1
+    assert order() == "dear slow"
 
 
 @pytest.mark.parametrize(
