@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ import orjson
 
 from proxy.core.call import Call, Target, Timeouts
 from proxy.core.errors import ClientError, GatewayError, UpstreamError
+from proxy.core.hierarchy import Hierarchy
 from proxy.core.protocols import Clock, UpstreamRequest
 from proxy.dispatch import Upstream
 from proxy.routing.conditions import Condition, Range
@@ -40,7 +41,8 @@ def table_of(settings: Settings) -> Table:
     if SIMULATED in settings.providers:
         targets.setdefault(SIMULATED, Target(SIMULATED, SIMULATED, SIMULATED))
     is_open = settings.models is None and default is not None and default != SIMULATED
-    routes = {name: _route(name, entry) for name, entry in models.items() if _is_more(entry)}
+    allows = (settings.llm.hierarchy() if settings.llm is not None else Hierarchy()).allows
+    routes = {name: _route(name, entry, allows) for name, entry in models.items() if _is_more(entry)}
     return Table(targets, frozenset(settings.providers), default, open=is_open, routes=routes)
 
 
@@ -49,8 +51,10 @@ def _is_more(entry: Entry) -> bool:
     return bool(entry.fallback) or len(entry.targets) > 1 or bool(entry.targets[0].when)
 
 
-def _route(name: str, entry: Entry) -> ModelRoute:
-    rules = [Rule(rule.on, rule.to) if isinstance(rule, FallbackRule) else Rule("any", rule) for rule in entry.fallback]
+def _route(name: str, entry: Entry, allows: Callable[[str], bool]) -> ModelRoute:
+    """A model that is not allowed is nobody's fallback."""
+    chain = [Rule(rule.on, rule.to) if isinstance(rule, FallbackRule) else Rule("any", rule) for rule in entry.fallback]
+    rules = [rule for rule in chain if allows(rule.to)]
     candidates = tuple(_candidate(name, target) for target in entry.targets)
     if not isinstance(entry, ModelTargets):
         return ModelRoute(candidates, fallback=tuple(rules))

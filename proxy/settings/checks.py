@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from proxy.core.hierarchy import Hierarchy
 from proxy.settings.access import is_exposed, is_open
 from proxy.settings.discovery import is_literal, is_loopback_name
 from proxy.settings.messages import KEY, Findings, nearest
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
-from proxy.settings.models import check_models
+from proxy.settings.models import chained, check_models
 from proxy.settings.tree import Node, leaves_of
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9._-]+")
@@ -155,11 +156,23 @@ def _llm(settings: Settings, findings: Findings) -> None:
             say(path, f"there is no model {model!r}", nearest(model, settings.models or ()))
         elif not hierarchy.allows(model):
             findings.problem(path, f"names {model!r}, which llm.allowed_models does not allow")
+    if hierarchy.allowed_models is not None:
+        _chains(settings, hierarchy, findings)
     if settings.llm.alias in (settings.models or {}):
         findings.warning(("llm", "alias"), "hides the model of that name")
     larger = settings.llm.larger_model
     if larger is not None and larger not in hierarchy.context_windows:
         findings.problem(("llm", "larger_model"), "has no context_window in model_params, so nobody knows what it takes")
+
+
+def _chains(settings: Settings, hierarchy: Hierarchy, findings: Findings) -> None:
+    """A model that nobody may ask for answers for no other one either."""
+    for name, entry in (settings.models or {}).items():
+        for path, _, to in chained(name, entry):
+            if hierarchy.allows(name) and not hierarchy.allows(to):
+                findings.warning(
+                    path, f"names {to!r}, which llm.allowed_models does not allow: it is never asked", "allow it, or leave it out"
+                )
 
 
 def _is_routable(settings: Settings, model: str) -> bool:

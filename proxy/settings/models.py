@@ -133,7 +133,7 @@ def check_models(models: Mapping[str, Entry], listed: Sequence[str], findings: F
         if slash and before in listed:
             findings.warning(("models", name), f"hides the model {rest!r} of the provider {before!r}")
         _check_targets(name, entry, findings)
-        for path, _, to in _rules(name, entry):
+        for path, _, to in chained(name, entry):
             if to not in models and to not in listed and not _is_addressed(to, listed):
                 findings.problem(path, f"there is no model {to!r}", nearest(to, models))
     _check_cycles(models, findings)
@@ -162,7 +162,7 @@ def _check_targets(name: str, entry: Entry, findings: Findings) -> None:
             )
 
 
-def _rules(name: str, entry: Entry) -> Iterator[tuple[Path, str, str]]:
+def chained(name: str, entry: Entry) -> Iterator[tuple[Path, str, str]]:
     """(path, cause, model) of each fallback."""
     for place, rule in enumerate(entry.fallback):
         path: Path = ("models", name, "fallback", place)
@@ -182,7 +182,7 @@ def _check_cycles(models: Mapping[str, Entry], findings: Findings) -> None:
     done: set[str] = set()
 
     def go(name: str, way: tuple[str, ...]) -> None:
-        for path, _, to in _rules(name, models[name]):
+        for path, _, to in chained(name, models[name]):
             if to in (*way, name):
                 circle = (*way, name)[(*way, name).index(to) :]
                 findings.problem(path, f"leads in a circle: {' -> '.join((*circle, to))}", "a chain of fallbacks has an end")

@@ -95,3 +95,10 @@ def test_a_first_choice_that_is_out_costs_the_chains_clients_nothing(pair: Pair,
         assert told == {"model": "n", "attempts": "1", "fallback": "unavailable"}
         record = gateway.record_of(last)
         assert (record["provider"], record["attempts"], record["fallback"]) == ("b", 1, "unavailable")
+
+
+def test_a_model_that_is_not_allowed_answers_for_no_other(pair: Pair, tmp_path: Any):
+    pair.a.otherwise, pair.b.otherwise = script(error_response(500)), script(CHAT)
+    with Gateway(pair.config(CHAIN, policies=NO_RETRIES, llm={"allowed_models": ["m"]}), tmp_path) as gateway:
+        assert (chat(gateway.url, "n").status, chat(gateway.url, "m").status) == (403, 500)
+        assert pair.asked == (1, 0)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.catalogue import table_of
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.resolved import Preferences
+from proxy.routing.table import Rule
 from proxy.settings import Loaded, load
 from tests.settings.conftest import Load, Refused, nobody_listens
 
@@ -96,6 +98,31 @@ def test_a_variable_that_is_no_object_is_refused_by_its_name(refused: Refused, v
 def test_a_bad_value_is_refused_with_its_path(refused: Refused, text: str, path: str):
     inner = text if text.startswith("{") else "{" + text + "}"
     assert [problem.path for problem in refused(LOCAL + f"llm: {inner}\n")] == [path]
+
+
+CHAINS = """\
+models:
+  fast: {provider: local, fallback: [slow, {on: too_slow, to: local/x}, fast-too]}
+  fast-too: local
+  slow: {provider: local, fallback: [secret]}
+  secret: local
+llm: {allowed_models: ["fast*"]}
+"""
+
+
+def test_a_fallback_to_a_model_that_is_not_allowed_is_a_warning_and_no_fallback(loaded: Load):
+    """`slow` is not allowed, so that nobody gets to what follows it."""
+    found = loaded(LOCAL + CHAINS)
+    told = [(warning.path, "llm.allowed_models does not allow" in str(warning)) for warning in found.warnings]
+    assert told == [("models.fast.fallback[0]", True), ("models.fast.fallback[1].to", True)]
+    routes = table_of(found.settings).routes
+    assert routes["fast"].fallback == (Rule("any", "fast-too"),)
+
+
+def test_without_a_list_of_allowed_models_every_fallback_is_one(loaded: Load):
+    found = loaded(LOCAL + CHAINS.replace('{allowed_models: ["fast*"]}', "{}"))
+    assert not found.warnings
+    assert [rule.to for rule in table_of(found.settings).routes["fast"].fallback] == ["slow", "local/x", "fast-too"]
 
 
 def test_null_inherits(loaded: Load):
