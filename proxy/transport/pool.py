@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 import ssl
 import time
 from collections import deque
@@ -16,23 +14,16 @@ from proxy.core.errors import UpstreamError
 from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.outbox import Outbox
 from proxy.sweeper import TICK
-from proxy.transport.addresses import PinnedResolver, PrivateAddress
+from proxy.transport.addresses import PinnedResolver
 from proxy.transport.answer import HEAD
-from proxy.transport.client import may_be_sent_again, translate, uncounted
+from proxy.transport.client import NO_PLACE, may_be_sent_again, uncounted
 from proxy.transport.connection import Connection
+from proxy.transport.dialler import Dialler
 
 _FOREVER = float("inf")
 
 #: How long the end of an answer that has been read may take before its connection is given up, in seconds.
 _DRAIN = 1.0
-
-#: How long an address is believed, and how long a name that does not resolve, in seconds.
-_ADDRESS_LASTS = 10.0
-_NO_ADDRESS_LASTS = 2.0
-
-_REFUSES = "The provider does not accept connections."
-
-Addresses = list[tuple[str, int]]
 
 
 class PooledTransport:
@@ -54,25 +45,26 @@ class PooledTransport:
         trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         parts = urlsplit(base_url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = trust() if parts.scheme == "https" else None
+        is_secure = parts.scheme == "https"
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._host_header = f"host: {parts.netloc}\r\n"
         self._most = connections
         self._keep_alive = keep_alive
         self._outbox = Outbox()
         self._limits: dict[str, int] = {"header_limit": header_limit, "body_limit": body_limit}
-        self._resolver = resolver
-        self._addresses: Addresses | UpstreamError | None = None
-        self._addresses_until = 0.0
+        self._dialler = Dialler(
+            parts.hostname or "",
+            parts.port or (443 if is_secure else 80),
+            tls=trust() if is_secure else None,
+            resolver=resolver,
+            make=self._made,
+        )
         self._idle: list[Connection] = []
         self._open = 0
         self._live: set[Connection] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._sweeping: asyncio.TimerHandle | None = None
         self._reaper: asyncio.TimerHandle | None = None
-        self._lookup: asyncio.Future[Addresses | UpstreamError] | None = None
         self._closed = False
         self.stale: Callable[[], None] = uncounted
 
@@ -191,14 +183,16 @@ class PooledTransport:
                         idle.abort()  # it leaves its place
                 self._open += 1
                 try:
-                    return await self._dial()
+                    connection = await self._dialler.dial()
                 except BaseException:
                     self._open -= 1
                     self._call_next()
                     raise
+                self._live.add(connection)
+                return connection
         except TimeoutError:
             if self._open >= self._most:
-                raise UpstreamError("overloaded", "All of the gateway's connections to the provider are in use.", reached=False) from None
+                raise UpstreamError("overloaded", NO_PLACE, reached=False) from None
             message = "The provider did not accept a connection in time."
             raise UpstreamError("connect_timeout" if by_connect else "upstream_timeout", message, reached=False) from None
 
@@ -221,60 +215,8 @@ class PooledTransport:
                 turn.set_result(None)
                 return
 
-    async def _dial(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        failure: UpstreamError | None = None
-        for address, family in await self._resolve():
-            connection = Connection(self._released, self._lost, outbox=self._outbox, **self._limits)
-            try:
-                await loop.create_connection(
-                    lambda made=connection: made,  # bound now, not when called
-                    address,
-                    self._port,
-                    family=family,
-                    flags=socket.AI_NUMERICHOST,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls is not None else None,
-                )
-            except (OSError, ssl.SSLError, ValueError) as error:
-                failure = _dialling(error)
-                continue
-            if connection.closed:
-                # The loop may deliver what a provider says unasked before it lets who dialled go on; `_lost` has not counted that.
-                failure = UpstreamError("connect_failed", _REFUSES, detail="spoke or closed before it was asked", reached=False)
-                continue
-            self._live.add(connection)
-            return connection
-        raise failure or UpstreamError("dns", "The provider's host name has no address.", reached=False)
-
-    async def _resolve(self) -> Addresses:
-        now = time.monotonic()
-        if self._addresses is None or now >= self._addresses_until:
-            if self._lookup is None:
-                # One for all who wait: a name server that is slow is not asked by each of them.
-                self._lookup = asyncio.ensure_future(self._look_up())
-                self._lookup.add_done_callback(self._looked_up)
-            self._addresses = await asyncio.shield(self._lookup)
-            lasts = _NO_ADDRESS_LASTS if isinstance(self._addresses, UpstreamError) else _ADDRESS_LASTS
-            self._addresses_until = now + lasts
-        if isinstance(self._addresses, UpstreamError):
-            failed = self._addresses
-            raise UpstreamError(failed.kind, failed.message, detail=failed.detail, reached=False)
-        return self._addresses
-
-    def _looked_up(self, _lookup: asyncio.Future[Addresses | UpstreamError]) -> None:
-        self._lookup = None
-
-    async def _look_up(self) -> Addresses | UpstreamError:
-        try:
-            found = await self._resolver.resolve(self._host, self._port)
-        except PrivateAddress:
-            return UpstreamError(
-                "dns", "The provider's host name resolves to a private address, which needs allow_private: true.", reached=False
-            )
-        except OSError as error:
-            return UpstreamError("dns", "The provider's host name cannot be resolved.", detail=str(error)[:200], reached=False)
-        return [(str(entry["host"]), int(entry["family"])) for entry in found]
+    def _made(self) -> Connection:
+        return Connection(self._released, self._lost, outbox=self._outbox, **self._limits)
 
     # -- what connections tell --
 
@@ -342,18 +284,3 @@ def least(one: float | None, other: float | None) -> float:
     if one is None:
         return _FOREVER if other is None else other
     return one if other is None or one < other else other
-
-
-def _dialling(error: BaseException) -> UpstreamError:
-    """A failure to connect. Inside the TLS handshake, a lost connection is one too: no request has been sent."""
-    if isinstance(error, ssl.SSLError):
-        message = (
-            "The provider's certificate is not valid."
-            if isinstance(error, ssl.SSLCertVerificationError)
-            else "A TLS connection cannot be made."
-        )
-        return UpstreamError("tls", message, detail=str(error)[:200], reached=False)
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return UpstreamError("overloaded", "The gateway has no file descriptor left.", retry_after=1.0, reached=False)
-    failure = translate(error)
-    return UpstreamError("connect_failed", _REFUSES, detail=failure.detail, reached=False)

@@ -71,7 +71,7 @@ async def test_a_name_that_does_not_resolve_is_not_looked_up_for_each_request() 
             assert {(type(error), getattr(error, "kind", None)) for error in failed} == {(UpstreamError, "dns")}
         assert len(looked_up) == 1
         found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", upstream.port)))
-        transport._addresses_until = 0.0  # the time that a failure is believed has passed
+        transport._dialler._addresses_until = 0.0  # the time that a failure is believed has passed
         answer = await transport.send(request, Timeouts())
         assert (answer.status, len(looked_up)) == (200, 2)
         answer.close()

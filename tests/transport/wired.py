@@ -43,22 +43,47 @@ async def ask(transport: PooledTransport, body: bytes | Content = b"{}", *, meth
     return response.status, found
 
 
-async def turns(count: int = 10) -> None:
+async def turns(count: int = 25) -> None:
     """Let all that is ready go on."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class WiredLoop(asyncio.SelectorEventLoop):
-    """Connecting takes a turn and gives a wire; `greet` is called with it before who dialled goes on."""
+    """Connecting takes a turn and gives a wire; `greet` is called with it before who dialled goes on.
+
+    `deaf` addresses swallow whoever dials them, `slow` ones take until their future is done. Time passes on its own, and by `pass_time`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.wires: list[Wire] = []
         self.greet: Callable[[Wire], None] = lambda _: None
+        self.dialled: list[str] = []
+        self.deaf: set[str] = set()
+        self.slow: dict[str, asyncio.Future[None]] = {}
+        self.refusing: set[str] = set()
+        self._passed = 0.0
 
-    async def create_connection(self, protocol_factory: Any, *_address: Any, **_options: Any) -> Any:
+    def time(self) -> float:
+        return super().time() + self._passed
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let so much time pass, and all go on that waited for it."""
+        self._passed += seconds
+        await asyncio.sleep(0.001)
+        await turns()
+
+    async def create_connection(self, protocol_factory: Any, *where: Any, **_options: Any) -> Any:
+        address = where[0]
+        self.dialled.append(address)
         await asyncio.sleep(0)
+        if address in self.refusing:
+            raise ConnectionRefusedError(111, "refused")
+        if address in self.slow:
+            await self.slow[address]
+        elif address in self.deaf:
+            await self.create_future()
         protocol = protocol_factory()
         wire = Wire(protocol)
         self.wires.append(wire)
