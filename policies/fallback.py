@@ -52,15 +52,15 @@ class Fallback:
 
     async def _walk(self, call: Call, call_next: Handler) -> Reply:
         first = call.target
-        rest = None if first is None else self._router.rests(first)
-        walk = None if rest is None else self._around(call, rest)
+        was_out = first is not None and self._router.rests(first) is not None
+        walk = self._around(call) if was_out else None
         while True:
             try:
                 reply = await call_next(call)
             except (UpstreamError, CapacityError) as error:
                 if not _may_be_followed(call, error):
                     raise
-                walk = walk or Walk(self._router, call, self._most, rest)
+                walk = walk or Walk(self._router, call, self._most, was_out=was_out)
                 step = walk.after(error) if self._has_time(call) else None
                 if step is None:
                     final = walk.outcome(error)
@@ -73,12 +73,12 @@ class Fallback:
                     reply.headers[HEADER] = call.fallback
                 return reply
 
-    def _around(self, call: Call, rest: float) -> Walk | None:
+    def _around(self, call: Call) -> Walk | None:
         """Past a first choice that is out to the first of its chain that is in; None: there is none, and the first choice is asked."""
         first = call.target
         if first is None or any(call.body.get(member) for member in _BINDING):
             return None
-        walk = Walk(self._router, call, self._most, rest)
+        walk = Walk(self._router, call, self._most, was_out=True)
         step = walk.around()
         if step is None:
             return None

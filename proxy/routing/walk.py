@@ -32,8 +32,8 @@ class Walk:
     Targets that are out are passed over. The last resort is one of them, if the first choice was not one already.
     """
 
-    def __init__(self, router: Router, call: Call, most: int, rest: float | None) -> None:
-        """It begins when the first target has failed. `rest`: what `Router.rests` said of that one before it was asked."""
+    def __init__(self, router: Router, call: Call, most: int, *, was_out: bool) -> None:
+        """It begins when the first target has failed, or instead of asking it. `was_out`: whether that one was, before it was asked."""
         first = call.target
         if first is None:
             raise LookupError("a call reached fallback without a target: the route policy is missing")
@@ -46,8 +46,8 @@ class Walk:
         own = call.resolved.fallback_model if call.resolved is not None else None
         self._rules = [Rule("any", own)] if own is not None else []
         self._add_rules(call.model)
-        self._all_out = self._resorted = rest is not None
-        self._rests: list[float] = [] if rest is None else [rest]
+        self._all_out = self._resorted = was_out
+        self._out = [first] if was_out else []
         self._passed_over: list[tuple[Target, str | None]] = []
         self._model = call.model
 
@@ -79,7 +79,8 @@ class Walk:
         """What the client is told at the end: the last failure; or, if every target was out, when to come back."""
         if not self._all_out or not may_move(error):
             return error
-        wait = max(min(self._rests), _SOON)
+        # Asked for now: what was tried as the last resort may have asked for a longer rest since.
+        wait = max(min(self._router.rests(each) or 0.0 for each in self._out), _SOON)
         message = "Every provider of this model has failed of late and is given a rest."
         return CapacityError(message, code="all_targets_unavailable", retry_after=wait)
 
@@ -120,11 +121,10 @@ class Walk:
             if key in self._tried:
                 continue
             self._tried.add(key)
-            rest = self._router.rests(target)
-            if rest is None:
+            if self._router.rests(target) is None:
                 self._all_out = False
                 return target
-            self._rests.append(rest)
+            self._out.append(target)
             self._passed_over.append((target, model))
         return None
 
@@ -136,5 +136,5 @@ class Walk:
 
 def leads_on(router: Router, most: int, call: Call, error: GatewayError) -> bool:
     """Whether a target that is in, and that was not asked, would be next if the call's target were given up after `error`."""
-    step = Walk(router, call, most, None).after(error)
+    step = Walk(router, call, most, was_out=False).after(error)
     return step is not None and router.rests(step.target) is None

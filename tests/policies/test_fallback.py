@@ -274,6 +274,24 @@ async def test_if_all_are_out_one_is_asked_and_the_client_learns_when_to_come_ba
     assert (await world.ask("plain")).status == 200
 
 
+async def test_when_to_come_back_is_what_holds_once_all_have_failed(world: World):
+    """The one that was asked as the last resort wants a longer rest than it had."""
+    for name, until in (("p", 1001.0), ("q", 1090.0)):
+        world.board.of(Target(name, "m")).closed_until = until
+
+    async def target(call: Call) -> Reply:
+        assert call.target is not None
+        state = world.board.of(call.target)
+        state.closed_until = max(state.closed_until, world.clock.now + 60.0)
+        world.clock.move(5.0)
+        raise FAILED
+
+    handler = compose([Route(world.router), Fallback(FallbackSettings(), world.services, world.router)], target)
+    with pytest.raises(CapacityError) as caught:
+        await handler(make_call(model="plain"))
+    assert (caught.value.code, caught.value.retry_after) == ("all_targets_unavailable", 55.0)
+
+
 async def test_a_request_that_is_at_fault_hears_so_even_when_all_are_out(world: World):
     world.board.of(Target("p", "m")).closed_until = world.board.of(Target("q", "m")).closed_until = 1030.0
     world.fail(REJECTED, "p", "q")
