@@ -95,6 +95,11 @@ class Listener(web.Server):
         """Connections that are open."""
         return self._open
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether no connection waits for a request any more."""
+        return self._empty is not None
+
     def drain(self) -> asyncio.Event:
         """Have every connection closed once its request is answered, at once where there is none. The event is set when all are."""
         if self._empty is None:

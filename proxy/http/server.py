@@ -39,6 +39,7 @@ _MOMENT = 0.5
 _REST = 30.0
 
 _GONE = "The client has closed the connection."
+_UNREAD = "The client does not read its answers."
 
 #: So many heads of a connection are learnt, one after the other, before it is clear that its client never says one twice.
 _MOST_LEARNT = 16
@@ -59,6 +60,7 @@ class Connection(RequestHandler):
         "behind",
         "lags",
         "peer",
+        "stall",
     )
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
@@ -75,6 +77,8 @@ class Connection(RequestHandler):
         self.peer = ""
         #: Whether the client reads more slowly than is written to it.
         self.lags = False
+        #: How many seconds it may take to read on.
+        self.stall = _REST
         #: Says who asks, where the peer is a proxy that is trusted.
         self.behind: Behind | None = None
 
@@ -190,6 +194,12 @@ class Connection(RequestHandler):
         self._header_handle = None
         self.force_close()
 
+    def _process_keepalive(self) -> None:
+        if self._header_handle is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = None  # it is not idle: a head is on its way, which has its own time
+
     async def start(self) -> None:
         """Answer this connection's requests, one after the other."""
         answer, messages = self._listener.handle(self), self._messages
@@ -220,6 +230,8 @@ class Connection(RequestHandler):
                     break
                 if not keep or self._close or (message.upgrade and not self.reads_on(message)):
                     break
+                if self.lags and not await self._catch_up():
+                    break
                 del whole, message, payload  # who waits for the next request keeps no body
                 # Closed when it has lain idle for the keep-alive time. The timer looks when it was last used: it is rarely made.
                 self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
@@ -237,6 +249,20 @@ class Connection(RequestHandler):
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
+
+    async def _catch_up(self) -> bool:
+        """Wait until the client has read: what it only asks for would fill memory. Says whether it may go on. Raises ConnectionError."""
+        try:
+            async with asyncio.timeout(self.stall):
+                await self.drained()
+        except TimeoutError:
+            self.abort_body()
+            raise ConnectionError(_UNREAD) from None
+        return self._is_awaited()
+
+    def _is_awaited(self) -> bool:
+        """Whether this connection goes on: once the gateway takes no more requests, only while some have come."""
+        return bool(self._messages) or not self._listener.is_draining
 
     async def _linger(self, payload: Payload) -> None:
         """Closing while the client still sends would reset the connection, and take the answer with it."""
@@ -280,7 +306,7 @@ class Connection(RequestHandler):
         self._loop.call_later(_MOMENT, self._leave, self._request_count - len(self._messages))
 
     def _leave(self, begun: int) -> None:
-        is_idle = self._waiter is not None and self._header_handle is None
+        is_idle = self._waiter is not None and not self._waiter.done() and self._header_handle is None
         if is_idle and self._request_count - len(self._messages) == begun:
             self._close_transport()
 

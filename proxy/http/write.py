@@ -49,7 +49,6 @@ class Writer:
     __slots__ = (
         "_connection",
         "_lines",
-        "_stall",
         "begun",
         "bytes_out",
         "head_only",
@@ -71,7 +70,7 @@ class Writer:
         """
         self.keep_alive = keep_alive
         self.http10 = False
-        self._stall = stall
+        self._connection.stall = stall
         self.is_chunked = False
         self._lines = _NO_LINES
         self.head_only = False
@@ -196,7 +195,7 @@ class Writer:
     async def drain(self) -> None:
         """Wait until the client has read. Raises ClientDisconnected when it has not for `stall` seconds."""
         try:
-            async with asyncio.timeout(self._stall):
+            async with asyncio.timeout(self._connection.stall):
                 await self._connection.drained()
         except (TimeoutError, ConnectionError) as error:
             self._connection.abort_body()

@@ -55,7 +55,7 @@ class Line(Wire):
 class Edge:
     """The data plane over connections without wires. `ended`: what each reply was closed with; `reported`: what nobody foresaw."""
 
-    def __init__(self, clock: HandClock, answer: Handler) -> None:
+    def __init__(self, clock: HandClock, answer: Handler, *, keep_alive: float = 75.0) -> None:
         self.ended: list[BaseException | None] = []
         self.reported: list[BaseException] = []
         self._answer = answer
@@ -66,11 +66,14 @@ class Edge:
             state=lambda: "ready",
             report=lambda error, _id: self.reported.append(error),
         )
-        options: dict[str, Any] = {"header_timeout": 10.0, "keepalive_timeout": 75.0, "access_log": None, "auto_decompress": False}
-        self._listener = Listener(self.plane, self.plane.refuse, most=10, most_per_address=10, options=options)
+        options: dict[str, Any] = {"header_timeout": 10.0, "keepalive_timeout": keep_alive, "access_log": None, "auto_decompress": False}
+        self.listener = Listener(self.plane, self.plane.refuse, most=10, most_per_address=10, options=options)
 
     def line(self) -> Line:
-        return Line(self._listener())
+        return Line(self.connection())
+
+    def connection(self) -> Connection:
+        return self.listener()
 
     async def _serve(self, call: Call) -> Reply:
         arriving = call.receive(call)
