@@ -59,8 +59,8 @@ class CircuitBreaker:
                 state.probing = False
             ended = now()
             # A body that is passed on as it arrives takes as long as its client.
-            is_given_up = isinstance(error, CancelledError) and call.content is None
-            note_no_content(state, ended, ended - started if is_given_up else None)
+            is_given_up = isinstance(error, CancelledError) or (isinstance(error, UpstreamError) and error.is_impatience)
+            note_no_content(state, ended, ended - started if is_given_up and call.content is None else None)
             if isinstance(error, UpstreamError):
                 note_failure(state, error, ended, self._ejection)
             raise

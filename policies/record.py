@@ -200,7 +200,8 @@ class Record:
             error = call.interrupted
         status, outcome, code = verdict(reply, error)
         self._count(call, status, now - call.started)
-        if error is not None and not isinstance(error, UpstreamError) and outcome in ("client_error", "gateway_error"):
+        is_ours = not isinstance(error, UpstreamError) or error.is_impatience
+        if error is not None and is_ours and outcome in ("client_error", "gateway_error"):
             self._metrics.rejected.labels(code or "unknown").value += 1
         self._recent.note(call, status, outcome, code, now)
         if self._emit is not None:

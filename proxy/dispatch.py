@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from proxy.allowance import due_to, had_its_time
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
@@ -195,12 +196,24 @@ class Dispatch:
 
     def _note(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
         """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""
+        self._judge(call, attempt, error)
         attempt.error = error.kind
-        self._count(attempt.target.provider, error.kind)
+        if error.is_impatience:
+            attempt.error = error.code
+        else:
+            self._count(attempt.target.provider, error.kind)
         if error.kind in MAY_HAVE_CHARGED and error.reached:
             call.usage = call.estimated_usage()
         if attempt.target.credential is not None:
             error.redact(attempt.target.credential.secret)
+
+    def _judge(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
+        """Acquit a provider that had less time than the administrator gives it."""
+        given = call.timeouts
+        if error.bound is None or given is None:
+            return
+        if not had_its_time(error.bound, given, *due_to(call, self._upstreams[attempt.target.provider].timeouts(call))):
+            error.acquit()
 
     def _rest(self, upstream: Upstream, error: UpstreamError, credential: Credential | None) -> None:
         """Do not use a credential again soon that was refused, or whose account is empty."""
@@ -279,7 +292,7 @@ class Dispatch:
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         call.usage = None  # what an earlier attempt may have cost is not what this one did
         headers = _shown_of_download(response) if downloads else self._shown(response)
-        reply = Reply(response.status, headers, stream=relayed(response, watch))
+        reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1])))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length

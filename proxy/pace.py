@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from proxy.core.call import Timeouts
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import PACE, late
 from proxy.core.protocols import Clock, StreamDecoder, UpstreamResponse
 from proxy.sweeper import Sweeper
 
@@ -53,7 +53,7 @@ class Pace:
     def expire(self) -> None:
         """A window is over."""
         if is_under(self._floor, self._decoder.tokens - self._tokens, self._clock.monotonic() - self._since):
-            self._response.fail(UpstreamError("upstream_timeout", TOO_SLOW))
+            self._response.fail(late(PACE, TOO_SLOW))
         else:
             self.resume()
 

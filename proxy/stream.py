@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from proxy.core.call import Call, Timeouts
-from proxy.core.errors import ClientDisconnected, StreamError, UpstreamError
+from proxy.core.errors import IDLE, START, TOTAL, ClientDisconnected, StreamError, UpstreamError, late
 from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
 from proxy.core.recast import PLAIN
 from proxy.pace import Pace
@@ -27,7 +27,7 @@ class Watch:
     From the start it waits for content as long as `first_token`; once that has begun, for each next piece as long as `idle`.
     """
 
-    __slots__ = ("_end", "_idle", "_response", "_sweeper", "due", "last", "monotonic")
+    __slots__ = ("_end", "_idle", "_response", "_start", "_sweeper", "due", "last", "monotonic")
 
     def __init__(self, clock: Clock, response: UpstreamResponse, timeouts: Timeouts, started: float, sweeper: Sweeper) -> None:
         self.monotonic = clock.monotonic
@@ -36,7 +36,7 @@ class Watch:
         self._idle = _FOREVER if timeouts.idle is None else timeouts.idle
         self._end = end = _FOREVER if timeouts.total is None else started + timeouts.total
         due = _FOREVER if timeouts.first_token is None else started + timeouts.first_token
-        self.due = due if due < end else end
+        self.due = self._start = due if due < end else end
         #: When content came, where that was not worth a call: `due` is moved only once it has passed.
         self.last = -_FOREVER
         sweeper.add(self)
@@ -61,7 +61,7 @@ class Watch:
             self.due = due if due < self._end else self._end
             self._sweeper.add(self)
         else:
-            self._response.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
+            self._response.fail(late(TOTAL if self.due >= self._end else START if self.due == self._start else IDLE))
 
 
 async def read_whole(response: UpstreamResponse, limit: int, watch: Watch) -> bytes:
@@ -90,15 +90,17 @@ async def read_some(response: UpstreamResponse, limit: int, watch: Watch) -> byt
     return b"".join(parts)[:limit] if len(parts) > 1 or size > limit else first
 
 
-async def relayed(response: UpstreamResponse, watch: Watch) -> AsyncIterator[bytes]:
-    """A body as it comes. Raises StreamError when it breaks off."""
+async def relayed(response: UpstreamResponse, watch: Watch, failed: Callable[[UpstreamError], None]) -> AsyncIterator[bytes]:
+    """A body as it comes. Raises StreamError when it breaks off; `failed` is told of it before."""
     try:
         while data := await response.receive():
             watch.pause()
             yield data
             watch.progress()
     except UpstreamError as error:
-        raise broken(error) from error
+        failure = broken(error)
+        failed(failure)
+        raise failure from error
 
 
 class EventStream:
@@ -293,7 +295,7 @@ def broken(error: UpstreamError) -> StreamError:
     """The same failure, after content had gone out: a lost connection is then an interrupted stream."""
     kind = "stream_interrupted" if error.kind in ("reset", "bad_upstream", "invalid_response") else error.kind
     code = error.code if kind == error.kind else None
-    return StreamError(
+    failure = StreamError(
         kind,
         error.message,
         status=error.status if kind == error.kind else None,
@@ -302,3 +304,5 @@ def broken(error: UpstreamError) -> StreamError:
         param=error.param,
         detail=error.detail,
     )
+    failure.bound = error.bound
+    return failure

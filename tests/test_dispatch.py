@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
-from proxy.core.errors import ClientError, StreamError, UpstreamError
+from proxy.core.errors import IDLE, START, ClientError, StreamError, UpstreamError, late
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, ResponseHead, UpstreamRequest
 from proxy.core.reply import Reply
@@ -303,6 +303,42 @@ async def test_a_stream_that_breaks_is_its_own_targets_failure_whatever_was_aske
     assert bench.failures == {("p", "server_error"): 1}
     assert [attempt.error for attempt in call.attempts] == ["server_error", "hedge_lost"]
     assert caught.value.message == "the key *** is not good"
+
+
+HASTY = Timeouts(first_token=0.1, idle=0.1)
+
+
+async def test_a_provider_that_had_less_time_than_its_own_has_not_failed():
+    bench = Bench(late(START))
+    call, error = await bench.fail(timeouts=HASTY)
+    assert (error.kind, error.code, error.status, error.is_impatience) == ("upstream_timeout", "deadline_exceeded", 504, True)
+    assert bench.failures == {}
+    assert [attempt.error for attempt in call.attempts] == ["deadline_exceeded"]
+    assert call.usage == Usage(2, 0), "it may have charged all the same"
+
+
+@pytest.mark.parametrize("timeouts", [None, Timeouts(), Timeouts(first_token=120.0)])
+async def test_a_provider_that_had_all_of_its_time_has_failed(timeouts: Timeouts | None):
+    bench = Bench(late(START))
+    _, error = await bench.fail(timeouts=timeouts)
+    assert (error.code, error.is_impatience) == ("upstream_timeout", False)
+    assert bench.failures == {("p", "upstream_timeout"): 1}
+
+
+async def test_a_provider_that_says_itself_that_it_is_late_has_failed():
+    bench = Bench(UpstreamError("upstream_timeout", "m"))
+    _, error = await bench.fail(timeouts=HASTY)
+    assert (error.code, bench.failures) == ("upstream_timeout", {("p", "upstream_timeout"): 1})
+
+
+@pytest.mark.parametrize(("operation", "headers"), [("chat", EVENTS), ("audio", {"content-type": "audio/mpeg"})])
+async def test_a_silence_that_the_client_alone_found_too_long_is_not_the_providers(operation: str, headers: dict[str, str]):
+    bench = Bench(ScriptedResponse([b"a", late(IDLE)], headers=headers))
+    _, reply = await bench.ask(operation=operation, stream=operation == "chat", timeouts=HASTY)
+    with pytest.raises(StreamError) as caught:
+        await read(reply)
+    reply.close(caught.value)
+    assert (caught.value.code, caught.value.is_impatience, bench.failures) == ("deadline_exceeded", True, {})
 
 
 async def test_events_that_nobody_asked_for_are_no_whole_answer():

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from proxy.core.call import Timeouts
+from proxy.core.errors import PACE
 from proxy.pace import Floor, Pace, floor_of, is_under
 from proxy.stream import EventStream, Watch
 from proxy.sweeper import Sweeper
@@ -53,6 +54,13 @@ async def test_a_stream_that_keeps_the_pace_in_every_window_goes_on():
     assert paced.ended() is None
     paced.pace.stop()
     assert not len(paced.sweeper)
+
+
+async def test_a_stream_that_is_too_slow_says_by_which_limit_it_was_ended():
+    paced = Paced()
+    paced.pass_time(10.0, 1)
+    assert paced.response.failed is not None
+    assert paced.response.failed.bound == PACE
 
 
 async def test_what_was_fast_before_does_not_excuse_a_slow_window():

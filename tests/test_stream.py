@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
-from proxy.core.errors import UPSTREAM_KINDS, ClientDisconnected, StreamError, UpstreamError
+from proxy.core.errors import IDLE, START, TOTAL, UPSTREAM_KINDS, ClientDisconnected, StreamError, UpstreamError
 from proxy.core.protocols import TakeChunk
 from proxy.stream import EventStream, Watch, broken, read_some, read_whole, relayed
 from proxy.sweeper import Mortal, Sweeper
@@ -92,6 +92,27 @@ async def test_an_answer_that_is_due_is_failed_as_late():
     assert (caught.value.kind, caught.value.status) == ("upstream_timeout", 504)
 
 
+@pytest.mark.parametrize(
+    ("timeouts", "begins", "bound"),
+    [
+        (Timeouts(first_token=60, idle=30, total=100), False, START),
+        (Timeouts(first_token=60, idle=30, total=100), True, IDLE),
+        (Timeouts(first_token=60, idle=300, total=100), True, TOTAL),
+        (Timeouts(first_token=None, idle=30, total=100), False, TOTAL),
+    ],
+)
+async def test_an_answer_that_is_late_says_by_which_limit(timeouts: Timeouts, begins: bool, bound: str):
+    watched = Watched(timeouts=timeouts)
+    watched.clock.move(10)
+    if begins:
+        watched.watch.last = watched.clock.now
+        watched.watch.progress()
+    watched.watch.expire()
+    assert watched.response.failed is not None
+    assert watched.response.failed.bound == bound
+    assert broken(watched.response.failed).bound == bound
+
+
 async def test_a_stopped_watch_fails_nothing():
     watched = Watched()
     watched.watch.stop()
@@ -142,14 +163,14 @@ async def test_reading_counts_as_progress():
 
 
 async def test_a_relayed_body_comes_piece_by_piece():
-    watched = Watched(b"a", b"", b"never")
-    assert [piece async for piece in relayed(watched.response, watched.watch)] == [b"a"]
+    watched, told = Watched(b"a", b"", b"never"), list[UpstreamError]()
+    assert [piece async for piece in relayed(watched.response, watched.watch, told.append)] == [b"a"]
 
 
 async def test_while_the_client_is_waited_for_only_the_whole_has_an_end():
     watched = Watched(b"a", b"b", timeouts=Timeouts(first_token=60, idle=30, total=100))
-    start = watched.clock.now
-    pieces = relayed(watched.response, watched.watch)
+    start, told = watched.clock.now, list[UpstreamError]()
+    pieces = relayed(watched.response, watched.watch, told.append)
     assert await anext(pieces) == b"a"
     assert watched.watch.due == start + 100
     watched.clock.move(50)
@@ -159,13 +180,14 @@ async def test_while_the_client_is_waited_for_only_the_whole_has_an_end():
 
 
 async def test_a_relayed_body_that_breaks_off_is_an_interrupted_stream():
-    watched = Watched(b"a", RESET)
+    watched, told = Watched(b"a", RESET), list[UpstreamError]()
     seen = []
     with pytest.raises(StreamError) as caught:
-        async for piece in relayed(watched.response, watched.watch):
+        async for piece in relayed(watched.response, watched.watch, told.append):
             seen.append(piece)
     assert seen == [b"a"]
     assert caught.value.kind == "stream_interrupted"
+    assert told == [caught.value]
 
 
 @pytest.mark.parametrize("kind", UPSTREAM_KINDS)

@@ -11,7 +11,7 @@ from providers.sim.engine import SimEngine
 from providers.sim.settings import SimSettings
 from providers.sim.wire import Answer, Part, Stamp, refusal
 from proxy.core.call import Timeouts
-from proxy.core.errors import ClientError, UpstreamError
+from proxy.core.errors import START, ClientError, UpstreamError, late
 from proxy.core.protocols import Clock, TakeChunk, UpstreamRequest
 
 _TURN = 16
@@ -83,7 +83,7 @@ class SimTransport:
         limit = min(limits, default=seconds)
         await asyncio.sleep(min(seconds, limit))
         if limit < seconds:
-            raise UpstreamError("upstream_timeout", f"The provider did not answer within {limit:g} s.")
+            raise late(START, f"The provider did not answer within {limit:g} s.")
 
     async def close(self) -> None:
         self._closed = True

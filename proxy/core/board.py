@@ -206,8 +206,9 @@ def is_silent(state: TargetState, now: float) -> bool:
 
 
 def counts(error: UpstreamError) -> bool:
-    """Whether a failure speaks against its target. `overloaded` that did not reach it is our own pool's."""
-    return error.kind in COUNTED and (error.reached or error.kind != "overloaded")
+    """Whether a failure speaks against its target. `overloaded` that did not reach it is our own pool's; who was given less time than the
+    administrator gives has not failed."""
+    return error.kind in COUNTED and not error.is_impatience and (error.reached or error.kind != "overloaded")
 
 
 def note_success(state: TargetState, now: float, *, while_out: bool = False) -> None:

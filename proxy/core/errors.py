@@ -123,11 +123,14 @@ class UpstreamError(GatewayError):
 
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
     begun to work on (and charge for) the request, `should_retry` what it said of trying again, `rate_limits` what it said of them (headers,
-    by lower-case name), and `spare_credential` that it refused a credential while there is another.
+    by lower-case name), and `spare_credential` that it refused a credential while there is another. `bound` names the limit of ours that
+    ended it, one of `BOUNDS`, None where none did; `is_impatience`: that limit was stricter than the administrator's.
     """
 
     fault = "upstream"
     spare_credential = False
+    bound: str | None = None
+    is_impatience = False
 
     def __init__(
         self,
@@ -160,6 +163,13 @@ class UpstreamError(GatewayError):
         self.reached = reached
         self.rate_limits: dict[str, str] = {}
 
+    def acquit(self) -> None:
+        """It had less time than the administrator gives it: that is for the client to know, and speaks against nobody."""
+        self.is_impatience = True
+        self.fault = "client"
+        self.code = "deadline_exceeded"
+        self.message = "The provider did not answer in the time that the request leaves it."
+
     def redact(self, secret: str) -> None:
         """Take a secret out of everything that the client may see."""
         self.message = self.message.replace(secret, "***")
@@ -167,6 +177,19 @@ class UpstreamError(GatewayError):
         self.code = self.code and self.code.replace(secret, "***")
         self.param = self.param and self.param.replace(secret, "***")
         self.rate_limits = {name: value for name, value in self.rate_limits.items() if secret not in value}
+
+
+#: What bounds an attempt, named as in `proxy.core.call.Timeouts`: a connection, the first content, a silence, the whole, a stream's pace.
+BOUNDS = CONNECT, START, IDLE, TOTAL, PACE = "connect", "first_token", "idle", "total", "min_tokens_per_second"
+
+
+def late(
+    bound: str, message: str = "The provider did not answer in time.", *, kind: str = "upstream_timeout", reached: bool = True
+) -> UpstreamError:
+    """What ends an attempt that has reached a limit of ours."""
+    error = UpstreamError(kind, message, reached=reached)
+    error.bound = bound
+    return error
 
 
 class StreamError(UpstreamError):

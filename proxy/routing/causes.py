@@ -26,7 +26,7 @@ def _is_unavailable(error: GatewayError) -> bool:
 def _is_failure(error: GatewayError) -> bool:
     """The provider's fault, of a kind that another one may not have. An answer over the limits would be over them again."""
     if isinstance(error, UpstreamError):
-        return error.fault == "upstream" and error.kind != "response_too_large"
+        return (error.fault == "upstream" or error.is_impatience) and error.kind != "response_too_large"
     return _is_unavailable(error)
 
 

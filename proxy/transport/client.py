@@ -14,7 +14,7 @@ from aiohttp import hdrs
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Content, Timeouts
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import CONNECT, START, UpstreamError
 from proxy.core.protocols import UNSENT, TakeChunk, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
 
@@ -56,6 +56,9 @@ AT_ONCE = 0.5
 #: Methods with which doing it twice is doing it once, whatever was done; see `policies.retry`, and RFC 9110, 9.2.2.
 _IDEMPOTENT = frozenset({"GET", "HEAD"})
 
+#: Kinds that none but our own limits are the reason of.
+_BOUNDS = {"connect_timeout": CONNECT, "upstream_timeout": START}
+
 #: Failures after which the provider cannot have begun to work on the request.
 _NOT_REACHED = frozenset({"dns", "tls", "connect_failed", "connect_timeout"})
 
@@ -68,7 +71,9 @@ def translate(error: BaseException) -> UpstreamError:
         return UpstreamError("response_too_large", "The provider's headers are larger than the limit.")
     for foreign, kind, message in TRANSLATIONS:
         if isinstance(error, foreign):
-            return UpstreamError(kind, message, detail=f"{type(error).__name__}: {error}"[:300], reached=kind not in _NOT_REACHED)
+            found = UpstreamError(kind, message, detail=f"{type(error).__name__}: {error}"[:300], reached=kind not in _NOT_REACHED)
+            found.bound = _BOUNDS.get(kind)
+            return found
     raise error
 
 
@@ -149,7 +154,9 @@ class _Progress:
             return found
         # Such as a proxy that ends the connection, or answers nonsense, when it is asked for the provider.
         kind, message = ("connect_failed", REFUSES) if found.kind in ("reset", "bad_upstream") else (found.kind, found.message)
-        return UpstreamError(kind, message, detail=found.detail, reached=False)
+        unsent = UpstreamError(kind, message, detail=found.detail, reached=False)
+        unsent.bound = found.bound
+        return unsent
 
 
 class _SentContent:

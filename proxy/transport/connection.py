@@ -12,7 +12,7 @@ from typing import cast
 
 import httptools
 
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import START, UpstreamError, late
 from proxy.core.protocols import TakeChunk
 from proxy.outbox import Outbox
 from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, HEAD_TOO_LARGE, LOST, NOT_HTTP, WHOLE, Answer
@@ -172,7 +172,7 @@ class Connection(Answer, asyncio.Protocol):
 
     def expire(self) -> None:
         """The pool's sweeper found it late: for its head, or for the end of an answer that nobody reads any more."""
-        self.fail(UpstreamError("upstream_timeout", "The provider did not answer in time."))
+        self.fail(late(START))
 
     def close(self, *, reuse: bool = False) -> None:
         if not self.busy:

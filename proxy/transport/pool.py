@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from proxy.core.call import Content, Timeouts
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import CONNECT, START, UpstreamError, late
 from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.outbox import Outbox
 from proxy.sweeper import TICK
@@ -194,7 +194,9 @@ class PooledTransport:
             if self._open >= self._most:
                 raise UpstreamError("overloaded", NO_PLACE, reached=False) from None
             message = "The provider did not accept a connection in time."
-            raise UpstreamError("connect_timeout" if by_connect else "upstream_timeout", message, reached=False) from None
+            if by_connect:
+                raise late(CONNECT, message, kind="connect_timeout", reached=False) from None
+            raise late(START, message, reached=False) from None
 
     async def _turn(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

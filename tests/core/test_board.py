@@ -19,7 +19,7 @@ from proxy.core.board import (
     seconds_out,
 )
 from proxy.core.call import Target
-from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
+from proxy.core.errors import START, UPSTREAM_KINDS, UpstreamError, late
 
 RULES = Ejection(failures=5, seconds=30.0, longest=300.0)
 FAILED = UpstreamError("server_error", "m")
@@ -131,6 +131,16 @@ def test_a_provider_that_says_how_long_is_believed_when_it_is_taken_out():
 @pytest.mark.parametrize("kind", UPSTREAM_KINDS)
 def test_what_the_client_got_wrong_never_counts(kind: str):
     assert counts(UpstreamError(kind, "m")) is (kind not in ("rejected", "response_too_large", "rate_limit_exceeded"))
+
+
+def test_a_provider_that_had_less_time_than_the_administrator_gives_it_has_not_failed():
+    state, error = TargetState(), late(START)
+    assert counts(error)
+    error.acquit()
+    assert not counts(error)
+    for _ in range(10):
+        note_failure(state, error, 100.0, RULES)
+    assert (state.failures, state.closed_until) == (0, 0.0)
 
 
 def test_our_own_full_pool_does_not_count():

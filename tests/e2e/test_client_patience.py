@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import Gateway, error_of, provider
-from tests.support.raw_client import Answer, RawClient, chat_body
+from tests.support.gateway import Gateway, error_of, provider, stream_error_of
+from tests.support.raw_client import Answer, RawClient, chat, chat_body
 from tests.support.script import (
     CHAT,
     CHAT_STREAM,
@@ -21,6 +21,8 @@ from tests.support.script import (
     Step,
     Wait,
     chunk,
+    delta,
+    event,
     json_response,
     response,
     script,
@@ -102,14 +104,14 @@ def test_a_body_that_falls_silent_for_longer_is_cut(plain: Gateway, upstream: Up
     answer, took = asked(plain, "/v1/audio/speech", b'{"model": "m"}', HEARD)
     assert (answer.status, answer.body, answer.ended) == (200, b"sound", False)
     assert PATIENCE < took < 1.5
-    assert plain.record_of(answer)["error"] == "upstream_timeout"
+    assert plain.record_of(answer)["error"] == "deadline_exceeded"
 
 
 @pytest.mark.parametrize("body", [b'{"model": "m"}', FORM], ids=["JSON", "form"])
 def test_a_body_that_does_not_begin_is_not_waited_for_any_longer(plain: Gateway, upstream: Upstream, body: bytes) -> None:
     upstream.play(script(Stall()))
     answer, took = asked(plain, "/v1/images/edits", body, HEARD if body != FORM else {**HEARD, **FORM_TYPE})
-    assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
+    assert (answer.status, error_of(answer)["code"]) == (504, "deadline_exceeded")
     assert PATIENCE < took < 1.5
 
 
@@ -155,7 +157,7 @@ def test_events_without_content_do_not_break_a_chats_silence(plain: Gateway, ups
     empty = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
     upstream.play(script(stream_head(), chunk(empty % b"Hello"), *paced(*[empty % b""] * 4, gap=0.3), Stall()))
     answer, took = asked(plain, "/v1/chat/completions", chat_body("up/m", stream=True), HEARD)
-    assert "upstream_timeout" in answer.events[-1]
+    assert "deadline_exceeded" in answer.events[-1]
     assert took < 1.2
 
 
@@ -164,7 +166,7 @@ def test_a_whole_answer_must_be_there_by_then(plain: Gateway, upstream: Upstream
     rest = [step for at in range(end, len(CHAT), 20) for step in (Wait(0.1), Send(CHAT[at : at + 20]))]
     upstream.play(script(CHAT[:end], *rest))
     answer, took = asked(plain, "/v1/chat/completions", chat_body("up/m"), HEARD)
-    assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
+    assert (answer.status, error_of(answer)["code"]) == (504, "deadline_exceeded")
     assert PATIENCE < took < 1.5
 
 
@@ -175,3 +177,67 @@ def test_a_file_is_read_for_longer_than_its_client_waits_for_a_byte(plain: Gatew
     with RawClient(plain.url) as client:
         answer = client.ask("GET", "/v1/files/file-1/content", headers=HEARD)
     assert (answer.status, answer.body, answer.ended) == (200, b"z" * 50, True)
+
+
+class Pair:
+    """Two targets, of which the second one stands by, and the gateway before them."""
+
+    def __init__(self, folder: Any) -> None:
+        self.slow, self.other = Upstream(), Upstream()
+        self.other.otherwise = script(CHAT)
+        own = {"connect": "1s", "first_token": "1s", "idle": "1s", "total": "5s"}
+        targets = [{"provider": name, "model": "m", "priority": tier} for tier, name in enumerate(("slow", "other"))]
+        config: dict[str, Any] = {
+            "providers": {name: provider(getattr(self, name).url, timeouts=own) for name in ("slow", "other")},
+            "models": {"pair": {"targets": targets, "strategy": "priority"}},
+            "llm": {"task_types": {"HASTY": {"timeout": "50ms"}}},
+        }
+        self.gateway = Gateway(config, folder)
+
+    def impatient(self, headers: dict[str, str], **members: Any) -> Answer:
+        body = {"model": "pair", "messages": [], **members}
+        return asked(self.gateway, "/v1/chat/completions", json.dumps(body).encode(), headers)[0]
+
+    def server(self) -> str | None:
+        return chat(self.gateway.url, "pair").header("x-comporta-provider")
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self.gateway, self.slow, self.other):
+            each.stop()
+
+
+HASTE: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "deadline": ({"x-comporta-timeout": "0.05"}, {}),
+    "read time-out": ({"x-stainless-read-timeout": "0.05"}, {}),
+    "silence": ({}, {"stream": True, "comporta": {"timeouts": {"idle": 0.05}}}),
+    "pace": ({}, {"stream": True, "comporta": {"timeouts": {"min_tokens_per_second": 9000, "window": 0.05}}}),
+}
+
+
+def test_clients_that_do_not_wait_take_out_nobody(tmp_path: Any) -> None:
+    begun = event(delta("Hello"))
+    with Pair(tmp_path) as pair:
+        for headers, members in HASTE.values():
+            pair.slow.otherwise = script(stream_head(), chunk(begun), Stall()) if members else script(Stall())
+            for _ in range(5):
+                answer = pair.impatient(headers, **members)
+                error = stream_error_of(answer) if members else error_of(answer)
+                assert (error["code"], answer.status) == ("deadline_exceeded", 200 if members else 504)
+                assert pair.gateway.record_of(answer)["outcome"] == "client_error"
+        assert pair.gateway.metric("llm_upstream_failures_total", provider="slow") == 0
+        assert pair.gateway.metric("llm_rejected_total", code="deadline_exceeded") == 20
+        pair.slow.otherwise = script(CHAT)
+        assert pair.server() == "slow"
+
+
+def test_a_deadline_that_the_administrator_sets_takes_out_who_does_not_keep_it(tmp_path: Any) -> None:
+    with Pair(tmp_path) as pair:
+        pair.slow.otherwise = script(Stall())
+        for _ in range(5):
+            answer = pair.impatient({"x-comporta-task-type": "HASTY"})
+            assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
+        assert pair.gateway.metric("llm_upstream_failures_total", provider="slow", kind="upstream_timeout") == 5
+        assert pair.server() == "other"

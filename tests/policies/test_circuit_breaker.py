@@ -12,7 +12,7 @@ import pytest
 from policies.circuit_breaker import CircuitBreaker, CircuitBreakerSettings
 from proxy.core.board import TargetState, circuit, is_available, is_unmeasured
 from proxy.core.call import Call, Target
-from proxy.core.errors import ClientDisconnected, ClientError, StreamError, UpstreamError
+from proxy.core.errors import START, ClientDisconnected, ClientError, StreamError, UpstreamError, late
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.reply import Reply
@@ -73,6 +73,22 @@ async def test_a_whole_answer_is_under_way_until_it_is_here():
     assert (bench.seen_in_flight, bench.state.in_flight) == ([1], 0)
 
 
+async def test_who_was_not_waited_for_is_neither_taken_out_nor_brought_back():
+    """The trial of one that is out goes to the next request."""
+    bench, hasty = Bench(), not_waited_for()
+    await bench.fail(20, hasty)
+    assert bench.circuit == "closed"
+    await bench.fail(4)
+    await bench.fail(1, hasty)
+    await bench.fail(1)
+    assert bench.circuit == "open"
+    bench.clock.move(31)
+    await bench.fail(1, hasty)
+    assert (bench.circuit, bench.is_available()) == ("half_open", True)
+    await bench.ask(Reply())
+    assert bench.circuit == "closed"
+
+
 async def test_a_stream_is_under_way_until_it_is_closed():
     bench = Bench()
     reply = await bench.ask(Reply(stream=streamed()))
@@ -117,11 +133,18 @@ async def test_an_attempt_without_content_is_known_to_have_been_made(error: Base
     assert (bench.state.first_token, is_unmeasured(bench.state)) == (pytest.approx(2.0), False)
 
 
-async def test_how_long_a_client_waited_in_vain_is_what_the_target_takes_at_least():
+def not_waited_for() -> UpstreamError:
+    error = late(START)
+    error.acquit()
+    return error
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), not_waited_for()], ids=["left", "its time-out"])
+async def test_how_long_a_client_waited_in_vain_is_what_the_target_takes_at_least(error: BaseException):
     bench = Bench()
     await bench.ask(Reply())
     for bench.takes, least in ((3.0, 3.0), (1.0, 3.0), (4.0, 4.0)):
-        await bench.fail(1, asyncio.CancelledError())
+        await bench.fail(1, error)
         assert bench.state.first_token == least
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from policies.record import MOST_KINDS, Record, RecordSettings, line, verdict
 from proxy.core.call import Attempt, Call, Target, Usage
-from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError
+from proxy.core.errors import START, CapacityError, ClientDisconnected, ClientError, GatewayError, StreamError, UpstreamError, late
 from proxy.core.metrics import MANY, Registry
 from proxy.core.protocols import Handler, Services
 from proxy.core.recent import Recent
@@ -66,6 +66,13 @@ class Bench:
         return {labels: sum(child.counts) for labels, child in self.metrics.histograms[name].children.items() if sum(child.counts)}
 
 
+def impatience() -> UpstreamError:
+    """What ends an attempt whose client did not wait for as long as the administrator lets it last."""
+    error = late(START)
+    error.acquit()
+    return error
+
+
 @pytest.mark.parametrize(
     ("reply", "error", "expected"),
     [
@@ -75,6 +82,7 @@ class Bench:
         (None, CapacityError("m"), (503, "gateway_error", "overloaded")),
         (None, UpstreamError("dns", "m"), (502, "upstream_error", "dns")),
         (None, UpstreamError("upstream_timeout", "m"), (504, "upstream_error", "upstream_timeout")),
+        (None, impatience(), (504, "client_error", "deadline_exceeded")),
         (None, GatewayError("m"), (500, "gateway_error", "internal_error")),
         (None, RuntimeError("m"), (500, "gateway_error", "internal_error")),
         (None, asyncio.CancelledError(), (499, "cancelled", "client_disconnected")),
@@ -165,6 +173,7 @@ async def test_a_request_is_recorded_when_its_reply_is_over_and_only_once():
         (RuntimeError("m"), 500, {("internal_error",): 1}),
         (UpstreamError("dns", "m"), 502, {}),
         (UpstreamError("rejected", "m", status=422, code=CANARY), 422, {}),
+        (impatience(), 504, {("deadline_exceeded",): 1}),
         (ClientDisconnected("m"), 499, {}),
         (asyncio.CancelledError(), 499, {}),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.errors import UPSTREAM_KINDS, CapacityError, GatewayError, UpstreamError
+from proxy.core.errors import START, UPSTREAM_KINDS, CapacityError, GatewayError, UpstreamError, late
 from proxy.routing.causes import CAUSES, may_move
 
 #: kind -> the causes that it is, beside `any`.
@@ -56,6 +56,13 @@ def test_of_what_a_provider_rejects_only_length_and_content_have_a_cause(more: d
     error = UpstreamError("rejected", **{"message": "no", **more})
     assert causes(error) == expected
     assert not may_move(error)
+
+
+def test_a_target_that_was_not_waited_for_any_longer_may_be_followed_by_another_one():
+    error = late(START)
+    error.acquit()
+    assert causes(error) == {"any", "too_slow"}
+    assert may_move(error)
 
 
 def test_a_target_that_is_full_is_unavailable_and_a_deadline_that_has_passed_is_nothing():
