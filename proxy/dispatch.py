@@ -13,7 +13,7 @@ from proxy.allowance import due_to, had_its_time
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
+from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, StreamDecoder, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.download import ADDED, REDIRECTS, is_download, location_of
 from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
@@ -203,7 +203,7 @@ class Dispatch:
         else:
             self._count(attempt.target.provider, error.kind)
         if error.kind in MAY_HAVE_CHARGED and error.reached:
-            call.usage = call.estimated_usage()
+            call.usage = error.usage or call.estimated_usage()
         if attempt.target.credential is not None:
             error.redact(attempt.target.credential.secret)
 
@@ -303,21 +303,14 @@ class Dispatch:
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         decoder = upstream.provider.stream_decoder(call)
-        begun: list[bytes] = []
-        left = upstream.body_limit
-        while not (decoder.started or decoder.done):
-            data = await response.receive()
-            begun.append(decoder.feed(data) if data else decoder.eof())
-            left -= len(begun[-1])
-            if decoder.failure is not None and not decoder.started:
-                raise decoder.failure
-            if left < 0 and not decoder.started:
-                raise UpstreamError("response_too_large", TOO_LARGE)
-            if not data:
-                break
+        try:
+            begun = await _begun(response, decoder, upstream.body_limit)
+        except UpstreamError as error:
+            error.usage = decoder.usage
+            raise
         call.tokens_seen = decoder.tokens
         call.first_token = call.last_token = watch.progress()
-        stream = EventStream(call, response, decoder, watch, b"".join(begun))
+        stream = EventStream(call, response, decoder, watch, begun)
         if (floor := floor_of(call.timeouts)) is not None:
             stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))
         # Bound now: by the time the stream breaks, the last of the attempts may be another one, made beside this one.
@@ -345,6 +338,23 @@ class Dispatch:
 
 def _is_good(response: UpstreamResponse) -> bool:
     return 200 <= response.status < 300
+
+
+async def _begun(response: UpstreamResponse, decoder: StreamDecoder, limit: int) -> bytes:
+    """A stream's events as far as its first content. Raises UpstreamError for one that fails before it."""
+    begun: list[bytes] = []
+    left = limit
+    while not (decoder.started or decoder.done):
+        data = await response.receive()
+        begun.append(decoder.feed(data) if data else decoder.eof())
+        left -= len(begun[-1])
+        if decoder.failure is not None and not decoder.started:
+            raise decoder.failure
+        if left < 0 and not decoder.started:
+            raise UpstreamError("response_too_large", TOO_LARGE)
+        if not data:
+            break
+    return b"".join(begun)
 
 
 def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | None) -> None:

@@ -262,6 +262,12 @@ async def test_a_stream_that_fails_before_content_is_an_error_with_a_status(scri
     assert call.first_token is None
 
 
+@pytest.mark.parametrize("end", [(), (UpstreamError("reset", "m"),), (b"-" * 200,)], ids=["ended", "cut", "too large"])
+async def test_a_stream_that_fails_before_content_costs_what_it_reported(end: tuple[Step, ...]):
+    call, _ = await Bench(ScriptedResponse([b"u", *end], headers=EVENTS)).fail(stream=True)
+    assert call.usage == Usage(123, 45, reported=True)
+
+
 async def test_a_stream_that_fails_with_its_first_content_has_begun():
     bench = Bench(ScriptedResponse([b"abx"], headers=EVENTS))
     _, reply = await bench.ask(stream=True)

@@ -209,7 +209,7 @@ def test_a_failure_after_content_keeps_the_providers_own_code():
 
 
 class WordDecoder:
-    """Every byte is an event: `x` fails, `.` ends, a blank is silence, `-` has no content, all else is content."""
+    """Every byte is an event: `x` fails, `.` ends, a blank is silence, `-` has no content, nor has `u`, a usage; all else is content."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -227,6 +227,8 @@ class WordDecoder:
                 break
             if byte == ".":
                 self.done = True
+            elif byte == "u":
+                self.usage = Usage(123, 45, reported=True)
             elif byte not in " -":
                 self.tokens += 1
                 self.started = True

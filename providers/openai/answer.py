@@ -21,11 +21,11 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
     """In either of OpenAI's spellings."""
 
     prompt_tokens: _Count = -1  # is not there
-    completion_tokens: _Count = 0
+    completion_tokens: _Count = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
-    input_tokens: _Count = 0
-    output_tokens: _Count = 0
+    input_tokens: _Count = None
+    output_tokens: _Count = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
 
@@ -63,6 +63,8 @@ def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
     else:
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         read, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    if prompt is None and completion is None:
+        return None
     cached = read.cached_tokens or 0 if read is not None else 0
     reasoning = written.reasoning_tokens or 0 if written is not None else 0
     return Usage(prompt or 0, completion or 0, cached, reasoning, True)

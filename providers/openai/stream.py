@@ -43,18 +43,25 @@ _CUT = "The provider's stream ended before the answer was complete."
 
 
 def read_usage(usage: Any) -> Usage | None:
-    """Tokens of a usage object in either of OpenAI's spellings; None if it is none."""
+    """Tokens of a usage object in either of OpenAI's spellings; None if it is none, or has neither a prompt's nor an answer's."""
     if type(usage) is not dict:
         return None
-    names = _CHAT_NAMES if "prompt_tokens" in usage else _RESPONSE_NAMES
+    is_chat = "prompt_tokens" in usage or not ("input_tokens" in usage or "output_tokens" in usage)
+    names = _CHAT_NAMES if is_chat else _RESPONSE_NAMES
     prompt, completion, prompt_details, completion_details = map(usage.get, names)
+    prompt, completion = _count(prompt), _count(completion)
+    if prompt is None and completion is None:
+        return None
     cached = _count(prompt_details.get("cached_tokens")) if type(prompt_details) is dict else 0
     reasoning = _count(completion_details.get("reasoning_tokens")) if type(completion_details) is dict else 0
-    return Usage(_count(prompt), _count(completion), cached, reasoning, True)
+    return Usage(prompt or 0, completion or 0, cached or 0, reasoning or 0, True)
 
 
-def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0
+def _count(value: Any) -> int | None:
+    """A number of tokens, which some servers write as `10.0`; None for what is none."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 class ChatDecoder:

@@ -13,6 +13,11 @@ Shapes and codes: OpenAI's error object, https://platform.openai.com/docs/guides
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxy.core.call import Usage
+
 
 class GatewayError(Exception):
     """An answer that is not the one asked for.
@@ -123,14 +128,16 @@ class UpstreamError(GatewayError):
 
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
     begun to work on (and charge for) the request, `should_retry` what it said of trying again, `rate_limits` what it said of them (headers,
-    by lower-case name), and `spare_credential` that it refused a credential while there is another. `bound` names the limit of ours that
-    ended it, one of `BOUNDS`, None where none did; `is_impatience`: that limit was stricter than the administrator's.
+    by lower-case name), `usage` what it reported before it failed, and `spare_credential` that it refused a credential while there is
+    another. `bound` names the limit of ours that ended it, one of `BOUNDS`, None where none did; `is_impatience`: that limit was stricter
+    than the administrator's.
     """
 
     fault = "upstream"
     spare_credential = False
     bound: str | None = None
     is_impatience = False
+    usage: Usage | None = None
 
     def __init__(
         self,
