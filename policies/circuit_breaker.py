@@ -11,7 +11,7 @@ from functools import partial
 
 from pydantic import Field
 
-from proxy.core.board import Ejection, TargetState, note_failure, note_no_content, note_success, peak_average
+from proxy.core.board import Ejection, TargetState, is_available, note_failure, note_no_content, note_success, peak_average
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import Handler, Services
@@ -46,8 +46,8 @@ class CircuitBreaker:
         assert target is not None, "an attempt has a target"
         state = self._board.of(target)
         started = now()
-        while_out = state.closed_until != 0.0
-        probes = while_out and state.closed_until <= started and not state.probing
+        while_out = state.closed_until != 0.0 or state.held_until != 0.0
+        probes = while_out and is_available(state, started)
         if probes:
             state.probing = True
         state.in_flight += 1

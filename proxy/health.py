@@ -212,7 +212,6 @@ class Checker:
         self._found: dict[str, Health] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._held: dict[tuple[str, str | None], float] = {}
         metrics = services.metrics
         self._up = metrics.gauge("llm_provider_up", "Whether a provider answers health checks.", "provider")
         self._seconds = metrics.histogram("llm_provider_check_seconds", "How long health checks take.", _BOUNDS, "provider")
@@ -312,21 +311,20 @@ class Checker:
             self._release([name])
 
     def _hold(self, name: str) -> None:
-        """Have the provider's targets pass for out, as if they had asked to be left alone: until a request or a check goes well."""
+        """Have the provider's targets pass for out, until a request or a check goes well. What requests have met stays beside it."""
         until = self._clock.monotonic() + self._rules.interval * _HOLDS
-        keys = {key for key in self._board.states() if key[0] == name} | {(name, model) for model in self._watched[name].wanted}
-        for key in keys:
-            state = self._board.of(Target(*key))
-            if state.closed_until < until:
-                state.closed_until = self._held[key] = until
+        for model in self._watched[name].wanted:
+            self._board.of(Target(name, model)).held_until = until
+        for (provider, _), state in self._board.states().items():
+            if provider == name:
+                state.held_until = until
 
     def _release(self, names: Iterable[str]) -> None:
-        """Take back what `_hold` has done, where nothing else has happened since."""
+        """Take back what `_hold` has done, and no more: who is out because of requests stays out, and comes back by a request."""
         gone = set(names)
-        for key in [key for key in self._held if key[0] in gone]:
-            state, until = self._board.of(Target(*key)), self._held.pop(key)
-            if state.closed_until == until:
-                state.closed_until = 0.0
+        for (provider, _), state in self._board.states().items() if gone else ():
+            if provider in gone:
+                state.held_until = 0.0
 
 
 _UNKNOWN, _UNCHECKED = Health(), Health("unchecked")

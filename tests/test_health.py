@@ -13,7 +13,7 @@ import pytest
 from providers.openai import OpenAI, OpenAISettings
 from providers.sim.settings import SimSettings
 from proxy.catalogue import table_of
-from proxy.core.board import is_available
+from proxy.core.board import Ejection, TargetState, circuit, is_available, note_failure, note_success, seconds_out
 from proxy.core.call import Credential, Target
 from proxy.core.errors import ClientError, UpstreamError
 from proxy.core.metrics import Registry
@@ -298,6 +298,11 @@ async def test_who_does_not_ask_knows_what_it_is_told():
 TARGET = Target("a", "x")
 
 
+def fail(state: TargetState, now: float) -> None:
+    for _ in range(5):
+        note_failure(state, UpstreamError("server_error", "m"), now, Ejection())
+
+
 async def checked(bench: Bench, times: int = 1) -> bool:
     """Whether the target would be chosen, after so many checks."""
     for _ in range(times):
@@ -332,6 +337,52 @@ async def test_what_requests_have_found_is_not_taken_back():
     await checked(bench)
     bench.services.board.of(TARGET).closed_until = clock.now + 300
     assert await checked(bench) is False
+    bench.checker.stop()
+
+
+async def test_a_good_check_does_not_shorten_what_requests_have_taken_out():
+    clock = HandClock()
+    bench = Bench(clock, a=[UpstreamError("dns", "m"), UpstreamError("dns", "m"), listing("x")])
+    bench.watch(interval="20s", affects_routing=True)
+    state = bench.services.board.of(TARGET)
+    fail(state, clock.now)
+    await checked(bench, 2)
+    clock.move(5)
+    assert await checked(bench) is False
+    assert (seconds_out(state, clock.now), circuit(state, clock.now)) == (25.0, "open")
+    clock.move(25)
+    assert circuit(state, clock.now) == "half_open", "one request will tell"
+    bench.checker.stop()
+
+
+async def test_what_requests_meet_while_checks_keep_a_target_out_stays_when_they_do_not():
+    clock = HandClock()
+    bench = Bench(clock, a=[UpstreamError("dns", "m"), listing("x"), UpstreamError("dns", "m"), listing("x")])
+    bench.watch(interval="100s", failures=1, affects_routing=True)
+    state = bench.services.board.of(TARGET)
+    await checked(bench)
+    note_failure(state, UpstreamError("rate_limit_exceeded", "m", retry_after=7.0), clock.now, Ejection())
+    await checked(bench)
+    assert seconds_out(state, clock.now) == 7.0
+    clock.move(8)
+    await checked(bench)
+    fail(state, clock.now)
+    await checked(bench)
+    assert seconds_out(state, clock.now) == 30.0
+    bench.checker.stop()
+
+
+async def test_when_checks_have_ended_one_request_tells_and_a_good_one_brings_the_target_back():
+    clock = HandClock()
+    bench = Bench(clock, a=[UpstreamError("dns", "m")])
+    bench.watch(interval="10s", affects_routing=True)
+    await checked(bench)
+    state = bench.services.board.of(TARGET)
+    assert circuit(state, clock.now) == "open"
+    clock.move(25.1)
+    assert circuit(state, clock.now) == "half_open"
+    note_success(state, clock.now, while_out=True)
+    assert circuit(state, clock.now) == "closed"
     bench.checker.stop()
 
 

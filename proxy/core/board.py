@@ -74,13 +74,26 @@ class TargetState:
     tried            when an attempt last ended without any content
     failures         failures in a row that count against it
     ejections        times in a row that it was taken out for them
-    closed_until     until when it is out; 0.0: it is in
+    closed_until     until when it is out, by what attempts have met; 0.0: it is in
+    held_until       until when it passes for out, by what a health check has found; 0.0: it does not
     probing          whether the one attempt that may bring it back is under way
     returned         when it last came back
     tails            seconds to the content of all but the slowest answers, where somebody wants to know, by what that one measures
     """
 
-    __slots__ = ("closed_until", "ejections", "failures", "first_token", "in_flight", "measured", "probing", "returned", "tails", "tried")
+    __slots__ = (
+        "closed_until",
+        "ejections",
+        "failures",
+        "first_token",
+        "held_until",
+        "in_flight",
+        "measured",
+        "probing",
+        "returned",
+        "tails",
+        "tried",
+    )
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -90,6 +103,7 @@ class TargetState:
         self.failures = 0
         self.ejections = 0
         self.closed_until = 0.0
+        self.held_until = 0.0
         self.probing = False
         self.returned = 0.0
         self.tails: dict[tuple[bool, float, int], Quantile] = {}
@@ -166,19 +180,19 @@ class Board:
 
 def is_available(state: TargetState, now: float) -> bool:
     """Whether an attempt should go there if there is a choice: it is in, or due for its one trial."""
-    return state.closed_until <= now and not state.probing
+    return state.closed_until <= now and state.held_until <= now and not state.probing
 
 
 def circuit(state: TargetState, now: float) -> str:
     """How the target stands, in the words of circuit breakers: `closed` (in), `open` (out) or `half_open` (one attempt will tell)."""
-    if state.closed_until > now:
+    if seconds_out(state, now):
         return "open"
-    return "half_open" if state.closed_until or state.probing else "closed"
+    return "half_open" if state.closed_until or state.held_until or state.probing else "closed"
 
 
 def seconds_out(state: TargetState, now: float) -> float:
     """How long until it may be tried again; 0.0 if it may be now."""
-    return max(0.0, state.closed_until - now)
+    return max(0.0, state.closed_until - now, state.held_until - now)
 
 
 def is_ejected(state: TargetState, now: float) -> bool:
@@ -215,7 +229,7 @@ def note_success(state: TargetState, now: float, *, while_out: bool = False) -> 
     """An attempt went well. It brings the target back only if it began `while_out`: one from before says nothing of now."""
     state.failures = 0
     if while_out:
-        state.closed_until = 0.0
+        state.closed_until = state.held_until = 0.0
         state.probing = False
         state.returned = now
     elif state.ejections and state.closed_until == 0.0 and now - state.returned >= FORGOTTEN:
@@ -239,6 +253,8 @@ def note_failure(state: TargetState, error: UpstreamError, now: float, rules: Ej
     elif counts(error) and state.closed_until <= now:  # failing while it is out is no news
         on_trial = state.ejections > 0 and state.closed_until != 0.0
         state.closed_until = 0.0
+        if state.held_until <= now:
+            state.held_until = 0.0
         state.failures += 1
         if on_trial or state.failures >= rules.failures:
             state.failures = 0

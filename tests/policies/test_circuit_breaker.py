@@ -130,7 +130,8 @@ async def test_an_attempt_without_content_is_known_to_have_been_made(error: Base
     await bench.fail(1, error)
     assert (bench.state.tried, is_unmeasured(bench.state)) == (bench.clock.now, True)
     await bench.ask(Reply())
-    assert (bench.state.first_token, is_unmeasured(bench.state)) == (pytest.approx(2.0), False)
+    assert not is_unmeasured(bench.state)
+    assert bench.state.first_token == pytest.approx(2.0)
 
 
 def not_waited_for() -> UpstreamError:
@@ -155,10 +156,8 @@ async def test_an_upload_that_its_client_broke_off_says_nothing_of_how_fast_the_
         bench.clock.move(60)
         raise asyncio.CancelledError
 
-    call = make_call(target=TARGET)
-    call.content = streamed()
     with pytest.raises(asyncio.CancelledError):
-        await bench.policy(call, slow)
+        await bench.policy(make_call(target=TARGET, content=object()), slow)
     assert (bench.state.first_token, bench.state.tried) == (None, bench.clock.now)
 
 
@@ -279,6 +278,32 @@ async def test_a_stream_on_trial_brings_the_target_back_when_it_begins():
     reply = await bench.ask(Reply(stream=streamed()))
     assert bench.is_available()
     reply.close()
+
+
+async def test_a_target_that_checks_keep_out_is_brought_back_by_a_request_and_taken_out_by_requests():
+    bench = Bench()
+    bench.state.held_until = bench.clock.now + 75
+    await bench.ask(Reply())
+    assert (bench.seen_circuit, bench.circuit) == (["open"], "closed")
+    bench.state.held_until = bench.clock.now + 75
+    await bench.fail()
+    bench.state.held_until = 0.0
+    assert (bench.circuit, bench.state.ejections) == ("open", 1)
+
+
+async def test_when_checks_have_ended_one_attempt_at_a_time_is_the_trial_and_one_failure_is_only_one():
+    bench = Bench()
+    bench.state.held_until = bench.clock.now + 75
+    bench.clock.move(75)
+    probing = []
+
+    async def upstream(_call: Call) -> Reply:
+        probing.append(bench.is_available())
+        raise FAILED
+
+    with pytest.raises(UpstreamError):
+        await bench.policy(make_call(target=TARGET), upstream)
+    assert (probing, bench.circuit, bench.state.failures) == ([False], "closed", 1)
 
 
 async def test_the_settings_say_when_and_for_how_long():
