@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,29 +14,11 @@ from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, StreamDecoder, Transport, UpstreamResponse
 from proxy.core.reply import Reply
-from proxy.download import ADDED, REDIRECTS, is_download, location_of
-from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
+from proxy.download import REDIRECTS, is_download
+from proxy.heads import RATE_LIMITS, SHOWN, is_event_stream, made_at, media_type, redirect, shown_of_download
 from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
-
-#: What a provider says of its rate limits: clients pace themselves by it, most of all when it has refused one.
-RATE_LIMITS = frozenset(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens"))
-
-#: Upstream headers that the client may see.
-SHOWN = RATE_LIMITS.union(
-    (
-        "content-type",
-        "content-disposition",
-        "content-range",
-        "accept-ranges",
-        "openai-processing-ms",
-        "openai-version",
-        "openai-model",
-        "retry-after",
-        "retry-after-ms",
-    )
-)
 
 #: Operations whose whole answers are read, checked for errors in disguise, and asked for their usage. All others stream through.
 CHECKED = frozenset({"chat", "completion", "embedding", "responses"})
@@ -54,9 +35,6 @@ _ERROR_BODY_SECONDS = 5.0
 
 #: Seconds that a credential is left alone which the provider refused, or whose account is empty, while there are others.
 CREDENTIAL_RESTS = 60.0
-
-#: What a provider may call a thing that was made.
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,255}")
 
 _SHOULD_RETRY = {"true": True, "false": False}
 
@@ -247,7 +225,7 @@ class Dispatch:
             watch.stop()
             response.close(reuse=whole)
         if response.status in REDIRECTS and is_download(call):
-            headers = _redirect(call, response)
+            headers = redirect(call, response)
             if headers is not None:
                 call.usage = None
                 return Reply(response.status, headers)
@@ -291,12 +269,12 @@ class Dispatch:
         if not downloads and media_type(response).startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         call.usage = None  # what an earlier attempt may have cost is not what this one did
-        headers = _shown_of_download(response) if downloads else self._shown(response)
+        headers = shown_of_download(response) if downloads else self._shown(response)
         reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1])))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
-        if response.status == 201 and (location := _made_at(call, response)):
+        if response.status == 201 and (location := made_at(call, response)):
             reply.headers["location"] = location
         reply.on_close(partial(_release, response, watch))
         return reply
@@ -361,47 +339,6 @@ def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | N
     """Estimate what an attempt may have cost that was cancelled; nothing, if it had not been sent, or was refused."""
     if UNSENT not in cancelled.args and (response is None or _is_good(response)):
         call.usage = call.estimated_usage()
-
-
-def media_type(response: UpstreamResponse) -> str:
-    """With its parameters, in lower case: it is the same in any (RFC 9110, 8.3.1)."""
-    return response.headers.get("content-type", "").lower()
-
-
-def is_event_stream(response: UpstreamResponse) -> bool:
-    return media_type(response).startswith("text/event-stream")
-
-
-def _shown_of_download(response: UpstreamResponse) -> dict[str, str]:
-    """What of a file content's headers the client may see."""
-    headers = {name: value for name, value in response.headers.items() if name in SHOWN or name in SHOWN_OF_DOWNLOADS}
-    headers.update(ADDED)
-    return headers
-
-
-def _made_at(call: Call, response: UpstreamResponse) -> str | None:
-    """Where here lies what a call has made, below the path that it was made at; None if that is not said, or not so.
-
-    Of a call of the realtime API nothing else says its id. The host, and what stands before that path there, are the provider's own.
-    """
-    before, _, name = response.headers.get("location", "").partition("?")[0].rpartition("/")
-    credential = call.target.credential if call.target is not None else None
-    if not before.endswith(call.path) or not _NAME.fullmatch(name) or (credential is not None and credential.secret in name):
-        return None
-    return f"/v1{call.path}/{name}"
-
-
-def _redirect(call: Call, response: UpstreamResponse) -> dict[str, str] | None:
-    """The headers of an answer that says where a file lies, without its body's; None if the client may not be told."""
-    credential = call.target.credential if call.target is not None else None
-    location = location_of(response.headers, credential.secret if credential is not None else "")
-    if location is None:
-        return None
-    headers = _shown_of_download(response)
-    for name in ("content-type", "content-disposition", "content-range"):
-        headers.pop(name, None)
-    headers["location"] = location
-    return headers
 
 
 def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:

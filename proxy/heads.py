@@ -1,0 +1,72 @@
+"""What is read of the head of a provider's answer, and what of it the client may see."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.core.call import Call
+from proxy.core.protocols import UpstreamResponse
+from proxy.download import ADDED, location_of
+from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
+
+#: What a provider says of its rate limits: clients pace themselves by it, most of all when it has refused one.
+RATE_LIMITS = frozenset(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens"))
+
+#: Upstream headers that the client may see.
+SHOWN = RATE_LIMITS.union(
+    (
+        "content-type",
+        "content-disposition",
+        "content-range",
+        "accept-ranges",
+        "openai-processing-ms",
+        "openai-version",
+        "openai-model",
+        "retry-after",
+        "retry-after-ms",
+    )
+)
+
+#: What a provider may call a thing that was made.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,255}")
+
+
+def media_type(response: UpstreamResponse) -> str:
+    """With its parameters, in lower case: it is the same in any (RFC 9110, 8.3.1)."""
+    return response.headers.get("content-type", "").lower()
+
+
+def is_event_stream(response: UpstreamResponse) -> bool:
+    return media_type(response).startswith("text/event-stream")
+
+
+def shown_of_download(response: UpstreamResponse) -> dict[str, str]:
+    """What of a file content's headers the client may see."""
+    headers = {name: value for name, value in response.headers.items() if name in SHOWN or name in SHOWN_OF_DOWNLOADS}
+    headers.update(ADDED)
+    return headers
+
+
+def made_at(call: Call, response: UpstreamResponse) -> str | None:
+    """Where here lies what a call has made, below the path that it was made at; None if that is not said, or not so.
+
+    Of a call of the realtime API nothing else says its id. The host, and what stands before that path there, are the provider's own.
+    """
+    before, _, name = response.headers.get("location", "").partition("?")[0].rpartition("/")
+    credential = call.target.credential if call.target is not None else None
+    if not before.endswith(call.path) or not _NAME.fullmatch(name) or (credential is not None and credential.secret in name):
+        return None
+    return f"/v1{call.path}/{name}"
+
+
+def redirect(call: Call, response: UpstreamResponse) -> dict[str, str] | None:
+    """The headers of an answer that says where a file lies, without its body's; None if the client may not be told."""
+    credential = call.target.credential if call.target is not None else None
+    location = location_of(response.headers, credential.secret if credential is not None else "")
+    if location is None:
+        return None
+    headers = shown_of_download(response)
+    for name in ("content-type", "content-disposition", "content-range"):
+        headers.pop(name, None)
+    headers["location"] = location
+    return headers
