@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from aiohttp import web
 
+from proxy.http.departures import Departures
 from proxy.http.forwarded import Proxies
 from proxy.http.server import Answer, Connection
 from proxy.outbox import Outbox
@@ -49,6 +50,7 @@ class Listener(web.Server):
         self.options = options
         self.proxies: Proxies | None = None
         self.outbox = Outbox()
+        self.departures = Departures()
         self.turned_away = 0
         self._too_many = too_many
         self._told: set[asyncio.Transport] = set()

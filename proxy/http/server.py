@@ -101,6 +101,7 @@ class Connection(RequestHandler):
         self._stop_waiting()
         if self.transport is not None:
             self._listener.outbox.drop(self.transport)
+        self._listener.departures.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -175,6 +176,22 @@ class Connection(RequestHandler):
         # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+    def _pause_transport_reading(self) -> None:
+        super()._pause_transport_reading()
+        if self.transport is not None:
+            self._listener.departures.watch(self, self.transport)
+
+    def _resume_transport_reading(self) -> None:
+        super()._resume_transport_reading()
+        self._listener.departures.forget(self)
+
+    def ends_after(self, unread: int) -> bool:
+        """Whether the client has left, where it sends no more than `unread` bytes: nothing, or less than its request still needs.
+
+        Who has sent all of a request and only ends its own side may still read; that is judged where its end is read.
+        """
+        return not unread or unread < self._missing
 
     def _break_body(self) -> None:
         """What came is no HTTP. Where it stands inside a body, aiohttp's parser forgets that body: whoever reads it would wait for ever."""
@@ -332,6 +349,14 @@ class Connection(RequestHandler):
     def eof_received(self) -> None:
         # The transport closes itself after this.
         self._listener.outbox.flush()
+
+    @property
+    def is_secure(self) -> bool:
+        return self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
+
+    def end(self) -> None:
+        """As where the client's end is read."""
+        self._close_transport()
 
     def _close_transport(self) -> None:
         self._listener.outbox.flush()

@@ -6,13 +6,16 @@ allowed beyond the 100 ms is for a busy machine.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import Gateway, Record
+from tests.e2e.conftest import PATIENT
+from tests.support.gateway import Gateway, Record, provider
 from tests.support.raw_client import RawClient, chat, chat_body
 from tests.support.script import (
     CHAT,
@@ -127,6 +130,48 @@ def test_leaving_before_the_body_is_sent(gateway: Gateway, upstream: Upstream, l
     assert (record["status"], record["outcome"], record["usage"]) == (499, "cancelled", "none"), record
     gateway.wait_metric(0, "llm_active_requests")
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("behind", "leave"),
+    [("forty", RawClient.reset), ("forty", RawClient.close), ("large", RawClient.reset)],
+    ids=["forty more, resets", "forty more, closes", "a large one, resets"],
+)
+def test_leaving_with_more_requests_behind_than_are_read(gateway: Gateway, upstream: Upstream, behind: str, leave: Leave) -> None:
+    upstream.play(script(Stall()))
+    client = RawClient(gateway.url)
+    asked = client.request_bytes("POST", PATH, chat_body("patient/any"))
+    large = client.request_bytes("POST", PATH, chat_body("patient/any", padding="y" * 900_000))
+    mark = gateway.mark()
+    client.send(asked + (asked * 40 if behind == "forty" else large))
+    request = upstream.wait_request()
+    gateway.wait_metric(1, "llm_active_requests")
+    time.sleep(0.1)
+    left = leave(client)
+    assert request.connection.closed.wait(3), "the upstream request goes on"
+    assert (request.connection.closed_at or 0) - left < ALLOWED
+    gateway.wait_record(lambda _: len(gateway.records) > mark)
+    gateway.wait_metric(0, "llm_active_requests")
+    assert {record["status"] for record in gateway.records[mark:]} == {499}
+
+
+def test_leaving_an_upload_that_is_taken_slowly(tmp_path: Path) -> None:
+    """Nothing is read from the client meanwhile. What is recorded is not the provider's doing."""
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        config = {
+            "providers": {"slow": provider(f"http://127.0.0.1:{slow.getsockname()[1]}", timeouts=PATIENT)},
+            "default_provider": "slow",
+        }
+        with Gateway(config, tmp_path) as gateway:
+            client = RawClient(gateway.url, timeout=0.5)
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": "90000000"}
+            client.send(client.request_bytes("POST", "/v1/files", headers=headers))
+            with pytest.raises(TimeoutError):
+                client.send(b"x" * 90_000_000)
+            left = client.reset()
+            record = gateway.wait_record(lambda _: True)
+            assert time.monotonic() - left < ALLOWED
+            assert (record["status"], record["error"]) == (499, "client_disconnected"), record
 
 
 def test_a_client_that_had_its_answer_has_not_left(gateway: Gateway, upstream: Upstream, leave: Leave) -> None:
