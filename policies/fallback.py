@@ -94,8 +94,10 @@ class Fallback:
         before, kind = call.target, kind_of(error)
         if call.fallback is None:
             call.fallback = kind
-        if step.model is not None and call.refill is not None:
-            call.refill(call, step.model)
+        if step.model is not None:
+            call.stand_in = step.model
+            if call.refill is not None:
+                call.refill(call, step.model)
         self._router.direct(call, step.target)
         self._switches.labels(_public(before), _public(step.target), kind).value += 1
         self._emit(

@@ -248,7 +248,7 @@ def _put(call: Call, resolved: Resolved, hierarchy: Hierarchy) -> None:
     if (resolved.params or hierarchy.params) and call.raw and _takes_params(call):
         filled = fill(call, resolved.params)
         if hierarchy.params:
-            call.refill = partial(_refill, hierarchy, filled)
+            call.refill = partial(_refill, hierarchy, resolved, filled)
 
 
 def _name(call: Call, model: str) -> None:
@@ -290,17 +290,26 @@ def fill(call: Call, params: Mapping[str, Any]) -> dict[str, bool]:
     return filled
 
 
-def _refill(hierarchy: Hierarchy, filled: dict[str, bool], call: Call, model: str) -> None:
-    """The parameters of the model that answers instead, where the request does not set them, for what the first one's had `filled`."""
-    resolved = call.resolved
-    if resolved is None:
-        return
+def _refill(hierarchy: Hierarchy, first: Resolved, filled: dict[str, bool], call: Call, model: str) -> None:
+    """The parameters of the model that answers instead, where the request does not set them, for what those of the first one `filled`.
+
+    `first` is what held for that. What is told of the call follows, but for the model that was chosen.
+    """
     for member, was_there in filled.items():
         call.raw = set_member(call.raw, member, b"null", present=True) if was_there else remove_member(call.raw, member)
     kept = {name: value for name, value in call.body.items() if name not in filled}
     call.body = {**kept, **{member: None for member, was_there in filled.items() if was_there}}
-    params = with_model(hierarchy, resolved, model, REQUEST).params
-    call.refill = partial(_refill, hierarchy, fill(call, params))
+    resolved = call.resolved = first if model == first.model else _instead(hierarchy, first, call, model)
+    if "explain" in call.notes:
+        call.notes["explain"] = explained(resolved)
+    call.refill = partial(_refill, hierarchy, first, fill(call, resolved.params))
+
+
+def _instead(hierarchy: Hierarchy, first: Resolved, call: Call, model: str) -> Resolved:
+    """`first` with the parameters of another model, and those that the request sets itself."""
+    resolved = with_model(hierarchy, first, model, first.sources.get("model", SYSTEM))
+    own = own_params(call)
+    return replace(with_params(resolved, own) if own else resolved, model=first.model or model)
 
 
 # -------------------------------------------------------------------------------------------------------------------- context window

@@ -155,7 +155,9 @@ class Call:
     others        further targets of the model, in the order in which they are to be tried when `target` fails; the
                   first choice is one of them where it was passed over
     fallback      the kind of the failure that made another than the first target serve, or None
-    refill        gives the body another model's parameters, before that one is asked; None where no model has any
+    stand_in      the name of the model that a fallback led to, None while it is the first one's turn
+    refill        makes the parameters of the body, and of `resolved`, those of another model, before that one is asked; None where no
+                  model has any
     started       `Clock.monotonic()` when the head had arrived
     deadline      `Clock.monotonic()` by which the answer must be complete, or None
     upstream_seconds  waited for providers until the answer was in hand
@@ -187,6 +189,7 @@ class Call:
     target: Target | None = None
     others: tuple[Target, ...] = ()
     fallback: str | None = None
+    stand_in: str | None = None
     refill: Callable[[Call, str], None] | None = None
     timeouts: Timeouts | None = None
     deadline: float | None = None
@@ -222,10 +225,12 @@ class Call:
 
     @property
     def served(self) -> str | None:
-        """The name of the model that serves: its public one, else as it was asked for, unless another one than that has answered."""
+        """The name of the model that serves: its public one, else as it was asked for, or as the fallback was named that has answered."""
         target, asked = self.target, self.model
         if target is None or target.public is not None:
             return asked if target is None else target.public
+        if self.stand_in is not None:
+            return self.stand_in
         return asked if asked is None or target.model is None or asked.endswith(target.model) else target.model
 
     def estimated_usage(self) -> Usage:

@@ -30,8 +30,8 @@ _VERSION = f"openai-version: {API_VERSION}\r\n"
 #: So many sets of facts are kept as the lines that they are: clients choose among names of models without end.
 _MOST_KEPT = 1024
 
-#: The source of the configuration, the model that was asked for, the target's public and own name of it, its provider, and the number of
-#: attempts. From the models' names follows which one served.
+#: The source of the configuration, the model that was asked for (or that a fallback led to), the target's public and own name
+#: of it, its provider, and the number of attempts. From the models' names follows which one served.
 _Facts: TypeAlias = tuple[str | None, str | None, str | None, str | None, str, int]
 
 
@@ -70,7 +70,7 @@ class OwnHead:
         if target is None:
             served = "" if source is None else f"x-comporta-config-source: {source}\r\n"
             return f"x-request-id: {call.id}\r\n{served}{rest}"
-        facts = (source, call.model, target.public, target.model, target.provider, len(call.attempts))
+        facts = (source, call.stand_in or call.model, target.public, target.model, target.provider, len(call.attempts))
         served = self._kept.get(facts) or self._keep(facts, call.served)
         return f"x-request-id: {call.id}\r\n{rest}{served}{milliseconds(call.overhead)}\r\n"
 

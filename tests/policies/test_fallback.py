@@ -13,12 +13,13 @@ from policies.route import Route
 from proxy.core.board import Board
 from proxy.core.call import Call, Principal, Target, Timeouts
 from proxy.core.errors import CapacityError, ClientError, GatewayError, UpstreamError
-from proxy.core.hierarchy import Hierarchy
+from proxy.core.hierarchy import Hierarchy, described
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Services
+from proxy.core.protocols import Policy, Services
 from proxy.core.recent import STOPPED
 from proxy.core.reply import Reply
-from proxy.core.resolved import Resolved
+from proxy.core.resolved import Preferences, Resolved
+from proxy.http.own_head import OwnHead
 from proxy.pipeline import compose
 from proxy.routing.router import Router
 from proxy.routing.strategies import Candidate
@@ -64,11 +65,17 @@ class World:
         self.outcomes: dict[str, BaseException] = {}
         self.takes = 0.0
         self.services = services = Services(self.clock, self.registry, self.said.append, board=self.board)
-        targets = {name: route.candidates[0].target for name, route in ROUTES.items()} | {"alone": Target("x", "m", "alone")}
-        self.router = Router(Table(targets, PROVIDERS, None, routes=ROUTES), dict.fromkeys(PROVIDERS, Patient()), self.board, self.clock)
-        self._handler = compose([Route(self.router), Fallback(FallbackSettings(attempts=attempts), services, self.router)], self._target)
+        self.router = self.routed()
+        self.policies: list[Policy] = [Route(self.router), Fallback(FallbackSettings(attempts=attempts), services, self.router)]
+        self._handler = compose(self.policies, self.target)
 
-    async def _target(self, call: Call) -> Reply:
+    def routed(self, default: str | None = None) -> Router:
+        """To the routes, and with a `default` provider to any other model."""
+        targets = {name: route.candidates[0].target for name, route in ROUTES.items()} | {"alone": Target("x", "m", "alone")}
+        table = Table(targets, PROVIDERS, default, default is not None, ROUTES)
+        return Router(table, dict.fromkeys(PROVIDERS, Patient()), self.board, self.clock)
+
+    async def target(self, call: Call) -> Reply:
         assert call.target is not None
         self.asked.append(call.target.provider)
         self.clock.move(self.takes)
@@ -368,3 +375,96 @@ async def test_a_last_resort_of_the_first_model_has_that_models_parameters_again
     with pytest.raises(UpstreamError):
         await handler(make_call(model="smart", raw=json.dumps(body).encode(), body=body))
     assert seen == [("a", 0.1), ("c", 0.9), ("z", None), ("b", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("system", "given", "source", "told"),
+    [
+        (Preferences(), {}, "request", {"model": ("smart", "request"), "temperature": (0.9, "system"), "top_p": (0.5, "system")}),
+        (
+            Preferences(fallback_model="fast", max_retries=0),
+            {"temperature": 0.2, "max_completion_tokens": 7},
+            "request",
+            {
+                "model": ("smart", "request"),
+                "fallback_model": ("fast", "system"),
+                "max_retries": (0, "system"),
+                "temperature": (0.2, "request"),
+                "top_p": (0.5, "system"),
+                "max_tokens": (7, "request"),
+            },
+        ),
+        (
+            Preferences(),
+            {"comporta": {"fallback_model": "fast", "params": {"temperature": 0.3}}},
+            "request",
+            {
+                "model": ("smart", "request"),
+                "fallback_model": ("fast", "request"),
+                "temperature": (0.3, "request"),
+                "top_p": (0.5, "system"),
+            },
+        ),
+    ],
+    ids=["a chain", "the system's", "the request's"],
+)
+@pytest.mark.parametrize("is_explained", [True, False])
+async def test_the_account_has_the_parameters_that_were_sent_instead(
+    world: World, system: Preferences, given: dict[str, Any], source: str, told: dict[str, tuple[Any, str]], is_explained: bool
+):
+    world.fail(FAILED, "a", "b")
+    raw = json.dumps({"model": "smart", "messages": [], **given}).encode()
+    resolve = Resolve(Hierarchy(system, params=PARAMS), world.services)
+    headers = {"x-comporta-explain": "true"} if is_explained else {}
+    call = make_call(model="smart", raw=raw, body=json.loads(raw), headers=headers)
+    await compose([resolve, *world.policies], world.target)(call)
+    assert call.resolved is not None
+    assert {name: (one["value"], one["source"]) for name, one in described(call.resolved).items()} == told
+    assert call.resolved.source == source
+    if is_explained:
+        account = {name: list(one) for name, one in told.items()}
+        assert json.loads(call.notes["explain"]) == {"source": source, "values": account}
+    else:
+        assert "explain" not in call.notes
+
+
+@pytest.mark.parametrize("hierarchy", [None, Hierarchy(), Hierarchy(params=PARAMS)])
+async def test_the_account_follows_back_to_the_first_model(world: World, hierarchy: Hierarchy | None):
+    told: list[Any] = []
+
+    async def target(call: Call) -> Reply:
+        assert call.resolved is not None and call.target is not None
+        assert call.resolved.params.get("temperature") == call.body.get("temperature")
+        assert (call.resolved.model, call.resolved.sources["model"]) == ("smart", "request")
+        told.append((call.target.provider, call.served))
+        raise FAILED
+
+    world.board.of(Target("b", "m", "smart")).closed_until = world.clock.now + 100
+    call = make_call(model="smart", raw=b'{"model": "smart"}', body={"model": "smart"})
+    with pytest.raises(UpstreamError):
+        await compose([Resolve(hierarchy, world.services), *world.policies], target)(call)
+    assert told == [("a", "smart"), ("c", "fast"), ("z", "last"), ("b", "smart")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "fallback", "providers"),
+    [
+        ("a/gpt-4.1", "b/gpt-4.1", "ab"),
+        ("a/gpt-4.1", "gpt-4.1", "ab"),
+        ("gpt-4.1", "a/gpt-4.1", "ba"),
+        ("a/gpt-4.1", "fast", "ac"),
+        ("smart", "z/m", "abz"),
+    ],
+)
+async def test_who_served_is_told_by_the_name_that_led_there(world: World, asked: str, fallback: str, providers: str):
+    """`b` is the default provider; names that end alike are no more alike than others."""
+    router = world.routed(default="b")
+    world.fail(FAILED, *providers[:-1])
+    resolve = Resolve(Hierarchy(Preferences(fallback_model=fallback)), world.services)
+    call = make_call(model=asked, raw=b"{}", body={"model": asked})
+    handler = compose([resolve, Route(router), Fallback(FallbackSettings(), world.services, router)], world.target)
+    reply = await handler(call)
+    assert (world.asked, call.served) == (list(providers), fallback)
+    head = OwnHead(world.clock)
+    for _ in "12":
+        assert f"x-comporta-model: {fallback}\r\n" in head.lines(call, reply.headers)
