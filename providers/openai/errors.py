@@ -46,7 +46,7 @@ _TYPES = {404: "invalid_request_error", 429: "requests"}
 
 def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """The error of an answer outside 2xx; rows 11-18 of docs/faults.md."""
-    fields = _fields(body)
+    fields = _fields(body) or _plain(status, headers, body)
     retry_after = parse_retry_after(headers)
     if status in (401, 403):
         # The gateway's credential was refused, not the client's: the provider's words (which may hold part of a key) stay here.
@@ -92,13 +92,13 @@ def error_in_body(error: Any) -> UpstreamError:
 
 
 def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float | None, default: str) -> UpstreamError:
-    message = fields.get("message")
+    message = _text(fields.get("message"))
     type_ = fields.get("type")
     code = fields.get("code")
     param = fields.get("param")
     error = UpstreamError(
         kind,
-        message[:_LONGEST_MESSAGE] if isinstance(message, str) and message else default,
+        message[:_LONGEST_MESSAGE] or default,
         status=status,
         type=type_ if isinstance(type_, str) and type_ else _TYPES.get(status) or UPSTREAM_KINDS[kind][1],
         code=_worded(code) or _code(kind, status),
@@ -123,11 +123,16 @@ def _code(kind: str, status: int) -> str:
 
 
 def _fields(body: bytes) -> dict[str, Any]:
-    """The error object of a body in any of the shapes that OpenAI-compatible servers use; empty for HTML, text and nonsense."""
+    """The error object of a body in any of the shapes that OpenAI-compatible servers use; empty for HTML, text and nonsense.
+
+    Google's endpoint wraps it in a list; FastAPI's servers (vLLM, Mistral) say `detail`.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if not isinstance(value, dict):
         return {}
     error = value.get("error")
@@ -136,4 +141,35 @@ def _fields(body: bytes) -> dict[str, Any]:
     if isinstance(error, str):
         return {"message": error}
     message = value.get("message") or value.get("detail")
-    return {"message": message, "type": value.get("type"), "code": value.get("code")} if isinstance(message, str) else {}
+    return {"message": message, "type": value.get("type"), "code": value.get("code")} if _text(message) else {}
+
+
+def _plain(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """The words of a body that is no object. Of a 5xx they may be a trace, or those of whoever stands before the provider."""
+    if status >= 500 or not headers.get("content-type", "").lower().startswith("text/plain"):
+        return {}
+    try:
+        text = body.decode().strip()
+    except UnicodeDecodeError:
+        return {}
+    return {} if text.startswith("<") else {"message": text}
+
+
+def _text(message: Any) -> str:
+    """A message as text: FastAPI's list of what is wrong where as `where: what; ...`, anything else that is none as its JSON."""
+    if isinstance(message, dict) and set(message) == {"detail"}:
+        message = message["detail"]
+    if not message or isinstance(message, str):
+        return message or ""
+    if isinstance(message, list) and all(isinstance(each, dict) and isinstance(each.get("msg"), str) for each in message):
+        return "; ".join(map(_wrong, message))
+    try:
+        return orjson.dumps(message).decode()
+    except orjson.JSONEncodeError:  # it is too deep
+        return ""
+
+
+def _wrong(each: dict[str, Any]) -> str:
+    where = each.get("loc")
+    path = ".".join(map(str, where)) if isinstance(where, list) else ""
+    return f"{path}: {each['msg']}" if path else str(each["msg"])

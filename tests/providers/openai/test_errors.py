@@ -89,7 +89,17 @@ def test_a_hint_that_makes_no_sense_is_not(hint: str):
         (b'{"error":"b"}', "b"),
         (b'{"message":"c","code":"x"}', "c"),
         (b'{"detail":"d"}', "d"),
-        (b'{"detail":["no","text"]}', None),
+        (b'{"detail":["no","text"]}', '["no","text"]'),
+        (b'{"detail":[{"loc":["body","messages",0],"msg":"field required"},{"msg":"bad"}]}', "body.messages.0: field required; bad"),
+        (b'{"detail":[{"loc":7,"msg":"bad"},7]}', '[{"loc":7,"msg":"bad"},7]'),
+        (b'{"detail":{"reason":"full"}}', '{"reason":"full"}'),
+        (b'{"object":"error","message":{"detail":[{"loc":["body"],"msg":"missing"}]},"type":"t","code":null}', "body: missing"),
+        (b'{"error":{"message":{"a":1}}}', '{"a":1}'),
+        (b'{"error":{"message":[]}}', None),
+        (b'[{"error":{"code":400,"message":"Invalid value","status":"INVALID_ARGUMENT"}}]', "Invalid value"),
+        (b'[{"error":{"message":"a"}},{"error":{"message":"b"}}]', None),
+        (b'{"detail":' + b"[" * 300 + b"]" * 300 + b"}", None),
+        (b'{"detail":true}', "true"),
         (b'{"error":7}', None),
         (b'["list"]', None),
         (b"<html><body>secret page</body></html>", None),
@@ -102,8 +112,29 @@ def test_the_message_is_found_in_every_usual_shape_and_nowhere_else(sent: bytes,
     assert error_of_status(400, {}, sent).message == (message or "The provider refused the request.")
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "sent", "message"),
+    [
+        (422, "text/plain; charset=utf-8", "unknown variant `é`\n".encode(), "unknown variant `é`"),
+        (400, "Text/Plain", b"no", "no"),
+        (429, "text/plain", b"Slow down", "Slow down"),
+        (400, "text/plain", b"", "The provider refused the request."),
+        (400, "text/plain", b"\xff", "The provider refused the request."),
+        (400, "text/plain", b" <html>secret page", "The provider refused the request."),
+        (400, "text/html", b"no", "The provider refused the request."),
+        (500, "text/plain", b"Traceback", "The provider failed."),
+        (401, "text/plain", b"sk-secret", "The provider refused the gateway's credential."),
+        (400, "text/plain", b'{"error":{"message":"a"}}', "a"),
+        (400, "text/plain", b"x" * 9000, "x" * 4000),
+    ],
+)
+def test_plain_words_are_those_of_a_refusal(status: int, kind: str, sent: bytes, message: str):
+    assert error_of_status(status, {"content-type": kind}, sent).message == message
+
+
 def test_a_long_message_is_cut():
     assert len(error_of_status(400, {}, body(message="x" * 100_000)).message) == 4000
+    assert len(error_of_status(400, {}, orjson.dumps({"detail": [{"loc": ["a"], "msg": "no", "input": "y"}] * 2000})).message) == 4000
 
 
 @pytest.mark.parametrize("code", ["x" * 65, "two words", "line\nbreak", "", True, {"a": 1}, ["a"], 1.5])
