@@ -71,6 +71,11 @@ class Answer:
         self._error: UpstreamError | None = None
         self._decoder: Decoder | None = None
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether not one byte of an answer has come: the provider may have closed the connection while it lay idle."""
+        return self.stage == ASKED
+
     def _read_head(self, data: bytes) -> bytes | None:
         """Take the plain head of the answer that begins `data`, and return what of its body has come.
 

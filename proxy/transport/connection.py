@@ -21,6 +21,9 @@ from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TA
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
 HIGH_WATER = 256 * 1024
 
+#: A request of more than this may not have left the process when its answer comes, in bytes.
+_LARGE = 16 * 1024
+
 
 class Connection(Answer, asyncio.Protocol):
     """A connection, and the answer that it is carrying; see `proxy.core.protocols.UpstreamResponse`.
@@ -33,6 +36,7 @@ class Connection(Answer, asyncio.Protocol):
         "_loop",
         "_lost",
         "_outbox",
+        "_outgoing",
         "_released",
         "_take_chunk",
         "_take_piece",
@@ -60,6 +64,7 @@ class Connection(Answer, asyncio.Protocol):
         self._released = released
         self._lost = lost
         self._outbox = outbox
+        self._outgoing = 0  # bytes of the request
         self._transport: asyncio.Transport | None = None
         self._writable: asyncio.Future[None] | None = None
         self.closed = False
@@ -78,11 +83,6 @@ class Connection(Answer, asyncio.Protocol):
     def is_usable(self) -> bool:
         return not self.closed and not self.busy
 
-    @property
-    def is_untouched(self) -> bool:
-        """Whether not one byte of an answer has come: the provider may have closed the connection while it lay idle."""
-        return self.stage == ASKED
-
     def begin(self, data: bytes) -> asyncio.Future[None]:
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
         # What the last exchange left is clean or comes anew: it was whole, without an error, and nothing of it lies unread (`close`).
@@ -94,6 +94,7 @@ class Connection(Answer, asyncio.Protocol):
         if transport is None:
             raise UpstreamError("reset", LOST)
         self._waiter = waiter = self._loop.create_future()
+        self._outgoing = len(data)
         if self._outbox is None:
             transport.write(data)
         else:
@@ -111,6 +112,7 @@ class Connection(Answer, asyncio.Protocol):
             raise self._error or UpstreamError("reset", LOST)
         if self._outbox is not None:
             self._outbox.flush()
+        self._outgoing += len(data)
         self._transport.write(data)
         if self._writable is not None:
             await self._writable
@@ -178,7 +180,7 @@ class Connection(Answer, asyncio.Protocol):
         if not self.busy:
             return
         # A failure has closed the connection; see `fail` and `connection_lost`.
-        fit = reuse and self.keep_alive and not self.closed
+        fit = reuse and self.keep_alive and not self.closed and (self._outgoing <= _LARGE or self._is_sent())
         if fit and self.stage == WHOLE and not self._parts:
             self.busy = self.draining = False
             self._released(self)
@@ -188,6 +190,16 @@ class Connection(Answer, asyncio.Protocol):
             self._released(self)
         else:
             self.abort()
+
+    def _is_sent(self) -> bool:
+        """Whether the request has left, as far as can be told: the next one would wait behind the rest of it.
+
+        Over TLS, what is encrypted counts as sent, wherever it lies. Who served the request has read it; who refused it may not have.
+        """
+        transport = self._transport
+        if transport is None or transport.get_write_buffer_size():
+            return False
+        return self.status < 300 or transport.get_extra_info("ssl_object") is None
 
     def abort(self) -> None:
         """Close at once. Nothing is sent any more, nothing read."""

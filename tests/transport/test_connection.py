@@ -265,3 +265,66 @@ async def test_a_chunk_after_the_answer_is_no_part_of_it():
     assert taker.taken == [b"{}"]
     connection.close(reuse=True)
     assert not connection.is_usable
+
+
+# -- requests that are answered before they are sent --
+
+#: The body of a request larger than what a provider's side may hold unread.
+LARGE = b"x" * 100_000
+
+
+def asked(size: bytes = LARGE, *, tls: bool = False) -> tuple[Connection, Wire, list[Connection]]:
+    """A connection on which a request has been begun, and those that are fit for the next."""
+    released: list[Connection] = []
+    connection = Connection(released.append, lambda _: None, header_limit=LIMIT, body_limit=LIMIT)
+    wire = TlsWire(connection) if tls else Wire(connection)
+    connection.begin(b"POST / HTTP/1.1\r\n\r\n" + size)
+    return connection, wire, released
+
+
+class TlsWire(Wire):
+    """One over TLS: what has been encrypted counts as sent, as with real ones."""
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return object() if name == "ssl_object" else super().get_extra_info(name, default)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"], ids=["whole", "its end to come"]
+)
+async def test_a_connection_on_which_a_request_still_waits_to_be_sent_serves_no_other(answer: bytes):
+    connection, wire, released = asked()
+    wire.unsent = 1
+    wire.feed(b"HTTP/1.1 429 Slow Down\r\n" + answer)
+    assert await connection.receive() == b"{}"
+    connection.close(reuse=True)
+    assert wire.is_closing() and not released
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "fit"),
+    [(LARGE, b"429 Slow Down", False), (LARGE, b"200 OK", True), (b"{}", b"429 Slow Down", True)],
+    ids=["a large one refused", "a large one served", "a small one refused"],
+)
+async def test_over_tls_a_large_request_that_is_refused_may_not_have_been_sent(body: bytes, status: bytes, fit: bool):
+    """Nobody says how much of it lies encrypted in front of the socket. Who serves it has read it."""
+    connection, wire, released = asked(body, tls=True)
+    wire.feed(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
+    assert connection.ready() == b"{}"
+    connection.close(reuse=True)
+    assert (released == [connection], wire.is_closing()) == (fit, not fit)
+
+
+async def test_over_tls_a_body_that_comes_in_pieces_counts_as_well():
+    connection, wire, released = asked(b"", tls=True)
+    for _ in range(10):
+        await connection.write(LARGE[:10_000])
+    wire.feed(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}")
+    assert connection.ready() == b"{}"
+    connection.close(reuse=True)
+    assert wire.is_closing() and not released
+    connection, wire, released = asked(b"", tls=True)
+    wire.feed(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}")
+    assert connection.ready() == b"{}"
+    connection.close(reuse=True)
+    assert released == [connection]
