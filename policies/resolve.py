@@ -26,6 +26,7 @@ from proxy.core.hierarchy import (
     without_fallback,
     without_models,
 )
+from proxy.core.permissions import may_name
 from proxy.core.protocols import Handler, Services, UserPreferences
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences, Resolved
@@ -43,6 +44,9 @@ _MOST_KEPT = 4096
 
 #: Bytes of text to a token, about.
 _BYTES_PER_TOKEN = 4
+
+#: At least, in a prompt that is a list of tokens' numbers, as legacy completions may have: a digit and a comma.
+_BYTES_PER_TOKEN_ID = 2
 
 #: Members of a body that count against the context window, and those inside that hold no text.
 _PROMPT = ("messages", "input", "prompt", "instructions", "tools")
@@ -319,14 +323,15 @@ def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call) -> Resolved:
     Raises ClientError (400 `context_length_exceeded`) where there is none.
     """
     window = resolved.context_window
-    if window is None or len(call.raw) <= window * _BYTES_PER_TOKEN:
+    least = _BYTES_PER_TOKEN_ID if call.operation == "completion" else _BYTES_PER_TOKEN
+    if window is None or len(call.raw) <= window * least:
         return resolved
     tokens = estimated_tokens(call.body)
     if tokens <= window:
         return resolved
     for model, source in ((hierarchy.larger_model, SYSTEM), (resolved.fallback_model, resolved.sources.get("fallback_model", SYSTEM))):
         room = hierarchy.context_windows.get(model, 0) if model is not None else 0
-        if model is not None and room >= tokens and hierarchy.allows(model):
+        if model is not None and room >= tokens and hierarchy.allows(model) and may_name(call.principal, model):
             call.notes["context_window"] = "larger_model"
             return with_model(hierarchy, resolved, model, source)
     message = f"This model's maximum context length is {window} tokens. Your prompt has about {tokens} tokens. Please shorten it."

@@ -46,8 +46,11 @@ def may_use(principal: Principal, model: str | None, provider: str) -> bool:
 
     A key that is limited to models may not leave the choice to the provider: None is refused to it.
     """
-    if principal.providers is not None and provider not in principal.providers:
-        return False
+    return (principal.providers is None or provider in principal.providers) and may_name(principal, model)
+
+
+def may_name(principal: Principal, model: str | None) -> bool:
+    """Whether it may have `model` at all, whoever serves it."""
     patterns = principal.models
     return patterns is None or (model is not None and any(fnmatchcase(model, pattern) for pattern in patterns))
 

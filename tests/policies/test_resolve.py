@@ -241,6 +241,31 @@ async def test_a_prompt_that_is_too_long_goes_to_a_larger_model_where_one_is_con
         assert (await refused(policy(hierarchy), asking(long(17000)))).code == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("models", "answers"), [(("llama3.2:3b",), None), (("llama3.2:*",), "llama3.2:7b"), (("llama3.2:3b", "*:9b"), "llama3.2:9b")]
+)
+async def test_a_prompt_that_is_too_long_goes_to_no_model_that_the_key_may_not_use(models: tuple[str, ...], answers: str | None):
+    windows = {**STRICT.context_windows, "llama3.2:9b": 32768}
+    hierarchy = replace(
+        STRICT, larger_model="llama3.2:7b", context_windows=windows, system=replace(STRICT.system, fallback_model="llama3.2:9b")
+    )
+    call = asking(long(9000), principal=replace(USER, models=models))
+    if answers is None:
+        error = await refused(policy(hierarchy), call)
+        assert (error.status, error.code) == (400, "context_length_exceeded")
+    else:
+        assert (await through(policy(hierarchy), call)).model == answers
+
+
+async def test_a_prompt_of_token_numbers_has_as_many_tokens_as_numbers():
+    for count, fits in ((8192, True), (8193, False)):
+        call = asking(json.dumps({"model": "auto", "prompt": [7] * count}, separators=(",", ":")), "completion")
+        if fits:
+            assert (await through(policy(), call)).model == "llama3.2:3b"
+        else:
+            assert (await refused(policy(), call)).code == "context_length_exceeded"
+
+
 def test_pictures_are_no_text():
     picture = {"type": "image_url", "image_url": {"url": "data:" + "A" * 100_000}}
     assert estimated_tokens({"messages": [{"role": "user", "content": [picture, {"type": "text", "text": "four"}]}]}) < 10
