@@ -42,7 +42,11 @@ class Fallback:
         self._router = router
         self._chained = frozenset(name for name, route in router.table.routes.items() if route.fallback)
         self._switches = services.metrics.counter(
-            "llm_fallbacks_total", "Switches from a target that failed to another one, by public names of models.", "from", "to", "cause"
+            "llm_fallbacks_total",
+            "Switches from a target that failed, or is out, to another one, by public names of models.",
+            "from",
+            "to",
+            "cause",
         )
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:

@@ -169,8 +169,11 @@ def check_records(crowd: Crowd, records: list[dict[str, Any]]) -> None:
 
 
 def check_cost(gateway: Gateway, upstreams: list[ChaoticUpstream], records: list[dict[str, Any]], seconds: float) -> str:
-    """Every call is a request's or a switch's first attempt, a retry, or a repeat on a fresh connection; retries keep to the budget."""
-    switches = gateway.metric("llm_fallbacks_total")
+    """Every call is a request's or a switch's first attempt, a retry, or a repeat on a fresh connection; retries keep to the budget.
+
+    A switch past a first choice that is out comes before any attempt: the one after it is the request's first.
+    """
+    switches = gateway.metric("llm_fallbacks_total") - gateway.metric("llm_fallbacks_total", cause="unavailable")
     stale = gateway.metric("llm_upstream_failures_total", kind="stale_connection")
     retries = gateway.metric("llm_retries_total")
     calls = sum(upstream.calls for upstream in upstreams)
