@@ -13,6 +13,12 @@ from proxy.core.retry_after import parse_retry_after
 
 _LONGEST_MESSAGE = 4000
 
+#: What else of a refusal's error object says what the client must change: what the model wrote (Groq), which filter it was (Azure).
+_MORE = ("failed_generation", "innererror")
+
+#: Of these, the longest that is passed on, in bytes of JSON.
+_LONGEST_MORE = 16 * 1024
+
 #: A code goes into the record: it must be a word, not a provider's prose.
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -59,7 +65,9 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> Ups
         kind = "overloaded" if status == 529 or "overloaded" in str(fields.get("type")) else "server_error"
         return _made(kind, 503, fields if status == 503 else {}, retry_after, "The provider is overloaded.")
     if 400 <= status < 500 and status != 408:
-        return _made("rejected", status, fields, retry_after, "The provider refused the request.")
+        error = _made("rejected", status, fields, retry_after, "The provider refused the request.")
+        error.more = _more(fields)
+        return error
     if status == 408:
         return _made("upstream_timeout", 504, {}, retry_after, "The provider timed out.")
     if status == 504:
@@ -109,6 +117,19 @@ def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float 
         # The provider's word on the client's request, and it said that there is none.
         error.code = None
     return error
+
+
+def _more(fields: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for name in _MORE:
+        if fields.get(name):
+            try:
+                text = orjson.dumps(fields[name])
+            except orjson.JSONEncodeError:  # it is too deep
+                continue
+            if len(text) <= _LONGEST_MORE:
+                found[name] = text.decode()
+    return found
 
 
 def _worded(code: Any) -> str | None:

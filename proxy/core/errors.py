@@ -128,9 +128,9 @@ class UpstreamError(GatewayError):
 
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
     begun to work on (and charge for) the request, `should_retry` what it said of trying again, `rate_limits` what it said of them (headers,
-    by lower-case name), `usage` what it reported before it failed, and `spare_credential` that it refused a credential while there is
-    another. `bound` names the limit of ours that ended it, one of `BOUNDS`, None where none did; `is_impatience`: that limit was stricter
-    than the administrator's.
+    by lower-case name), `usage` what it reported before it failed, `more` what else of its error object the client may see (JSON by name),
+    and `spare_credential` that it refused a credential while there is another. `bound` names the limit of ours that ended it, one of
+    `BOUNDS`, None where none did; `is_impatience`: that limit was stricter than the administrator's.
     """
 
     fault = "upstream"
@@ -169,6 +169,7 @@ class UpstreamError(GatewayError):
         self.retryable = retryable
         self.reached = reached
         self.rate_limits: dict[str, str] = {}
+        self.more: dict[str, str] = {}
 
     def acquit(self) -> None:
         """It had less time than the administrator gives it: that is for the client to know, and speaks against nobody."""
@@ -184,6 +185,7 @@ class UpstreamError(GatewayError):
         self.code = self.code and self.code.replace(secret, "***")
         self.param = self.param and self.param.replace(secret, "***")
         self.rate_limits = {name: value for name, value in self.rate_limits.items() if secret not in value}
+        self.more = {name: value.replace(secret, "***") for name, value in self.more.items()}
 
 
 #: What bounds an attempt, named as in `proxy.core.call.Timeouts`: a connection, the first content, a silence, the whole, a stream's pace.

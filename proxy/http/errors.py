@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from proxy.core.errors import ClientError, GatewayError, UpstreamError
@@ -25,7 +27,11 @@ class MethodNotAllowed(ClientError):
 
 def body(error: GatewayError) -> bytes:
     """OpenAI's error object. Shape: `{"error": {"message", "type", "param", "code"}}`, with real nulls."""
-    return orjson.dumps({"error": _fields(error)})
+    fields: dict[str, Any] = {**_fields(error)}
+    if isinstance(error, UpstreamError):
+        for name, value in error.more.items():
+            fields[name] = orjson.Fragment(value)
+    return orjson.dumps({"error": fields})
 
 
 def _fields(error: GatewayError) -> dict[str, str | None]:

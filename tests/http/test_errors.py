@@ -46,6 +46,15 @@ def test_the_providers_rate_limits_go_out_with_its_error():
     }
 
 
+def test_what_else_a_provider_says_stands_in_its_error_without_the_credential():
+    error = UpstreamError("rejected", "No.")
+    error.more = {"innererror": '{"code":"Filter sk-aaaa"}'}
+    error.redact("sk-aaaa")
+    expected = {"message": "No.", "type": "invalid_request_error", "param": None, "code": "rejected", "innererror": {"code": "Filter ***"}}
+    assert orjson.loads(errors.body(error)) == {"error": expected}
+    assert orjson.loads(errors.event(error)[6:]) == {"error": expected}
+
+
 def test_what_was_not_foreseen_is_opaque():
     shown = errors.shown(RuntimeError("secret"))
     assert (shown.status, shown.code) == (500, "internal_error")

@@ -132,6 +132,14 @@ def test_plain_words_are_those_of_a_refusal(status: int, kind: str, sent: bytes,
     assert error_of_status(status, {"content-type": kind}, sent).message == message
 
 
+def test_what_else_a_refusal_says_is_passed_on_where_it_is_known_and_short():
+    groq = body(failed_generation='<function="x">', innererror={"code": "Filter"}, stack="no", metadata={"raw": 1})
+    assert error_of_status(400, {}, groq).more == {"failed_generation": '"<function=\\"x\\">"', "innererror": '{"code":"Filter"}'}
+    assert error_of_status(500, {}, groq).more == {}
+    assert error_of_status(400, {}, body(failed_generation="x" * 17_000, innererror=None)).more == {}
+    assert error_of_status(400, {}, b'{"error":{"innererror":' + b"[" * 300 + b"]" * 300 + b"}}").more == {}
+
+
 def test_a_long_message_is_cut():
     assert len(error_of_status(400, {}, body(message="x" * 100_000)).message) == 4000
     assert len(error_of_status(400, {}, orjson.dumps({"detail": [{"loc": ["a"], "msg": "no", "input": "y"}] * 2000})).message) == 4000
