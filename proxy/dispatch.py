@@ -12,12 +12,12 @@ from proxy.allowance import due_to, had_its_time
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, StreamDecoder, Transport, UpstreamResponse
+from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.download import REDIRECTS, is_download
 from proxy.heads import RATE_LIMITS, SHOWN, is_event_stream, made_at, media_type, redirect, shown_of_download
 from proxy.pace import Pace, floor_of
-from proxy.stream import TOO_LARGE, EventStream, Watch, read_some, read_whole, relayed
+from proxy.stream import TOO_LARGE, EventStream, Watch, read_begun, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
 
 #: Operations whose whole answers are read, checked for errors in disguise, and asked for their usage. All others stream through.
@@ -281,11 +281,7 @@ class Dispatch:
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         decoder = upstream.provider.stream_decoder(call)
-        try:
-            begun = await _begun(response, decoder, upstream.body_limit)
-        except UpstreamError as error:
-            error.usage = decoder.usage
-            raise
+        begun = await read_begun(call, response, decoder, upstream.body_limit, watch)
         call.tokens_seen = decoder.tokens
         call.first_token = call.last_token = watch.progress()
         stream = EventStream(call, response, decoder, watch, begun)
@@ -293,8 +289,7 @@ class Dispatch:
             stream.hold_to(Pace(floor, decoder, response, self._clock, self._sweeper))
         # Bound now: by the time the stream breaks, the last of the attempts may be another one, made beside this one.
         stream.report(partial(self._note, call, call.attempts[-1]), self._counting[upstream.name])
-        headers = self._shown(response)
-        headers["content-type"] = "text/event-stream; charset=utf-8"
+        headers = {**self._shown(response), "content-type": "text/event-stream; charset=utf-8"}
         reply = Reply(response.status, headers, b"", stream)
         reply.on_close(stream.close)
         return reply
@@ -316,23 +311,6 @@ class Dispatch:
 
 def _is_good(response: UpstreamResponse) -> bool:
     return 200 <= response.status < 300
-
-
-async def _begun(response: UpstreamResponse, decoder: StreamDecoder, limit: int) -> bytes:
-    """A stream's events as far as its first content. Raises UpstreamError for one that fails before it."""
-    begun: list[bytes] = []
-    left = limit
-    while not (decoder.started or decoder.done):
-        data = await response.receive()
-        begun.append(decoder.feed(data) if data else decoder.eof())
-        left -= len(begun[-1])
-        if decoder.failure is not None and not decoder.started:
-            raise decoder.failure
-        if left < 0 and not decoder.started:
-            raise UpstreamError("response_too_large", TOO_LARGE)
-        if not data:
-            break
-    return b"".join(begun)
 
 
 def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | None) -> None:

@@ -48,6 +48,12 @@ class Watch:
         self.due = due if due < self._end else self._end
         return now
 
+    def opening(self) -> None:
+        """Say that an event has come, though not content: the next one may take as long as one in its midst."""
+        due = self.monotonic() + self._idle
+        if due > self.due:
+            self.due = due if due < self._end else self._end
+
     def pause(self) -> None:
         """Say that it is the client who is waited for; until `progress`, only the whole has an end."""
         self.due = self._end
@@ -101,6 +107,31 @@ async def relayed(response: UpstreamResponse, watch: Watch, failed: Callable[[Up
         failure = broken(error)
         failed(failure)
         raise failure from error
+
+
+async def read_begun(call: Call, response: UpstreamResponse, decoder: StreamDecoder, limit: int, watch: Watch) -> bytes:
+    """A stream's events as far as its first content. Raises UpstreamError for one that fails before it, with the usage it had reported."""
+    begun: list[bytes] = []
+    left = limit
+    by_event = call.operation not in _OF_CONTENTS
+    try:
+        while not (decoder.started or decoder.done):
+            data = await response.receive()
+            events = decoder.feed(data) if data else decoder.eof()
+            begun.append(events)
+            left -= len(events)
+            if decoder.failure is not None and not decoder.started:
+                raise decoder.failure
+            if left < 0 and not decoder.started:
+                raise UpstreamError("response_too_large", TOO_LARGE)
+            if events and by_event:
+                watch.opening()
+            if not data:
+                break
+    except UpstreamError as error:
+        error.usage = decoder.usage
+        raise
+    return b"".join(begun)
 
 
 class EventStream:
@@ -305,4 +336,5 @@ def broken(error: UpstreamError) -> StreamError:
         detail=error.detail,
     )
     failure.bound = error.bound
+    failure.event = error.event
     return failure

@@ -152,6 +152,14 @@ async def test_a_body_that_breaks_off_raises_what_broke_it():
     assert caught.value is RESET
 
 
+@pytest.mark.parametrize(("at", "due"), [(1010, 1060), (1040, 1070), (1090, 1100)])
+def test_an_event_before_content_lengthens_the_wait_for_it_and_never_shortens_it(at: float, due: float):
+    watched = Watched()
+    watched.clock.now = at
+    watched.watch.opening()
+    assert watched.watch.due == due
+
+
 async def test_reading_counts_as_progress():
     watched = Watched(b"a", b"b")
     watched.clock.move(50)
@@ -203,6 +211,12 @@ def test_a_failure_after_content_keeps_its_words_and_loses_what_only_a_status_wo
 def test_a_failure_after_content_keeps_the_providers_own_code():
     error = broken(UpstreamError("rejected", "words", status=422, type="t", code="c"))
     assert (error.kind, error.status, error.type, error.code) == ("rejected", 422, "t", "c")
+
+
+def test_a_failure_after_content_keeps_the_providers_own_event():
+    failure = UpstreamError("server_error", "words")
+    failure.event = b"event: error\n\n"
+    assert broken(failure).event == failure.event
 
 
 # -- event streams --

@@ -41,6 +41,8 @@ _BY_CODE: dict[str, tuple[str, int]] = {
     "invalid_request_error": ("rejected", 400),
     "model_not_found": ("rejected", 404),
     "not_found_error": ("rejected", 404),
+    "invalid_prompt": ("rejected", 400),
+    "image_content_policy_violation": ("rejected", 400),
     "timeout": ("upstream_timeout", 504),
     "server_error": ("server_error", 500),
     "internal_server_error": ("server_error", 500),

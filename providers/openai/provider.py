@@ -10,7 +10,9 @@ import orjson
 from providers.openai.answer import reported_usage
 from providers.openai.errors import error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
-from providers.openai.stream import ChatDecoder, TypedEventDecoder, read_usage
+from providers.openai.stream import ChatDecoder, read_usage
+from providers.openai.typed_events import TypedEventDecoder
+from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
@@ -115,13 +117,15 @@ class OpenAI:
     def _usage(self, call: Call, body: bytes) -> Usage | None:
         """The usage of an answer, whatever it is. Raises UpstreamError for one that is not good."""
         try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
+            answer = value_of(body)
+        except ValueError as error:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
         if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
-        if "error" in answer and call.operation != "responses" and answer["error"]:
+        if answer.get("error"):
             raise error_in_body(answer["error"])
+        if call.operation == "responses" and answer.get("status") == "failed":
+            raise error_in_body(None)
         usage = read_usage(answer.get("usage"))
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
@@ -140,7 +144,7 @@ class OpenAI:
             body = call.body
             choices = _choices(body) if "n" in body or "prompt" in body else 1
             return ChatDecoder(limit, choices=choices, wants_usage=not self._stream_usage or _asks_for_usage(body))
-        return TypedEventDecoder(limit, terminal=call.operation == "responses")
+        return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
 
 
 def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:

@@ -1,31 +1,28 @@
-"""OpenAI's event streams, decoded with as little reading as each event needs.
+"""OpenAI's streams of chunks, decoded with as little reading as each event needs.
 
 Most events differ from one that was read in their text alone, and go through without being parsed (`frame.py`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import orjson
 
 from providers.openai.errors import error_in_body
 from providers.openai.frame import Frame, frame_of
+from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.recast import PLAIN, SHORT
 from proxy.core.splice import remove_member
-from proxy.core.sse import Event, EventDecoder, ProtocolError
+from proxy.core.sse import EventDecoder, ProtocolError
 
 _CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
 _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
-_DONE = b"[DONE]"
 _CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of what it costs to look for bytes
-_DELTA = b".delta"
 _BETWEEN = b"\n\ndata: "
 _USAGE = b'"usage"'
 _AROUND = len(b"data: \n\n")
@@ -38,8 +35,9 @@ _MOST_TOKENS = 2**53
 #: Frames in a row that fitted nothing, after which all of a stream's events are read: each is different (they tell probabilities, say).
 _FRAMES = 8
 
-_TOO_LARGE = "The provider sent an event that is larger than the limit."
-_CUT = "The provider's stream ended before the answer was complete."
+DONE = b"[DONE]"
+TOO_LARGE = "The provider sent an event that is larger than the limit."
+CUT = "The provider's stream ended before the answer was complete."
 
 
 def read_usage(usage: Any) -> Usage | None:
@@ -80,7 +78,8 @@ class ChatDecoder:
         self.failure: UpstreamError | None = None
         self._choices = choices
         self._limit = limit
-        self._finished = 0
+        #: The choices that have ended, by their index.
+        self._finished: set[int] = set()
         self._wants_usage = wants_usage
         #: Made for the first bytes that are not whole canonical events: most streams have none.
         self._events: EventDecoder | None = None
@@ -138,7 +137,7 @@ class ChatDecoder:
         except ProtocolError as error:
             frames = self._decoded([each.data for each in error.events])
             if self.failure is None and not self.done:
-                self.failure = UpstreamError("response_too_large", _TOO_LARGE)
+                self.failure = UpstreamError("response_too_large", TOO_LARGE)
             return frames
         self._whole = self._reader().is_clean
         shown = self._decoded(events)
@@ -168,7 +167,7 @@ class ChatDecoder:
 
     def _event(self, data: bytes) -> bytes:
         """What is shown of an event's data; nothing of an event that the client has not asked for."""
-        if data[:6] == _DONE:
+        if data[:6] == DONE:
             return self._end()
         chunk = _chunk(data)
         if chunk.error:
@@ -194,12 +193,14 @@ class ChatDecoder:
 
     def _read(self, choices: list[Any]) -> bool:
         """Count what they bring; whether that is one content and nothing else."""
-        contents = finished = 0
+        contents = 0
+        finished = False
         for choice in choices:
             if type(choice) is not dict:
                 continue
             if choice.get("finish_reason"):
-                finished += 1
+                finished = True
+                self._finish(choice.get("index"))
             delta = choice.get("delta")
             if delta and type(delta) is dict:
                 for name in delta:
@@ -214,8 +215,11 @@ class ChatDecoder:
             return False
         self.started = True
         self.tokens += contents
-        self._finished += finished
         return contents == 1 and not finished
+
+    def _finish(self, index: Any) -> None:
+        """A choice has ended. Some say so twice; one without an index is taken for another each time."""
+        self._finished.add(index if type(index) is int else -1 - len(self._finished))
 
     def _remember(self, data: bytes, shown: bytes, hidden: bytes) -> None:
         """The frame of an event that brought one content and nothing else, and what of it is not `shown`: `hidden`, where that is known."""
@@ -234,100 +238,19 @@ class ChatDecoder:
         self.done = True
         if not self.started:
             raise UpstreamError("invalid_response", "The provider's stream holds no choices.")
-        return _DONE
+        return DONE
 
     def eof(self) -> bytes:
         if self.done:
             return b""
         rest = b"" if self._events is None else self._events.eof()
-        if rest.startswith(_DONE) or self._finished >= self._choices:
+        if rest.startswith(DONE) or len(self._finished) >= self._choices:
             self.mended = True
-            return self._decoded((_DONE,))
+            return self._decoded((DONE,))
         if self.started:
-            self.failure = UpstreamError("stream_truncated", _CUT)
+            self.failure = UpstreamError("stream_truncated", CUT)
         else:
             self.failure = UpstreamError("invalid_response", "The provider's stream ended before it began.")
-        return b""
-
-
-class TypedEventDecoder:
-    """Streams of named events: responses, audio, images, threads. They go through as they came, event by event.
-
-    With `terminal` (the Responses API), a stream that ends without one of its closing events was cut.
-    """
-
-    _NUMBER = re.compile(rb'"sequence_number": ?(\d{1,15})')
-    _CLOSING = frozenset({"response.completed", "response.failed", "response.incomplete", "error"})
-
-    def __init__(self, limit: int, *, terminal: bool) -> None:
-        self.usage: Usage | None = None
-        self.tokens = 0
-        self.started = False
-        self.done = False
-        self.mended = False
-        self.failure: UpstreamError | None = None
-        self._terminal = terminal
-        self._closed = False
-        self._last = b""
-        self._limit = limit
-        self._events = EventDecoder(limit)
-        self._whole = True
-
-    def feed(self, data: bytes) -> bytes:
-        if self.started and self._whole and len(data) <= self._limit and _is_delta(data):
-            self.tokens += 1
-            self._last = data
-            return data
-        frames = []
-        too_large = None
-        try:
-            events = self._events.feed(data)
-        except ProtocolError as error:
-            events, too_large = error.events, UpstreamError("response_too_large", _TOO_LARGE)
-        self._whole = self._events.is_clean
-        try:
-            for event in events:
-                frames.append(self._event(event))
-            self.failure = too_large
-        except UpstreamError as error:
-            self.failure = error
-        return b"".join(frames)
-
-    def _event(self, event: Event) -> bytes:
-        if not event.data.startswith(_DONE):
-            self._read(event)
-        self._last = event.data
-        self.tokens += b"delta" in (event.name or event.data[:80])
-        self.started = True
-        name = b"event: %b\n" % event.name if event.name else b""
-        lines = event.data.replace(b"\n", b"\ndata: ")
-        return b"%bdata: %b\n\n" % (name, lines)
-
-    def _read(self, event: Event) -> None:
-        if self.started and event.name.endswith(_DELTA):
-            return  # a piece of text: it ends nothing
-        if not (event.name in (b"", b"error") or b"completed" in event.name or b"done" in event.name or b"response." in event.name):
-            return
-        value = _parsed(event.data)
-        kind = value.get("type")
-        if not self.started and (kind == "error" or (event.name in (b"", b"error") and value.get("error"))):
-            raise error_in_body(value.get("error") or value)
-        if isinstance(kind, str) and kind in self._CLOSING:
-            self._closed = True
-        inner = value.get("response")
-        usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
-        if usage:
-            self.usage = read_usage(usage) or self.usage
-
-    @property
-    def following(self) -> int:
-        """The number of the event after the last one, where they are numbered (the Responses API); else 0."""
-        number = self._NUMBER.search(self._last)
-        return int(number[1]) + 1 if number else 0
-
-    def eof(self) -> bytes:
-        if self._events.eof() or (self._terminal and not self._closed):
-            self.failure = UpstreamError("stream_truncated", _CUT)
         return b""
 
 
@@ -349,15 +272,6 @@ def _without_usage(data: bytes) -> tuple[bytes, bytes]:
     return shown, b""
 
 
-def _is_delta(data: bytes) -> bool:
-    """Whether `data` is one canonical event that brings a piece of text, as `event: response.output_text.delta` does."""
-    if data[:7] != b"event: " or data[-3:] != b"}\n\n":
-        return False
-    end = data.find(b"\n")
-    is_piece = data[end - len(_DELTA) : end] == _DELTA and data[end + 1 : end + 8] == b"data: {"
-    return is_piece and data.count(b"\n") == 3 and b"\r" not in data
-
-
 class _Chunk(msgspec.Struct, gc=False):
     """What is looked at of a chunk's event. The rest is checked to be JSON, and no objects are made of it; see decision 020."""
 
@@ -373,19 +287,5 @@ def _chunk(data: bytes) -> _Chunk:
     try:
         return _decode_chunk(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        value = _parsed(data)
+        value = read_event(data)
         return _Chunk(value.get("choices"), value.get("usage", msgspec.UNSET), value.get("error"))
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        try:
-            # The event stream's own rule for bytes that are not UTF-8 is to replace them.
-            value = orjson.loads(data.decode("utf-8", "replace"))
-        except orjson.JSONDecodeError as error:
-            raise UpstreamError("invalid_response", "The provider sent an event that is not valid JSON.", detail=str(error)) from None
-    if not isinstance(value, dict):
-        raise UpstreamError("invalid_response", "The provider sent an event that is not a JSON object.")
-    return value

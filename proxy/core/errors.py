@@ -35,6 +35,8 @@ class GatewayError(Exception):
     should_retry: bool | None = None
     #: The number of its event, where it ends a stream that numbers them.
     sequence_number: int = 0
+    #: The provider's own event that tells it, where that is what the client of a broken stream gets.
+    event: bytes = b""
 
     def __init__(
         self,
@@ -184,6 +186,9 @@ class UpstreamError(GatewayError):
         self.type = self.type.replace(secret, "***")
         self.code = self.code and self.code.replace(secret, "***")
         self.param = self.param and self.param.replace(secret, "***")
+        if self.event:
+            for spelt in (secret, secret.replace("/", "\\/")):  # as JSON may spell it
+                self.event = self.event.replace(spelt.encode(), b"***")
         self.rate_limits = {name: value for name, value in self.rate_limits.items() if secret not in value}
         self.more = {name: value.replace(secret, "***") for name, value in self.more.items()}
 

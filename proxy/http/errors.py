@@ -41,7 +41,12 @@ def _fields(error: GatewayError) -> dict[str, str | None]:
 
 
 def event(error: GatewayError, *, typed: bool = False) -> bytes:
-    """The same as the last event of a stream that broke; no `[DONE]` follows it. `typed` streams (the Responses API) name their events."""
+    """The same as the last event of a stream that broke; no `[DONE]` follows it. `typed` streams (the Responses API) name their events.
+
+    A provider's own event goes in its place, where there is one.
+    """
+    if error.event:
+        return error.event
     if not typed:
         return b"data: %b\n\n" % body(error)
     fields = _fields(error)

@@ -117,3 +117,11 @@ def test_an_error_survives_being_copied(error: GatewayError):
         assert type(other) is type(error)
         assert str(other) == str(error)
         assert vars(other) == vars(error)
+
+
+def test_no_secret_is_shown_however_an_event_spells_it():
+    error = UpstreamError("server_error", "with sk-a/b", type="sk-a/b", code="sk-a/b", param="sk-a/b")
+    error.event = b'data: {"a":"sk-a/b","b":"sk-a\\/b","c":"sk-a"}\n\n'
+    error.redact("sk-a/b")
+    assert (error.message, error.type, error.code, error.param) == ("with ***", "***", "***", "***")
+    assert error.event == b'data: {"a":"***","b":"***","c":"sk-a"}\n\n'

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.openai import OpenAI, OpenAISettings
-from providers.openai.stream import ChatDecoder, TypedEventDecoder
+from providers.openai.stream import ChatDecoder
+from providers.openai.typed_events import TypedEventDecoder
 from proxy.core.errors import ClientError, UpstreamError
 from proxy.core.protocols import StreamDecoder
 from proxy.core.sse import EventDecoder, ProtocolError

@@ -75,6 +75,13 @@ def test_a_stream_is_told_by_one_event_without_an_end():
     assert b"[DONE]" not in out
 
 
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_provider_that_tells_it_in_an_event_of_its_own_is_heard(typed: bool):
+    error = UpstreamError("server_error", "m")
+    error.event = b"event: response.failed\ndata: {}\n\n"
+    assert errors.event(error, typed=typed) == error.event
+
+
 def test_a_message_of_several_lines_is_still_one_event():
     for typed, lines in ((False, 2), (True, 3)):
         assert errors.event(UpstreamError("reset", "a\n\ndata: [DONE]\r\n"), typed=typed).count(b"\n") == lines

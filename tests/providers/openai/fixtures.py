@@ -111,6 +111,24 @@ CHAT: dict[str, Stream] = {
         done=False,
         choices=2,
     ),
+    "one of two choices cut, the other one ended twice": Stream(
+        chunk(delta(b"a")) + chunk(delta(b"b", 1)) + chunk(finish()) * 2,
+        chunk(delta(b"a")) + chunk(delta(b"b", 1)) + chunk(finish()) * 2,
+        None,
+        "stream_truncated",
+        done=False,
+        choices=2,
+    ),
+    "two choices without an index": Stream(
+        chunk(b'{"delta":{"content":"a"}},{"delta":{"content":"b"}}') + chunk(b'{"finish_reason":"stop"}') * 2,
+        chunk(b'{"delta":{"content":"a"}},{"delta":{"content":"b"}}') + chunk(b'{"finish_reason":"stop"}') * 2 + DONE,
+        choices=2,
+    ),
+    "halves of a character": Stream(
+        chunk(delta(b"a")) + chunk(delta(b"\\ud83d"), NULL) + chunk(delta(b"\\ude00"), NULL) + chunk(finish()) + LAST + DONE,
+        chunk(delta(b"a")) + chunk(delta(b"\\ud83d")) + chunk(delta(b"\\ude00")) + chunk(finish()) + DONE,
+        USAGE,
+    ),
     "tool calls": Stream(
         chunk(b'{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t","function":{"name":"f","arguments":""}}]},"finish_reason":null}')
         + chunk(b'{"index":0,"delta":{},"finish_reason":"tool_calls"}')

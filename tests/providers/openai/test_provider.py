@@ -12,7 +12,8 @@ from multidict import CIMultiDict
 from pydantic import ValidationError
 
 from providers.openai import OpenAI, OpenAISettings
-from providers.openai.stream import ChatDecoder, TypedEventDecoder
+from providers.openai.stream import ChatDecoder
+from providers.openai.typed_events import TypedEventDecoder
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
 from tests.core.doubles import ScriptedResponse, make_call
@@ -271,7 +272,7 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{}], "usage": None}, "chat", Usage(2, 0)),
         ({"choices": [{}], "usage": "many"}, "chat", Usage(2, 0)),
         ({"data": []}, "embedding", None),
-        ({"error": {"message": "kept"}}, "responses", None),
+        ({"error": None, "status": "completed"}, "responses", None),
     ],
 )
 def test_usage_is_estimated_where_a_chat_does_not_report_it(answer: Mapping[str, Any], operation: str, usage: Usage | None):
@@ -341,7 +342,8 @@ FINISHED = b'data: {"choices":[{"index":0,"text":"a","finish_reason":"stop"}]}\n
 def test_a_stream_is_whole_when_each_choice_has_ended(body: dict[str, Any], choices: int):
     for finished in (choices - 1, choices):
         decoder = provider().stream_decoder(make_call("completion", body=body))
-        decoder.feed(FINISHED * finished)
+        for index in range(finished):
+            decoder.feed(FINISHED.replace(b'"index":0', b'"index":%d' % index))
         decoder.eof()
         assert decoder.done is (finished == choices)
 

@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from providers.openai.stream import ChatDecoder, TypedEventDecoder
+from providers.openai.stream import ChatDecoder
+from providers.openai.typed_events import TypedEventDecoder
 from proxy.core.protocols import StreamDecoder
 from tests.providers.openai.fixtures import COUNTS, DONE
 from tests.providers.openai.test_stream import found_by, read

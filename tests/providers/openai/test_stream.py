@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.openai.stream import ChatDecoder, TypedEventDecoder, _chunk, _parsed, read_usage
+from providers.openai.stream import ChatDecoder, _chunk, read_usage
+from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import StreamDecoder
@@ -234,102 +235,7 @@ def _written(value: object, spaced: bool) -> bytes:
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"data: ", b"\n\n", b'{"type":[]}', b'{"usage":[1]}', b"\r", DONE]), max_size=12))
 def test_bytes_of_any_kind_never_raise(parts: list[bytes]):
-    for decoder in (ChatDecoder(200), TypedEventDecoder(200, terminal=True), TypedEventDecoder(200, terminal=False)):
-        read(decoder, tuple(parts))
-
-
-# -- typed events --
-
-CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"usage":null}}\n\n'
-WORD = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"hi"}\n\n'
-COMPLETED = (
-    b'event: response.completed\ndata: {"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":3,'
-    b'"input_tokens_details":{"cached_tokens":4},"output_tokens_details":{"reasoning_tokens":2}}}}\n\n'
-)
-FAILED = b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"code":"server_error"}}}\n\n'
-TYPED = {
-    "completed": (CREATED + WORD + COMPLETED, USAGE, None),
-    "failed": (CREATED + WORD + FAILED, None, None),
-    "an error later": (CREATED + b'event: error\ndata: {"type":"error","code":"x","message":"m"}\n\n', None, None),
-    "cut": (CREATED + WORD, None, "stream_truncated"),
-    "without names": (CREATED[24:] + WORD[34:] + COMPLETED[26:], USAGE, None),
-    "several lines": (CREATED + b"event: x\ndata: 1\ndata: 2\n\n" + COMPLETED, USAGE, None),
-    "a type that is no text": (b'data: {"type":[]}\n\n' + COMPLETED, USAGE, None),
-    "nonsense": (CREATED + b"event: response.x\ndata: {\n\n", None, "invalid_response"),
-}
-
-
-@pytest.mark.parametrize(("upstream", "usage", "failure"), TYPED.values(), ids=TYPED.keys())
-def test_typed_events_go_through_as_they_came(upstream: bytes, usage: Usage | None, failure: str | None):
-    expected = upstream if failure != "invalid_response" else CREATED
-    for parts in every_cut(upstream):
-        decoder = TypedEventDecoder(LIMIT, terminal=True)
-        assert read(decoder, parts) == expected
-        assert decoder.usage == usage
-        assert kind_of(decoder.failure) == failure
-        assert decoder.started
-
-
-@pytest.mark.parametrize(
-    "delta",
-    [
-        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"error usage [DONE]"}\n\n',
-        b'event: response.output_text.delta\ndata: {"type":"response.completed","usage":{"input_tokens":9}}\n\n',
-        b"event: response.output_text.delta\ndata: {nonsense}\n\n",
-        b'event: response.output_text.delta\ndata: {"a":1,\ndata: "b":2}\n\n',
-        b'event: response.output_text.delta\ndata: ["delta"]\n\n',
-    ],
-)
-def test_a_piece_of_text_is_not_looked_into_however_it_comes(delta: bytes):
-    """Its name says that it ends nothing; a whole one is handed on as it is."""
-    for parts in every_cut(CREATED + delta + COMPLETED):
-        decoder = TypedEventDecoder(LIMIT, terminal=True)
-        assert read(decoder, parts) == CREATED + delta + COMPLETED
-        assert (decoder.tokens, decoder.usage, decoder.failure) == (1, USAGE, None)
-    decoder = TypedEventDecoder(LIMIT, terminal=True)
-    assert b"".join(map(decoder.feed, (CREATED, delta, COMPLETED))) == CREATED + delta + COMPLETED
-    assert (decoder.tokens, decoder.usage, decoder.failure) == (1, USAGE, None)
-
-
-def test_typed_events_count_their_deltas():
-    decoder = TypedEventDecoder(LIMIT, terminal=True)
-    read(decoder, (CREATED + WORD * 3 + WORD[34:] + COMPLETED,))
-    assert decoder.tokens == 4
-
-
-@pytest.mark.parametrize(
-    ("upstream", "kind", "status"),
-    [
-        (b'event: error\ndata: {"type":"error","code":"rate_limit_exceeded","message":"m"}\n\n', "rate_limit_exceeded", 429),
-        (b'data: {"error":{"message":"m","type":"overloaded_error"}}\n\n', "overloaded", 503),
-        (b'event: error\ndata: {"error":{"message":"m"}}\n\n', "server_error", 502),
-        (b"data: hello\n\n", "invalid_response", 502),
-        (b"", "stream_truncated", 502),
-        (b"event: x\ndata: " + b"x" * LIMIT + b"\n\n", "response_too_large", 502),
-    ],
-)
-def test_typed_streams_that_fail_at_once_never_start(upstream: bytes, kind: str, status: int):
-    for parts in ((upstream,), tuple(bytes([byte]) for byte in upstream)):
-        decoder = TypedEventDecoder(LIMIT, terminal=True)
-        assert read(decoder, parts) == b""
-        assert decoder.failure is not None
-        assert (decoder.failure.kind, decoder.failure.status) == (kind, status)
-        assert not decoder.started
-
-
-def test_a_typed_event_that_is_too_large_ends_the_stream_after_those_before_it():
-    for parts in ((CREATED + b"data: " + b"x" * 5000,), (CREATED, b"data: " + b"x" * 5000)):
-        decoder = TypedEventDecoder(LIMIT, terminal=True)
-        assert read(decoder, parts) == CREATED
-        assert kind_of(decoder.failure) == "response_too_large"
-
-
-def test_streams_without_a_known_end_may_end_anywhere_but_inside_an_event():
-    whole = b'event: speech.audio.delta\ndata: {"type":"speech.audio.delta"}\n\n'
-    for upstream, failure in [(whole, None), (whole + DONE, None), (b"", None), (whole[:-1], "stream_truncated")]:
-        decoder = TypedEventDecoder(LIMIT, terminal=False)
-        read(decoder, (upstream,))
-        assert kind_of(decoder.failure) == failure
+    read(ChatDecoder(200), tuple(parts))
 
 
 # -- usage --
@@ -364,29 +270,6 @@ def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None)
     assert read_usage(usage) == expected
 
 
-@pytest.mark.parametrize(
-    ("events", "following"),
-    [
-        ((), 0),
-        ((b'{"type":"response.created","sequence_number":0}',), 1),
-        (
-            (
-                b'{"type":"response.created","sequence_number":0}',
-                b'{"type":"response.output_text.delta","sequence_number": 41,"delta":"a"}',
-            ),
-            42,
-        ),
-        ((b'{"type":"response.created"}',), 0),
-    ],
-)
-def test_what_ends_a_numbered_stream_is_numbered_on(events: tuple[bytes, ...], following: int):
-    decoder = TypedEventDecoder(4096, terminal=True)
-    for data in events:
-        name = orjson.loads(data)["type"].encode()
-        decoder.feed(b"event: %b\ndata: %b\n\n" % (name, data))
-    assert decoder.following == following
-
-
 VALUES = (
     st.none()
     | st.booleans()
@@ -415,7 +298,7 @@ def test_what_of_an_event_is_passed_over_is_held_to_the_same_as_what_is_made(val
     raw = orjson.dumps(value)
     for data in (raw, raw[:at], raw[:at] + bytes([byte]) + raw[at + 1 :]):
         try:
-            made = looked_at(_parsed(data))
+            made = looked_at(read_event(data))
         except UpstreamError as error:
             with pytest.raises(UpstreamError) as refused:
                 _chunk(data)

@@ -1,0 +1,139 @@
+"""OpenAI's streams of named events: responses, audio, images, threads. Each event says what it is, and goes through as it came."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from providers.openai.errors import error_in_body
+from providers.openai.stream import CUT, DONE, TOO_LARGE, read_usage
+from providers.openai.value import read_event
+from proxy.core.call import Usage
+from proxy.core.errors import UpstreamError
+from proxy.core.sse import Event, EventDecoder, ProtocolError
+
+_DELTA = b".delta"
+_NUMBER = re.compile(rb'"sequence_number": ?(\d{1,15})')
+
+#: What a response begins with before the model has begun to work, each at most once: as a chat does with the role. See decision 005.
+_OPENING = ("response.created", "response.queued", "response.in_progress")
+_CLOSING = ("response.completed", "response.incomplete")
+_FAILED = "response.failed"
+
+
+class TypedEventDecoder:
+    """They go through event by event.
+
+    `terminal`: the stream (of the Responses API) ends with an event of its own, and is cut without one. Its opening events are held, and
+    start it not, unless it starts `at_once`: a response in the background is its client's from its id on, and may wait for long.
+    """
+
+    def __init__(self, limit: int, *, terminal: bool, at_once: bool = False) -> None:
+        self.usage: Usage | None = None
+        self.tokens = 0
+        self.started = False
+        self.done = False
+        self.mended = False
+        self.failure: UpstreamError | None = None
+        self._terminal = terminal
+        self._opening = list(_OPENING) if terminal and not at_once else []
+        self._last = b""
+        self._limit = limit
+        self._events = EventDecoder(limit)
+        self._whole = True
+
+    def feed(self, data: bytes) -> bytes:
+        if self.started and self._whole and len(data) <= self._limit and _is_delta(data):
+            self.tokens += 1
+            self._last = data
+            return data
+        frames = []
+        too_large = None
+        try:
+            events = self._events.feed(data)
+        except ProtocolError as error:
+            events, too_large = error.events, UpstreamError("response_too_large", TOO_LARGE)
+        self._whole = self._events.is_clean
+        try:
+            for event in events:
+                frames.append(self._event(event))
+                if self.done:
+                    return b"".join(frames)  # what follows the end is nobody's
+            self.failure = too_large
+        except UpstreamError as error:
+            self.failure = error
+        return b"".join(frames)
+
+    def _event(self, event: Event) -> bytes:
+        """What is shown of an event. Raises UpstreamError for one that is an error, or nonsense."""
+        data = event.data
+        kind = None
+        if data.startswith(DONE):
+            self.started = self.started or not self._terminal  # no answer
+        else:
+            kind = self._read(event)
+            if not self.started and kind in self._opening:
+                self._opening.remove(kind)
+            else:
+                self.started = True
+        self._last = data
+        self.tokens += b"delta" in (event.name or data[:80])
+        self.done = self._terminal and kind in _CLOSING
+        return _shown(event)
+
+    def _read(self, event: Event) -> str | None:
+        """Take what is told of usage and of an end. Returns the event's type, where that is looked for."""
+        name = event.name
+        if name.endswith(_DELTA) and (self.started or self._last):
+            return None  # a piece of text: it ends nothing
+        if not (name in (b"", b"error") or b"completed" in name or b"done" in name or b"response." in name):
+            return None
+        value = read_event(event.data)
+        kind = value.get("type")
+        inner = value.get("response")
+        usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
+        if usage:
+            self.usage = read_usage(usage) or self.usage
+        if kind == "error" or (name in (b"", b"error") and value.get("error")):
+            error = value.get("error") or {member: value[member] for member in value if member != "type"}
+            raise self._failed(error, event if name or kind == "error" else None)
+        if kind == _FAILED and self._terminal:
+            raise self._failed(inner.get("error") if isinstance(inner, dict) else None, event)
+        return kind if isinstance(kind, str) else None
+
+    def _failed(self, error: Any, event: Event | None) -> UpstreamError:
+        """What the provider says went wrong; with its own event, if that may be shown, where content has gone out already."""
+        failure = error_in_body(error)
+        if self.started and event is not None and failure.kind != "provider_auth":
+            failure.event = _shown(event)
+        return failure
+
+    @property
+    def following(self) -> int:
+        """The number of the event after the last one, where they are numbered (the Responses API); else 0."""
+        number = _NUMBER.search(self._last)
+        return int(number[1]) + 1 if number else 0
+
+    def eof(self) -> bytes:
+        rest = self._events.eof()
+        if rest.startswith(DONE) and not self._terminal:
+            self.mended = True
+            return _shown(Event(DONE))
+        if rest or self._terminal:
+            self.failure = UpstreamError("stream_truncated", CUT)
+        return b""
+
+
+def _shown(event: Event) -> bytes:
+    name = b"event: %b\n" % event.name if event.name else b""
+    lines = event.data.replace(b"\n", b"\ndata: ")
+    return b"%bdata: %b\n\n" % (name, lines)
+
+
+def _is_delta(data: bytes) -> bool:
+    """Whether `data` is one canonical event that brings a piece of text, as `event: response.output_text.delta` does."""
+    if data[:7] != b"event: " or data[-3:] != b"}\n\n":
+        return False
+    end = data.find(b"\n")
+    is_piece = data[end - len(_DELTA) : end] == _DELTA and data[end + 1 : end + 8] == b"data: {"
+    return is_piece and data.count(b"\n") == 3 and b"\r" not in data

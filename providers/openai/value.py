@@ -1,0 +1,46 @@
+"""JSON as providers write it: what a strict parser takes, and text whose characters were cut in two."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from proxy.core.errors import UpstreamError
+
+#: An escape in a string: two that are one character, one that is half of such a pair, or any other.
+_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+
+
+def value_of(data: bytes) -> Any:
+    """The value that `data` holds. Raises ValueError.
+
+    A half of a surrogate pair, which RFC 8259 (section 8.2) lets stand in a string, is read as U+FFFD: servers that cut text into pieces
+    by UTF-16 send such, and clients read it.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if b"\\ud" not in data and b"\\uD" not in data:
+            raise
+        return orjson.loads(_ESCAPE.sub(_whole, data))
+
+
+def read_event(data: bytes) -> dict[str, Any]:
+    """The object of an event. Raises UpstreamError."""
+    try:
+        value = value_of(data)
+    except ValueError:
+        try:
+            # The event stream's own rule for bytes that are not UTF-8 is to replace them.
+            value = value_of(data.decode("utf-8", "replace").encode())
+        except ValueError as error:
+            raise UpstreamError("invalid_response", "The provider sent an event that is not valid JSON.", detail=str(error)) from None
+    if not isinstance(value, dict):
+        raise UpstreamError("invalid_response", "The provider sent an event that is not a JSON object.")
+    return value
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if escape[1] else escape[0]
