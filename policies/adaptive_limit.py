@@ -1,7 +1,7 @@
 """How many attempts a provider is given at once, found out by trying: one more now and then while all goes well, a share less when not.
 
-Too many are told by a 429, or by first content that takes several times as long as it can. What is over the limit is refused at once,
-like the answer of a provider that is overloaded, so that another target may serve it.
+Too many are told by a 429, or, while there are many, by first content that takes several times as long as it can. What is over the limit
+is refused at once, like the answer of a provider that is overloaded, so that another target may serve it.
 
 Source: additive increase, multiplicative decrease, as in TCP (RFC 5681, 3.1), and
 https://netflixtechblog.medium.com/performance-under-load-3e6fa9a60581.
@@ -26,6 +26,9 @@ BETWEEN_CUTS = 1.0
 #: How much of the way to a slower pace `fastest` goes with each answer: a provider that has become slower for good is not held to its past.
 _FORGETS = 0.001
 
+#: Kinds of requests whose `fastest` is kept for each provider: clients choose among names of models without end.
+_MOST_KINDS = 256
+
 #: What a refused client is told to wait, in seconds, where nobody else can serve it.
 _RETRY_AFTER = 1.0
 
@@ -40,9 +43,14 @@ class AdaptiveLimitSettings(Section):
     slow: float = Field(4.0, gt=1, description="how many times longer than the fastest first content is too long")
 
 
+def is_put_to_the_test(limit: float, in_flight: int) -> bool:
+    """Whether there are so many that their outcome says something of the limit. One that is far from being reached stays."""
+    return in_flight * 2 >= limit
+
+
 def raised(limit: float, in_flight: int, rules: AdaptiveLimitSettings) -> float:
-    """The limit after an attempt that went well. One that is far from being reached proves nothing, and stays."""
-    return min(limit + 1.0 / limit, float(rules.most)) if in_flight * 2 >= limit else limit
+    """The limit after an attempt that went well."""
+    return min(limit + 1.0 / limit, float(rules.most)) if is_put_to_the_test(limit, in_flight) else limit
 
 
 def lowered(limit: float, rules: AdaptiveLimitSettings) -> float:
@@ -85,21 +93,26 @@ class AdaptiveLimit:
             if isinstance(error, UpstreamError) and error.kind == "rate_limit_exceeded":
                 self._lower(provider, state, self._clock.monotonic())
             raise
-        self._learn(provider, state, started)
+        self._learn(call, state, started)
         if reply.stream is None:
             state.in_flight -= 1
         else:
             reply.on_close(partial(_release, state))
         return reply
 
-    def _learn(self, provider: str, state: ProviderState, started: float) -> None:
-        assert state.limit is not None
-        now = self._clock.monotonic()
+    def _learn(self, call: Call, state: ProviderState, started: float) -> None:
+        assert state.limit is not None and call.target is not None
+        now, provider = self._clock.monotonic(), call.target.provider
         seconds = now - started
-        is_slow = state.fastest is not None and seconds > state.fastest * self._rules.slow
-        state.fastest = fastest_after(state.fastest, seconds)
-        if is_slow:
-            self._lower(provider, state, now)
+        # Of what takes as long: an embedding, a stream's beginning and a whole chat are of different kinds.
+        kind = (call.target.model, call.operation, call.stream)
+        fastest = state.fastest.get(kind)
+        if fastest is None and len(state.fastest) >= _MOST_KINDS:
+            del state.fastest[next(iter(state.fastest))]
+        state.fastest[kind] = fastest_after(fastest, seconds)
+        if fastest is not None and seconds > fastest * self._rules.slow:
+            if is_put_to_the_test(state.limit, state.in_flight):
+                self._lower(provider, state, now)
         else:
             state.limit = raised(state.limit, state.in_flight, self._rules)
             self._limit.labels(provider).value = state.limit

@@ -79,7 +79,8 @@ class Situation:
 
     retries     made so far
     once        of these, those that may be made only once
-    left        seconds until its deadline, None without one
+    left        seconds that may be waited, None without an end: see `Retry._left`
+    waited      seconds that were waited so far
     repeatable  doing it twice does no harm
     idempotent  by its method: doing it twice is doing it once
     streamed    its body is passed on as it arrives, and is gone
@@ -90,6 +91,7 @@ class Situation:
     retries: int = 0
     once: int = 0
     left: float | None = None
+    waited: float = 0.0
     repeatable: bool = True
     idempotent: bool = False
     streamed: bool = False
@@ -99,15 +101,16 @@ class Situation:
 
 def decide(error: UpstreamError, seen: Situation, rules: Rules, jitter: Callable[[float], float]) -> Again | Stop:
     """Whether to try again. `jitter` takes the longest wait and gives one between nothing and it. Rows 1-28 of docs/faults.md."""
+    hint = error.retry_after or 0.0
+    room = rules.cap if seen.left is None else min(rules.cap, seen.left)
     refused = _refused(error, seen, rules)
     if refused is not None:
-        return Stop(refused)
+        # What is too far off would not be waited for with tries left, either.
+        return Stop("hint" if refused == "spent" and hint and hint >= room else refused)
     if not seen.affordable:
         return Stop("budget")
     if error.kind in CREDENTIAL:
         return Again(0.0)
-    hint = error.retry_after or 0.0
-    room = rules.cap if seen.left is None else min(rules.cap, seen.left)
     if hint >= room:
         return Stop("hint" if hint else "deadline")
     ceiling = rules.ceilings[min(seen.retries, len(rules.ceilings) - 1)]
@@ -136,15 +139,21 @@ def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
 
 
 def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
-    """Whether the client may try again itself: the provider said when, and that was not waited for here."""
-    return error.kind in ("rate_limit_exceeded", "overloaded") and error.retry_after is not None and stop.reason in ("hint", "kind")
+    """Whether the client may try again itself: the provider said when, and that was not waited for here.
+
+    Not after tries that are spent: their hints were waited for, and the client would begin all of it anew.
+    """
+    is_asked_to = error.kind in ("rate_limit_exceeded", "overloaded") or (error.kind == "server_error" and error.status == 503)
+    return is_asked_to and error.retry_after is not None and error.should_retry is not False and stop.reason != "spent"
 
 
 def is_left_to_client(error: UpstreamError, stop: Stop, *, repeated: bool) -> bool:
     """Whether the client may do as it would without a gateway: nothing was repeated for it, and no rule of ours speaks against it."""
     if helps_to_return(error, stop):
         return True
-    return not repeated and error.should_retry is not False and error.kind in AGAIN and stop.reason in ("streamed", "unrepeatable")
+    # Tries that are spent and were none: the settings allow none.
+    is_never_repeated = not repeated and stop.reason in ("streamed", "unrepeatable", "spent")
+    return is_never_repeated and error.should_retry is not False and error.kind in AGAIN
 
 
 class Retry:
@@ -196,7 +205,8 @@ class Retry:
             if isinstance(decision, Stop):
                 raise self._final(call, failed, decision, repeated=seen.retries > 0 or len(call.attempts) > 1)
             self._count(call, failed)
-            seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN))
+            waited = seen.waited + decision.after
+            seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN), waited=waited)
             await self._wait(call, decision.after)
             try:
                 return await call_next(call)
@@ -218,13 +228,31 @@ class Retry:
         target = call.target
         assert target is not None, "a provider failed that nobody chose"
         now = self._clock.monotonic()
+        leads_on = self._leads_on(call, failed)
         return replace(
             seen,
-            left=None if call.deadline is None else call.deadline - now,
+            left=self._left(call, now, seen.waited if leads_on else None),
             # The only target is never out altogether: there is nobody whom another try would spare it for.
-            ejected=is_ejected(self._board.of(target), now) and (bool(call.others) or self._leads_on(call, failed)),
+            ejected=is_ejected(self._board.of(target), now) and (bool(call.others) or leads_on),
             affordable=self._board.provider(target.provider).budget.can_take(now, self._share),
         )
+
+    def _left(self, call: Call, now: float, waited: float | None) -> float | None:
+        """Seconds that may be waited; None: without an end. `waited`: so far, where somebody else would be asked instead.
+
+        They end with the deadline; with the client's patience, which begins with the first attempt and anew with each ping; and, where
+        somebody else may be asked, all together after the longest wait of one, or the time that content may take.
+        """
+        ends: list[float] = []
+        if call.deadline is not None:
+            ends.append(call.deadline - now)
+        if call.patience is not None:
+            heard = max(call.attempts[0].started, call.pinged) if call.attempts else now
+            ends.append(heard + call.patience - now)
+        if waited is not None:
+            first = call.timeouts.first_token if call.timeouts is not None else None
+            ends.append((self._rules.cap if first is None else min(first, self._rules.cap)) - waited)
+        return min(ends, default=None)
 
     def _count(self, call: Call, failed: UpstreamError) -> None:
         assert call.target is not None

@@ -89,7 +89,9 @@ class Timeout:
         return call_next(call)
 
     def _keep_to(self, patience: Patience, call: Call, limits: Timeouts) -> None:
-        call.timeouts = patience.kept(limits, awaits_answer=not call.stream and call.content is None)
+        awaits_answer = not call.stream and call.content is None
+        call.timeouts = patience.kept(limits, awaits_answer=awaits_answer)
+        call.patience = patience.whole if awaits_answer else patience.silence
         if not call.stream and call.operation in READ_WHOLE:
             # Of what is passed on as it comes, each silence is bounded and not the whole. The client began to wait when it had sent its
             # body, which had come before the first attempt: a later attempt's deadline is later, and so is not taken.

@@ -114,7 +114,7 @@ class ProviderState:
 
     in_flight  attempts under way that `adaptive_limit` let pass
     limit      how many it may have, None before the first
-    fastest    slowly rising minimum of the seconds to the first content, None before the first
+    fastest    slowly rising minima of the seconds to the first content, by model, operation and whether it is streamed
     cut        when the limit was last lowered
     """
 
@@ -124,7 +124,7 @@ class ProviderState:
         self.budget = RetryBudget()
         self.in_flight = 0
         self.limit: float | None = None
-        self.fastest: float | None = None
+        self.fastest: dict[tuple[str | None, str, bool], float] = {}
         self.cut = float("-inf")
 
 

@@ -160,6 +160,8 @@ class Call:
                   model has any
     started       `Clock.monotonic()` when the head had arrived
     deadline      `Clock.monotonic()` by which the answer must be complete, or None
+    patience      seconds that its client waits for the next byte, or None where that is not said
+    pinged        `Clock.monotonic()` when the client was last sent a ping; 0.0 before the first
     upstream_seconds  waited for providers until the answer was in hand
     overhead      seconds that the gateway itself added before the answer began
     interrupted   why the gateway gave it up while its client was still there (it is shutting down), or None
@@ -193,6 +195,8 @@ class Call:
     refill: Callable[[Call, str], None] | None = None
     timeouts: Timeouts | None = None
     deadline: float | None = None
+    patience: float | None = None
+    pinged: float = 0.0
     interrupted: GatewayError | None = None
     usage: Usage | None = None
     upstream_seconds: float = 0.0

@@ -133,7 +133,6 @@ class _Exchange:
         "_connection",
         "_is_written",
         "_payload",
-        "_pinged",
         "_plane",
         "_writer",
         "due",
@@ -150,7 +149,6 @@ class _Exchange:
         self._connection = connection
         self._writer = Writer(connection)
         self.due = _NEVER  # when a ping is, if nothing is said until then
-        self._pinged = 0.0
         self._is_written = False
 
     def answer(self, message: RawRequestMessage, payload: Payload) -> Awaitable[bool]:
@@ -380,11 +378,11 @@ class _Exchange:
         """Say that we are still there, after `ping` seconds in which nothing was said."""
         call, writer, plane, ping = self._call, self._writer, self._plane, self.serving.limits.ping
         now = plane._clock.monotonic()
-        self.due = max(call.last_token or call.started, self._pinged) + ping
+        self.due = max(call.last_token or call.started, call.pinged) + ping
         if self.due <= now:
             self.due = now + ping
             if not writer.is_full and (writer.is_event_stream or not writer.begun):  # nothing may follow a whole body
-                self._pinged = now
+                call.pinged = now
                 with suppress(ClientDisconnected):
                     if writer.begun:
                         writer.piece(PING)

@@ -22,6 +22,7 @@ from tests.support.script import (
     Wait,
     chunk,
     delta,
+    error_response,
     event,
     json_response,
     response,
@@ -241,3 +242,15 @@ def test_a_deadline_that_the_administrator_sets_takes_out_who_does_not_keep_it(t
             assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
         assert pair.gateway.metric("llm_upstream_failures_total", provider="slow", kind="upstream_timeout") == 5
         assert pair.server() == "other"
+
+
+@pytest.mark.parametrize(("model", "server"), [("pair", "other"), ("slow/m", "slow")])
+def test_a_stream_waits_for_no_hint_that_is_longer_than_its_client_waits(tmp_path: Any, model: str, server: str) -> None:
+    with Pair(tmp_path) as pair:
+        pair.slow.otherwise = script(error_response(429, headers=[("retry-after", "4")]))
+        pair.other.otherwise = script(CHAT_STREAM)
+        started = time.monotonic()
+        answer = pair.impatient({"x-stainless-read-timeout": "2"}, model=model, stream=True)
+        assert time.monotonic() - started < 1.5
+        assert (answer.header("x-comporta-provider") or "slow", len(pair.slow.requests)) == (server, 1)
+        assert answer.status == 200 if server == "other" else answer.header("retry-after") == "4"

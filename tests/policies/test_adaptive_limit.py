@@ -48,14 +48,14 @@ class Bench:
     def state(self) -> ProviderState:
         return self.services.board.provider("p")
 
-    async def ask(self, answer: Reply | BaseException) -> Reply:
+    async def ask(self, answer: Reply | BaseException, model: str = "m", **members: Any) -> Reply:
         async def upstream(_call: Call) -> Reply:
             self.clock.move(self.takes)
             if isinstance(answer, BaseException):
                 raise answer
             return answer
 
-        return await self.policy(make_call(target=Target("p", "m")), upstream)
+        return await self.policy(make_call(target=Target("p", model), **members), upstream)
 
     async def fail(self, error: BaseException) -> None:
         with pytest.raises(type(error)):
@@ -90,12 +90,41 @@ async def test_a_429_lowers_it_once_for_those_that_were_under_way_together():
     assert bench.state.limit == 2.5
 
 
-async def test_slow_first_content_lowers_it_too():
+@pytest.mark.parametrize(("others", "limit"), [(4, 5.0), (3, 10.0), (0, 10.0)])
+async def test_slow_first_content_lowers_it_too_while_half_of_it_is_in_use(others: int, limit: float):
+    """A provider that has next to nothing to do is not slow because it has too much."""
     bench = Bench()
     await bench.ask(Reply())
+    for _ in range(others):
+        await bench.ask(Reply(stream=streamed()), operation="audio")
     bench.takes = 4.5
     await bench.ask(Reply())
-    assert bench.state.limit == 5.0
+    assert bench.state.limit == limit
+
+
+async def test_each_kind_of_request_is_held_to_its_own_fastest():
+    """Milliseconds of an embedding make no chat of a few hundred slow, nor does a stream's beginning a whole answer."""
+    bench = Bench()
+    kinds: list[tuple[float, dict[str, Any]]] = [
+        (0.01, {"operation": "embedding"}),
+        (0.2, {}),
+        (0.05, {"stream": True}),
+        (2.0, {"model": "large"}),
+    ]
+    for _ in range(8):
+        await bench.ask(Reply(stream=streamed()), operation="audio")
+    for _ in range(5):
+        for bench.takes, members in kinds:
+            await bench.ask(Reply(), **members)
+    assert bench.state.limit is not None and bench.state.limit > 10.0
+
+
+async def test_names_of_models_without_end_are_not_all_kept():
+    bench = Bench()
+    for number in range(1000):
+        await bench.ask(Reply(), model=f"made-up-{number}")
+    assert len(bench.state.fastest) == 256
+    assert ("made-up-999", "chat", False) in bench.state.fastest
 
 
 async def test_under_load_that_is_borne_it_rises_to_the_most():

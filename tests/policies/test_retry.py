@@ -11,7 +11,7 @@ import pytest
 
 from policies.retry import Again, Retry, RetrySettings, Rules, Situation, Stop, decide
 from proxy.core.board import Ejection, note_failure
-from proxy.core.call import Attempt, Call, Target
+from proxy.core.call import Attempt, Call, Target, Timeouts
 from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientError, GatewayError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
@@ -91,6 +91,8 @@ FAILED, CUT, UNREACHED = failed("server_error"), failed("reset"), failed("connec
         (FAILED, {"retries": 1}, {}, Again(2.0)),
         (FAILED, {"retries": 2}, {}, Stop("spent")),
         (FAILED, {}, {"most": 0}, Stop("spent")),
+        (failed("rate_limit_exceeded", retry_after=29.0), {"retries": 2}, {}, Stop("spent")),
+        (failed("rate_limit_exceeded", retry_after=90.0), {"retries": 2}, {}, Stop("hint")),
         (FAILED, {"retries": 9}, {"most": 10}, Again(4.0)),
         (CUT, {"retries": 1}, {}, Again(2.0)),
         (CUT, {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
@@ -149,11 +151,11 @@ def test_what_leaves_something_behind_is_not_done_twice(operation: str, body: di
 class Bench:
     """A retry policy on a clock moved by hand, and a provider that answers from a script."""
 
-    def __init__(self, clock: HandClock, answers: Iterable[GatewayError | Reply], **settings: Any) -> None:
+    def __init__(self, clock: HandClock, answers: Iterable[GatewayError | Reply], *, leads_on: bool = False, **settings: Any) -> None:
         self.clock = clock
         self.metrics = Registry()
         self.services = Services(clock, self.metrics, lambda fields: None)
-        self.policy = Retry(RetrySettings(**settings), self.services, longest)
+        self.policy = Retry(RetrySettings(**settings), self.services, longest, lambda _call, _error: leads_on)
         self.answers = list(answers)
         self.asked: list[float] = []
 
@@ -270,6 +272,38 @@ def test_the_deadline_is_looked_at_again_before_each_retry():
     assert (got.kind, got.should_retry) == ("rate_limit_exceeded", None)
 
 
+# ------------------------------------------------------------------------------------------------------------------ whom waits keep waiting
+@pytest.mark.parametrize(
+    ("patience", "started", "pinged", "asked"),
+    [
+        (2.25, 1000.0, 0.0, [1000.0]),
+        (8.0, 1000.0, 0.0, [1000.0, 1004.25]),
+        (30.0, 1000.0, 0.0, [1000.0, 1004.25, 1008.75]),
+        (9.0, 994.0, 0.0, [1000.0]),
+        (9.0, 994.0, 999.0, [1000.0, 1004.25]),
+    ],
+    ids=["less than the hint", "one hint", "two hints", "earlier attempts", "a ping"],
+)
+def test_nobody_waits_for_longer_than_the_client_does(patience: float, started: float, pinged: float, asked: list[float]):
+    limited = failures(3, "rate_limit_exceeded", retry_after=4.0)
+    got, bench = outcome(
+        *limited, settings={"base": "250ms"}, patience=patience, pinged=pinged, attempts=[Attempt(TARGET, started)], stream=True
+    )
+    assert (bench.asked, got.retry_after) == (asked, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("leads_on", "first_token", "asked"),
+    [(False, 5.0, 6), (True, 60.0, 3), (True, None, 3), (True, 13.0, 2), (True, 5.0, 1)],
+)
+def test_where_another_target_is_there_all_waits_together_have_an_end(leads_on: bool, first_token: float | None, asked: int):
+    """No longer than one wait may be, or content may take: each hint is short, and they never end."""
+    settings = {"base": "1ms", "cap": "30s", "max_retries": 5, "leads_on": leads_on}
+    limited = failures(6, "rate_limit_exceeded", retry_after=12.0)
+    _, bench = outcome(*limited, settings=settings, timeouts=Timeouts(first_token=first_token))
+    assert len(bench.asked) == asked
+
+
 # ------------------------------------------------------------------------------------------------------------------ the provider's budget
 def test_a_provider_that_fails_sees_little_more_than_what_was_asked():
     """Row 57: two hundred requests in ten seconds, each of which may be retried ten times."""
@@ -331,6 +365,10 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
         (failures(3, "rate_limit_exceeded", retry_after=1.0), False),
         (failures(1, "rate_limit_exceeded", retry_after=60.0), None),
         (failures(1, "overloaded", retry_after=5.0), None),
+        ([*failures(2), failed("rate_limit_exceeded", retry_after=90.0)], None),
+        (failures(1, status=503, retry_after=60.0), None),
+        (failures(1, status=500, retry_after=60.0), False),
+        (failures(1, "rate_limit_exceeded", retry_after=60.0, told=False), False),
         (failures(1, "rejected"), None),
         (failures(1, "rejected", told=True), True),
     ],
@@ -343,6 +381,10 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
         "hint-waited-for",
         "hint-too-long",
         "overloaded-with-a-hint",
+        "hint-too-long-after-others",
+        "503-with-a-hint",
+        "500-with-a-hint",
+        "told-and-hint",
         "refused",
         "refused-for-now",
     ],
@@ -358,6 +400,45 @@ def test_the_client_is_told_not_to_repeat_what_was_repeated_here(errors: list[Up
     [
         (failed("server_error"), None),
         (failed("rate_limit_exceeded"), None),
+        (failed("rate_limit_exceeded", retry_after=2.0), None),
+        (failed("server_error", told=False), False),
+        (failed("upstream_timeout"), False),
+        (failed("provider_auth"), False),
+    ],
+)
+@pytest.mark.parametrize("level", ["policy", "request"])
+def test_where_no_retries_are_allowed_the_client_has_its_own(level: str, error: UpstreamError, told: bool | None):
+    """`max_retries: 0` is to leave a hiccup to the client, not to make it final."""
+    if level == "policy":
+        got, bench = outcome(error, settings={"max_retries": 0})
+    else:
+        got, bench = outcome(error, resolved=Resolved(max_retries=0))
+    assert (got.should_retry, len(bench.asked)) == (told, 1)
+
+
+def test_what_was_asked_of_two_targets_was_repeated():
+    got, _ = outcome(failed("server_error"), settings={"max_retries": 0}, attempts=[Attempt(OTHER, 999.0), Attempt(TARGET, 1000.0)])
+    assert got.should_retry is False
+
+
+def test_a_hint_that_the_budget_did_not_wait_for_is_the_client_s():
+    async def main(clock: HandClock) -> bool | None:
+        bench = Bench(clock, failures(99, "rate_limit_exceeded", retry_after=0.01), budget=0, max_retries=10, base="1ms", cap="20ms")
+        for _ in range(2):
+            with pytest.raises(UpstreamError) as caught:
+                await bench.ask()
+        assert bench.count("llm_retry_budget_exhausted_total") == 1
+        return caught.value.should_retry
+
+    assert in_virtual_time(main) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (failed("server_error"), None),
+        (failed("rate_limit_exceeded"), None),
+        (failed("overloaded", retry_after=5.0), None),
         (failed("overloaded"), False),
         (failed("server_error", told=False), False),
         (failed("upstream_timeout"), False),

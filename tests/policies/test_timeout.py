@@ -194,6 +194,24 @@ async def test_only_an_answer_that_comes_all_at_once_has_a_deadline_by_its_clien
     assert (call.deadline is not None) is is_bounded
 
 
+@pytest.mark.parametrize(
+    ("headers", "stream", "patience"),
+    [
+        ({}, True, None),
+        ({CLIENT_READ_TIMEOUT: "20"}, True, 20 + GRACE),
+        ({CLIENT_READ_TIMEOUT: "20"}, False, 20 + GRACE),
+        ({CLIENT_TIMEOUT: "20"}, True, None),
+        ({CLIENT_TIMEOUT: "20"}, False, 21 + GRACE),
+    ],
+)
+async def test_how_long_the_client_bears_a_silence_is_known_to_whoever_makes_it_wait(
+    headers: dict[str, str], stream: bool, patience: float | None
+):
+    call = make_call(headers=headers, stream=stream, timeouts=LIMITS)
+    await decided(call)
+    assert call.patience == patience
+
+
 def test_answers_that_are_read_whole_are_those_that_are_checked():
     assert READ_WHOLE == CHECKED
 
