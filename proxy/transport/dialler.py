@@ -63,7 +63,7 @@ class Dialler:
                     raise failure
                 patience = _HEAD_START if begun < len(addresses) else None
                 done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                for task in sorted(done, key=running.__getitem__):
                     try:
                         connection = _silent(task.result())  # it may have spoken since
                     except UpstreamError as error:

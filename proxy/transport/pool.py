@@ -62,7 +62,8 @@ class PooledTransport:
         self._idle: list[Connection] = []
         self._open = 0
         self._live: set[Connection] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # Each is given a connection, or None: a place, which counts as `_open` then. Nothing is free while somebody waits.
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._sweeping: asyncio.TimerHandle | None = None
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -172,50 +173,80 @@ class PooledTransport:
         left = due - time.monotonic()
         patience = least(timeouts.connect, left)
         by_connect = timeouts.connect is not None and timeouts.connect <= left
+        has_place = False
         try:
             async with asyncio.timeout(None if patience == _FOREVER else max(patience, 0.0)):
-                while self._open >= self._most:
-                    await self._turn()
-                    idle = self._take_idle(time.monotonic())
-                    if idle is not None:
-                        if not fresh:
-                            return idle
-                        idle.abort()  # it leaves its place
-                self._open += 1
+                idle = await self._place(fresh)
+                if idle is not None:
+                    return idle
+                has_place = True
                 try:
                     connection = await self._dialler.dial()
                 except BaseException:
-                    self._open -= 1
-                    self._call_next()
+                    self._leave_place()
                     raise
                 self._live.add(connection)
                 return connection
         except TimeoutError:
-            if self._open >= self._most:
+            if not has_place:
                 raise UpstreamError("overloaded", NO_PLACE, reached=False) from None
             message = "The provider did not accept a connection in time."
             if by_connect:
                 raise late(CONNECT, message, kind="connect_timeout", reached=False) from None
             raise late(START, message, reached=False) from None
 
-    async def _turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def _place(self, fresh: bool) -> Connection | None:
+        """A connection that nobody uses, or None: a place for one, which is counted. With `fresh`, a place only."""
+        is_first = False
+        while True:
+            found = self._take_idle(time.monotonic()) if fresh and self._open >= self._most else None
+            if found is None:
+                if self._open < self._most:  # also since what lay idle was too old
+                    self._open += 1
+                    return None
+                found = await self._turn(first=is_first)
+                if found is None:
+                    return None
+            if not found.closed:
+                if not fresh:
+                    return found
+                self._live.remove(found)  # so that it leaves its place to us
+                found.abort()
+                return None
+            # It was lost before we could go on, and its place has gone to the next: ours is still the first turn.
+            is_first = True
+
+    async def _turn(self, *, first: bool) -> Connection | None:
+        """Wait for a connection or a place, behind all who wait already or `first` of them."""
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            else:
-                self._call_next()
+            if turn.cancelled():
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+            elif (found := turn.result()) is None:
+                self._leave_place()
+            elif not found.closed:
+                self._released(found)
             raise
 
-    def _call_next(self) -> None:
+    def _hand(self, found: Connection | None) -> bool:
+        """Give a connection, or a place, to who has waited longest; whether anybody has."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
-                return
+                turn.set_result(found)
+                return True
+        return False
+
+    def _leave_place(self) -> None:
+        if not self._hand(None):
+            self._open -= 1
 
     def _made(self) -> Connection:
         return Connection(self._released, self._lost, outbox=self._outbox, **self._limits)
@@ -232,17 +263,16 @@ class PooledTransport:
         else:
             connection.due = _FOREVER
             connection.idle_since = time.monotonic()
+            if self._waiting and self._hand(connection):
+                return
             self._idle.append(connection)
-            if self._waiting:
-                self._call_next()
             if self._reaper is None:
                 self._reaper = asyncio.get_running_loop().call_later(self._keep_alive, self._reap)
 
     def _lost(self, connection: Connection) -> None:
         if connection in self._live:
             self._live.remove(connection)
-            self._open -= 1
-            self._call_next()
+            self._leave_place()
 
     def _sweep_soon(self) -> None:
         self._sweeping = asyncio.get_running_loop().call_later(TICK, self._sweep)

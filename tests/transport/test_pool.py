@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import pytest
@@ -15,7 +16,7 @@ from proxy.core.call import Timeouts
 from proxy.core.errors import ClientError, UpstreamError
 from proxy.core.protocols import UpstreamRequest
 from proxy.sweeper import TICK
-from proxy.transport import PinnedResolver, PooledTransport
+from proxy.transport import Connection, PinnedResolver, PooledTransport
 from tests.fuzz.wires import Wire
 from tests.transport.wired import ORIGIN, PATIENCE, WiredLoop, answer, ask, on_wires, pool, turns
 
@@ -319,5 +320,184 @@ def test_who_waits_for_an_address_while_the_pool_is_closed_is_served_and_leaves_
             wire.feed(answer(b"yes"))
         assert await asyncio.gather(*waiting) == [(200, b"yes")] * 2
         assert [wire.is_closing() for wire in loop.wires] == [True, True]
+
+    on_wires(main)
+
+
+# -- who waits --
+
+
+def is_busy(wire: Wire) -> bool:
+    connection = wire.protocol
+    assert isinstance(connection, Connection)
+    return connection.busy
+
+
+async def served(loop: WiredLoop, order: list[int]) -> None:
+    """Let the connection that was asked last answer."""
+    before = len(order)
+    for wire in loop.wires:
+        if is_busy(wire) and not wire.is_closing():
+            wire.feed(answer(b"{}"))
+            break
+    await turns()
+    assert len(order) == before + 1
+
+
+def numbered(transport: PooledTransport, order: list[int]) -> Callable[[int], asyncio.Future[None]]:
+    """Requests by number; each is put into `order` when it has been answered."""
+
+    async def one(number: int) -> None:
+        await ask(transport)
+        order.append(number)
+
+    return lambda number: asyncio.ensure_future(one(number))
+
+
+def test_who_has_waited_longest_is_served_next_and_nobody_who_comes_later() -> None:
+    async def main(loop: WiredLoop) -> None:
+        order: list[int] = []
+        asking = numbered(pool(connections=1), order)
+        asked = [asking(number) for number in range(3)]
+        await turns()
+        for number in range(3, 8):
+            loop.wires[0].feed(answer(b"{}"))
+            # Who comes in the turn in which a connection is free finds it taken.
+            asked.append(asking(number))
+            await asyncio.sleep(0)
+            asked.append(asking(number + 100))
+            await turns()
+        while len(order) < len(asked):
+            await served(loop, order)
+        assert order == [0, 1, 2, 3, 103, 4, 104, 5, 105, 6, 106, 7, 107]
+        assert len(loop.wires) == 1
+
+    on_wires(main)
+
+
+def test_a_place_that_is_free_is_that_of_who_has_waited_longest() -> None:
+    async def main(loop: WiredLoop) -> None:
+        order: list[int] = []
+        asking = numbered(pool(connections=1), order)
+        first, asked = asking(0), [asking(1), asking(2)]
+        await turns()
+        first.cancel()
+        await asyncio.sleep(0)
+        asked.append(asking(3))
+        await turns()
+        while len(order) < len(asked):
+            await served(loop, order)
+        assert order == [1, 2, 3]
+        assert len(loop.wires) == 2, "one at a time"
+
+    on_wires(main)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["a connection", "a place"])
+def test_what_somebody_was_handed_who_has_left_goes_to_the_next(gone: bool) -> None:
+    async def main(loop: WiredLoop) -> None:
+        order: list[int] = []
+        asking = numbered(pool(connections=1), order)
+        first, leaving, last = (asking(number) for number in range(3))
+        await turns()
+        if gone:
+            loop.wires[0].lose()
+        else:
+            loop.wires[0].feed(answer(b"{}"))
+            while is_busy(loop.wires[0]):  # until it has been given back
+                await asyncio.sleep(0)
+        leaving.cancel()
+        await turns()
+        loop.wires[-1].feed(answer(b"{}"))
+        await last
+        assert leaving.cancelled() and order == ([2] if gone else [0, 2])
+        assert len(loop.wires) == (2 if gone else 1)
+        if gone:
+            with pytest.raises(UpstreamError):
+                await first
+
+    on_wires(main)
+
+
+def test_who_was_handed_a_connection_that_is_lost_in_that_moment_has_the_next_one() -> None:
+    async def main(loop: WiredLoop) -> None:
+        order: list[int] = []
+        asking = numbered(pool(connections=1), order)
+        asked = [asking(number) for number in range(3)]
+        await turns()
+        loop.wires[0].feed(answer(b"{}"))
+        while is_busy(loop.wires[0]):  # until it has been given back
+            await asyncio.sleep(0)
+        loop.wires[0].lose()
+        await turns()
+        while len(order) < len(asked):
+            await served(loop, order)
+        assert sorted(order) == [0, 1, 2] and len(loop.wires) == 2
+
+    on_wires(main)
+
+
+def test_who_may_use_only_a_fresh_connection_takes_the_place_of_one_that_lies_idle() -> None:
+    """It does not wait until somebody else has been served."""
+
+    async def main(loop: WiredLoop) -> None:
+        transport = pool(connections=2)
+        both = [asyncio.ensure_future(ask(transport)) for _ in range(2)]
+        await turns()
+        for wire in loop.wires:
+            wire.feed(answer(b"{}"))
+        await asyncio.gather(*both)
+        again = asyncio.ensure_future(ask(transport))
+        await turns()
+        asked = next(wire for wire in loop.wires if is_busy(wire))
+        taking = asyncio.ensure_future(ask(transport))
+        await turns()
+        other = next(wire for wire in loop.wires if wire is not asked)
+        # In one turn: another one takes the place that is left, and a connection comes back, before the lost one's request goes on.
+        third = asyncio.ensure_future(ask(transport))
+        other.feed(answer(b"{}"))
+        asked.lose()
+        await turns()
+        assert (await taking, other.is_closing(), len(loop.wires)) == ((200, b"{}"), True, 4)
+        for wire in loop.wires[2:]:
+            wire.feed(answer(b"yes"))
+        assert [await again, await third] == [(200, b"yes")] * 2
+
+    on_wires(main)
+
+
+def open_wires(loop: WiredLoop) -> list[Wire]:
+    return [wire for wire in loop.wires if not wire.is_closing()]
+
+
+def answer_all(loop: WiredLoop, dice: random.Random | None = None) -> None:
+    """Answer what is asked, or some of it."""
+    for wire in open_wires(loop):
+        if is_busy(wire) and (dice is None or dice.random() < 0.5):
+            wire.feed(answer(b"{}"))
+
+
+def test_nobody_is_lost_and_no_place_whoever_comes_leaves_or_breaks() -> None:
+    """By chance, but each time the same: requests that are asked, given up, answered and cut, more than there are connections."""
+
+    async def main(loop: WiredLoop) -> None:
+        dice, transport = random.Random(4), pool(connections=3)
+        asked: list[asyncio.Future[tuple[int, bytes]]] = []
+        moves: list[Callable[[], object]] = [
+            lambda: asked.append(asyncio.ensure_future(ask(transport))),
+            lambda: dice.choice(asked).cancel() if asked else None,
+            lambda: dice.choice(open_wires(loop)).lose() if open_wires(loop) else None,
+            lambda: answer_all(loop, dice),
+        ]
+        for _ in range(600):
+            dice.choices(moves, weights=(5, 1, 1, 3))[0]()
+            await turns(dice.choice((0, 0, 1, 2, 5)))
+            assert len(open_wires(loop)) <= 3
+        while not all(task.done() for task in asked):
+            answer_all(loop)
+            await asyncio.sleep(0)
+        await turns()
+        assert transport._open == len(transport._live) == len(open_wires(loop))
+        assert not transport._waiting
 
     on_wires(main)
