@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from copy import copy
 from typing import Any
 
 from proxy.core.call import Call, Timeouts
-from proxy.core.errors import IDLE, START, TOTAL, ClientDisconnected, StreamError, UpstreamError, late
+from proxy.core.errors import IDLE, START, TOTAL, ClientDisconnected, GatewayError, StreamError, UpstreamError, late
 from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
 from proxy.core.recast import PLAIN
+from proxy.core.reply import Reply
 from proxy.pace import Pace
 from proxy.sweeper import Sweeper
 
@@ -301,11 +303,16 @@ class EventStream:
             return False
         return has_room and decoder.failure is None
 
+    @property
+    def following(self) -> int:
+        """The number that an event of the gateway's own would have, where they are numbered; else 0."""
+        return getattr(self._decoder, "following", 0)
+
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True
         self._call.tokens_seen = self._decoder.tokens  # what is told of the failure estimates by it
         failure = broken(error)
-        failure.sequence_number = getattr(self._decoder, "following", 0)
+        failure.sequence_number = self.following
         if self._failed is not None:
             self._failed(failure)
         return failure
@@ -320,6 +327,15 @@ class EventStream:
         call.tokens_seen = decoder.tokens
         call.usage = decoder.usage or call.estimated_usage()
         self._response.close(reuse=error is None and self._ended)
+
+
+def numbered(error: GatewayError, reply: Reply | None) -> GatewayError:
+    """`error`, which may be that of many, with the number of its event at the end of this reply's stream."""
+    number = reply.stream.following if reply is not None and isinstance(reply.stream, EventStream) else 0
+    if number:
+        error = copy(error)
+        error.sequence_number = number
+    return error
 
 
 def broken(error: UpstreamError) -> StreamError:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
-from proxy.core.errors import IDLE, START, TOTAL, UPSTREAM_KINDS, ClientDisconnected, StreamError, UpstreamError
+from proxy.core.errors import IDLE, START, TOTAL, UPSTREAM_KINDS, CapacityError, ClientDisconnected, StreamError, UpstreamError
 from proxy.core.protocols import TakeChunk
-from proxy.stream import EventStream, Watch, broken, read_some, read_whole, relayed
+from proxy.core.reply import Reply
+from proxy.stream import EventStream, Watch, broken, numbered, read_some, read_whole, relayed
 from proxy.sweeper import Mortal, Sweeper
 from tests.core.doubles import HandClock, ScriptedResponse, make_call
 
@@ -548,3 +549,12 @@ async def test_what_breaks_a_numbered_stream_is_numbered(decoder: WordDecoder, n
     with pytest.raises(StreamError) as caught:
         await anext(stream)
     assert caught.value.sequence_number == number
+
+
+@pytest.mark.parametrize(("decoder", "number"), [(WordDecoder(), 0), (NumberedDecoder(), 7)])
+def test_an_end_that_comes_to_many_streams_is_numbered_for_each(decoder: WordDecoder, number: int) -> None:
+    watched, error = Watched(), CapacityError("The gateway is shutting down.")
+    stream = EventStream(make_call("responses"), watched.response, decoder, watched.watch, b"")
+    told = numbered(error, Reply(200, {}, b"", stream))
+    assert (told.sequence_number, told.message, error.sequence_number) == (number, error.message, 0)
+    assert numbered(error, None) is error

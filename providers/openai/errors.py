@@ -22,6 +22,23 @@ _LONGEST_MORE = 16 * 1024
 #: A code goes into the record: it must be a word, not a provider's prose.
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
+#: What a failed response says of the images in its request. Source: `ResponseErrorCode` of OpenAI's published API.
+_OF_IMAGES = (
+    "invalid_image",
+    "invalid_image_format",
+    "invalid_base64_image",
+    "invalid_image_url",
+    "image_too_large",
+    "image_too_small",
+    "image_parse_error",
+    "invalid_image_mode",
+    "image_file_too_large",
+    "unsupported_image_media_type",
+    "empty_image_file",
+    "failed_to_download_image",
+    "image_file_not_found",
+)
+
 #: An error object's `code` or `type` -> the kind of failure it is and its status.
 _BY_CODE: dict[str, tuple[str, int]] = {
     "rate_limit_exceeded": ("rate_limit_exceeded", 429),
@@ -43,6 +60,7 @@ _BY_CODE: dict[str, tuple[str, int]] = {
     "not_found_error": ("rejected", 404),
     "invalid_prompt": ("rejected", 400),
     "image_content_policy_violation": ("rejected", 400),
+    **dict.fromkeys(_OF_IMAGES, ("rejected", 400)),
     "timeout": ("upstream_timeout", 504),
     "server_error": ("server_error", 500),
     "internal_server_error": ("server_error", 500),

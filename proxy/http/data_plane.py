@@ -24,7 +24,7 @@ from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Answer, Connection
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.http.write import PING, Writer, compose_head
-from proxy.stream import EventStream
+from proxy.stream import EventStream, numbered
 from proxy.sweeper import Sweeper
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -216,7 +216,7 @@ class _Exchange:
                 raise
             self._stop_pings()
             with suppress(ClientDisconnected):
-                self._refuse(call.interrupted)
+                self._refuse(numbered(call.interrupted, reply))
         except Exception as error:  # noqa: BLE001 - as above
             ended = ended or error
             self._break_off(error)

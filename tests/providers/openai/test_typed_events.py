@@ -149,6 +149,7 @@ def test_typed_events_count_their_deltas():
         (CREATED + QUEUED + RUNNING + FAILED, "overloaded", 503),
         (CREATED + FAILED.replace(b'{"code":"overloaded","message":"m"}', b"null"), "server_error", 502),
         (CREATED + FAILED.replace(b"overloaded", b"invalid_prompt"), "rejected", 400),
+        (CREATED + FAILED.replace(b"overloaded", b"invalid_image_url"), "rejected", 400),
         (CREATED + RUNNING, "stream_truncated", 502),
         (CREATED + DONE, "stream_truncated", 502),
         (CREATED + b"event: response.x\ndata: {\n\n", "invalid_response", 502),
