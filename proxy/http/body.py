@@ -97,7 +97,7 @@ def too_large(limit: int) -> ClientError:
 
 
 def unsupported_coding(coding: str) -> ClientError:
-    """For a JSON body that is compressed: 415, as RFC 9110 8.4 has it."""
+    """For a body that is compressed: 415, as RFC 9110 8.4 has it. Passed on as it is, it would be stored so, since its coding is not."""
     message = f"The request's body has the content coding {coding[:64]!r}; send it without one."
     return ClientError(message, status=415, code="unsupported_media_type")
 

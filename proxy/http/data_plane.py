@@ -288,7 +288,7 @@ class _Exchange:
         if length is not None and length > most:
             raise body.too_large(most)
         coding = headers.get("Content-Encoding")
-        if coding and is_json and coding.lower() != "identity":
+        if coding and coding.lower() != "identity":
             raise body.unsupported_coding(coding)
         waits = headers.get("Expect", "").lower() == "100-continue" and not self._writer.http10
         if waits and not payload.is_eof():

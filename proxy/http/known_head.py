@@ -100,6 +100,8 @@ def end_of(message: RawRequestMessage, payload: StreamReader, data: bytes) -> in
         return -1
     length = message.headers.get(hdrs.CONTENT_LENGTH, "0")
     missing = end + 4 + int(length) - len(data) if len(length) <= _MOST_DIGITS and length.isdecimal() else -1
+    if missing > 0 and hdrs.EXPECT in message.headers:
+        return -1  # who has its answer without being asked for the rest may keep it
     return missing if (missing == 0) == payload.is_eof() else -1
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, cast
 
 from aiohttp import web
 
 from proxy.http.departures import Departures
 from proxy.http.forwarded import Proxies
+from proxy.http.known_head import Payload
+from proxy.http.lingering import Lingering
 from proxy.http.server import Answer, Connection
 from proxy.outbox import Outbox
 
@@ -51,6 +53,7 @@ class Listener(web.Server):
         self.proxies: Proxies | None = None
         self.outbox = Outbox()
         self.departures = Departures()
+        self._lingering = Lingering()
         self.turned_away = 0
         self._too_many = too_many
         self._told: set[asyncio.Transport] = set()
@@ -102,12 +105,17 @@ class Listener(web.Server):
         """Whether no connection waits for a request any more."""
         return self._empty is not None
 
+    def take_in(self, payload: Payload) -> Awaitable[bool]:
+        """Read the rest of a body for nobody; says whether its end came. A quarter of all connections may take long for it."""
+        return self._lingering.take_in(payload, self.most // 4)
+
     def drain(self) -> asyncio.Event:
         """Have every connection closed once its request is answered, at once where there is none. The event is set when all are."""
         if self._empty is None:
             self._empty = asyncio.Event()
         if not self._open:
             self._empty.set()
+        self._lingering.hurry()
         for connection in self.connections:
             cast(Connection, connection).retire()
         return self._empty

@@ -18,6 +18,7 @@ from proxy.core.errors import ClientDisconnected, ClientError
 from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
+from proxy.http.lingering import PAUSE
 from proxy.http.salvage import requests_before
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 #: Answers one request; says whether its connection may carry another.
 Answer = Callable[[RawRequestMessage, Payload], Awaitable[bool]]
-
-#: How long the rest of a body that nobody wants is read, so that the client can read its answer before the connection closes, in seconds.
-_LINGER = 2.0
 
 #: How long a connection without a request stays open once the gateway takes no more of them, in seconds.
 _LAST_MOMENT = 1.0
@@ -41,6 +39,9 @@ _REST = 30.0
 _GONE = "The client has closed the connection."
 _UNREAD = "The client does not read its answers."
 
+#: So many bytes of a body that nobody reads are taken in, so that its connection goes on.
+_SMALL = 64 * 1024
+
 #: So many heads of a connection are learnt, one after the other, before it is clear that its client never says one twice.
 _MOST_LEARNT = 16
 
@@ -49,7 +50,6 @@ class Connection(RequestHandler):
     """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
     __slots__ = (
-        "_body",
         "_header_handle",
         "_header_timeout",
         "_known",
@@ -58,6 +58,7 @@ class Connection(RequestHandler):
         "_missing",
         "_whole",
         "behind",
+        "body",
         "lags",
         "peer",
         "stall",
@@ -68,7 +69,8 @@ class Connection(RequestHandler):
         self._listener = listener
         self._header_timeout = header_timeout
         self._header_handle: asyncio.TimerHandle | None = None
-        self._body: StreamReader | None = None
+        #: Of the running request's, where it had not all come by then.
+        self.body: StreamReader | None = None
         self._known: KnownHead | None = None
         self._whole: WholeBody | None = None
         self._learnt = 0
@@ -195,7 +197,7 @@ class Connection(RequestHandler):
 
     def _break_body(self) -> None:
         """What came is no HTTP. Where it stands inside a body, aiohttp's parser forgets that body: whoever reads it would wait for ever."""
-        for payload in (self._body, *(payload for _, payload in self._messages)):
+        for payload in (self.body, *(payload for _, payload in self._messages)):
             if payload is not None and not payload.is_eof():
                 payload.set_exception(ClientError("The request's body is not valid HTTP.", code="bad_request"))
 
@@ -239,10 +241,10 @@ class Connection(RequestHandler):
                         self._listener.refuse(self, status_of(message))
                         await self._take_leave()
                         break
-                    self._body = payload
+                    self.body = None if payload.is_eof() else payload
                 keep = await answer(message, payload)
-                self._body = None
-                if whole is None and not payload.is_eof():
+                self.body = None
+                if whole is None and not payload.is_eof() and not (keep and await self._take_in(payload)):
                     await self._linger(payload)
                     break
                 if not keep or self._close or (message.upgrade and not self.reads_on(message)):
@@ -281,24 +283,27 @@ class Connection(RequestHandler):
         """Whether this connection goes on: once the gateway takes no more requests, only while some have come."""
         return bool(self._messages) or not self._listener.is_draining
 
+    def leaves_rest(self) -> bool:
+        """Whether more of the running request's body is to come than is taken in where nobody reads it: then the connection closes."""
+        return self.body is not None and not self.body.is_eof() and not 0 < self._missing <= _SMALL
+
+    async def _take_in(self, payload: Payload) -> bool:
+        """The rest of a body that nobody reads, where it is small; says whether the connection goes on."""
+        return await self._listener.take_in(payload) and self._is_awaited()
+
     async def _linger(self, payload: Payload) -> None:
         """Closing while the client still sends would reset the connection, and take the answer with it."""
+        if payload.exception() is None:
+            self._say_no_more()
+            await self._listener.take_in(payload)
         if payload.exception() is not None:
             await self._take_leave()
-            return
-        self._say_no_more()
-        try:
-            async with asyncio.timeout(_LINGER):
-                while not payload.is_eof() and not self._force_close:
-                    await payload.readany()
-        except TimeoutError:
-            pass
 
     async def _take_leave(self) -> None:
         """The same after bytes that are no HTTP: nothing is read out of what still comes, until the client closes."""
         self._close = True
         self._say_no_more()
-        await asyncio.sleep(_LINGER)  # ends early: a connection that is lost cancels its task
+        await asyncio.sleep(PAUSE)  # ends early: a connection that is lost cancels its task
 
     def _say_no_more(self) -> None:
         self._listener.outbox.flush()

@@ -80,7 +80,7 @@ class Writer:
 
     def fit(self, message: RawRequestMessage) -> None:
         """Answer as this request can be answered."""
-        if message.should_close or (message.upgrade and not self._connection.reads_on(message)):
+        if message.should_close or not self._connection.keepalive_timeout or (message.upgrade and not self._connection.reads_on(message)):
             self.keep_alive = False
         self.http10 = message.version == HttpVersion10
         self.head_only = message.method == "HEAD"
@@ -129,6 +129,8 @@ class Writer:
         self._connection.send(self._head(status, headers, lines))
 
     def _head(self, status: int, headers: dict[str, str], lines: str) -> bytes:
+        if self._connection.body is not None and self._connection.leaves_rest():
+            self.keep_alive = False
         if not self.keep_alive:
             headers["connection"] = "close"
         elif self.http10:

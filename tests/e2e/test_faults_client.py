@@ -129,6 +129,14 @@ def test_a_compressed_body_is_refused(gateway: Gateway, upstream: Upstream, path
         assert client.ask("POST", PATH, chat_body()).status == 200, "the connection does not survive a body that was there"
 
 
+@pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=b"])
+def test_a_compressed_file_is_refused(gateway: Gateway, upstream: Upstream, kind: str) -> None:
+    """What it is compressed with is not passed on: the provider would keep what nobody can read."""
+    with RawClient(gateway.url) as client:
+        answer = client.ask("POST", "/v1/files", gzip.compress(b"a file"), headers={"Content-Encoding": "gzip", "Content-Type": kind})
+    check_rejected(gateway, upstream, answer, 415, "unsupported_media_type")
+
+
 def test_a_compressed_body_that_is_not_there_yet_ends_its_connection(gateway: Gateway, upstream: Upstream) -> None:
     """What still comes of it must not be taken for a request."""
     body = chat_body()

@@ -143,3 +143,152 @@ def test_a_request_that_came_in_the_same_turn_is_answered_though_a_stream_broke_
         assert line.text.count(b"HTTP/1.1 200") == 2
 
     in_virtual_time(main)
+
+
+def test_where_no_connection_stays_each_answer_says_so():
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole, keep_alive=0.0).line()
+        line.feed(CHAT)
+        await asyncio.sleep(0.1)
+        assert b"\r\nconnection: close\r\n" in line.text
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+# -- who still sends --
+
+
+def listed(length: int, *more: bytes) -> bytes:
+    """A request that nobody reads a body of."""
+    return b"\r\n".join([b"GET /healthz HTTP/1.1", b"Host: a", b"Content-Length: %d" % length, *more, b"", b""])
+
+
+def test_a_small_body_that_nobody_reads_is_taken_in_and_the_connection_goes_on():
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole).line()
+        for _ in range(3):
+            line.feed(listed(20))
+            await asyncio.sleep(0.1)
+            for piece in (b"GET / HTTP/1.1\r\n", b"ab\r\n"):
+                line.feed(piece)
+                await asyncio.sleep(1)
+        line.feed(CHAT)
+        await asyncio.sleep(0.1)
+        assert line.text.count(b"HTTP/1.1 200") == 4
+        assert b"connection: close" not in line.text
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [listed(100_000), listed(20, b"Expect: 100-continue"), b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"],
+    ids=["large", "may never come", "of unknown length"],
+)
+def test_who_sends_a_body_that_is_not_taken_in_is_told_that_the_connection_closes(head: bytes):
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole).line()
+        line.feed(head)
+        await asyncio.sleep(0.1)
+        assert line.text.startswith(b"HTTP/1.1 200")
+        assert b"\r\nconnection: close\r\n" in line.text
+        await asyncio.sleep(2)
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+def test_a_small_body_that_never_comes_ends_its_connection():
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole).line()
+        line.feed(listed(20))
+        await asyncio.sleep(5)
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+UPLOADS = {
+    "announced": (b"Content-Length: 4000", b"x" * 50),
+    "chunked": (b"Transfer-Encoding: chunked", b"32\r\n" + b"x" * 50 + b"\r\n"),
+}
+
+
+def upload(kind: str) -> bytes:
+    return b"POST /v1/nope HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % UPLOADS[kind][0]
+
+
+async def send_slowly(line: Line, kind: str, seconds: int) -> None:
+    for _ in range(seconds):
+        await asyncio.sleep(1)
+        line.feed(UPLOADS[kind][1])
+
+
+@pytest.mark.parametrize("kind", UPLOADS)
+def test_a_refused_body_is_read_on_as_long_as_it_comes(kind: str):
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole).line()
+        line.feed(upload(kind))
+        await send_slowly(line, kind, 20)
+        assert line.text.startswith(b"HTTP/1.1 404")
+        assert not line.lost, "it would be reset, and its answer with it"
+        await asyncio.sleep(2.5)
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+def test_a_refused_body_is_not_read_for_ever():
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole).line()
+        line.feed(upload("chunked"))
+        await send_slowly(line, "chunked", 31)
+        assert line.lost
+
+    in_virtual_time(main)
+
+
+def test_only_a_quarter_of_all_connections_read_long_for_nobody():
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        lines = [edge.line() for _ in range(4)]
+        async with asyncio.TaskGroup() as sending:
+            for line in lines:
+                line.feed(upload("chunked"))
+                sending.create_task(send_slowly(line, "chunked", 5))
+        assert [line.lost for line in lines] == [False, False, True, True]
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_gateway_that_stops_does_not_wait_for_a_refused_body(begun: bool):
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        line = edge.line()
+        if begun:
+            line.feed(upload("chunked"))
+            await send_slowly(line, "chunked", 3)
+        empty = edge.listener.drain()
+        line.feed(upload("chunked") if not begun else b"")
+        await send_slowly(line, "chunked", 3)
+        assert line.text.startswith(b"HTTP/1.1 404") or not begun
+        assert empty.is_set()
+
+    in_virtual_time(main)
+
+
+def test_a_refused_body_that_turns_out_to_be_no_http_leaves_the_answer_readable():
+    async def main(clock: HandClock) -> None:
+        line = Edge(clock, _whole).line()
+        line.feed(upload("chunked"))
+        await asyncio.sleep(0.5)
+        line.feed(b"ZZ\r\nxx")
+        await asyncio.sleep(0.5)
+        before = line.lost
+        await asyncio.sleep(2)
+        assert (before, line.lost) == (False, True)
+        assert line.text.count(b"HTTP/1.1") == 1
+
+    in_virtual_time(main)

@@ -20,6 +20,7 @@ class Client:
         self.writes: list[bytes] = []
         self.transport: Any = self
         self.lags = False
+        self.body = None
         self.aborted = False
         self.leaves = False
         self.error: Exception | None = None
