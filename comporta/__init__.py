@@ -77,3 +77,7 @@ def __getattr__(name: str) -> Any:
 
     found = globals()[name] = getattr(settings if name == "NetworkSettings" else fields, name)
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SETTINGS})

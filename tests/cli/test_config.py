@@ -106,6 +106,7 @@ def test_wrong_usage_leaves_with_status_2(command: Command):
 @pytest.mark.parametrize("name", comporta.__all__)
 def test_the_front_door_has_what_it_names(name: str):
     assert getattr(comporta, name) is not None
+    assert name in dir(comporta)
 
 
 def test_what_the_front_door_does_not_name_is_not_there():
