@@ -93,7 +93,7 @@ def _is_deep(value: dict[str, Any]) -> bool:
 def read_members(call: Call, body: dict[str, Any]) -> None:
     """Check and take what the gateway uses of a body. Raises ClientError that names the member."""
     names = "".join(body)
-    if not (names.isascii() and names.islower()):
+    if not names.isascii() or names != names.lower():
         _refuse_look_alikes(body)
     required = _REQUIRED.get(call.operation)
     if required is not None:
