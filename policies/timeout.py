@@ -20,6 +20,11 @@ CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
 #: openai-java for all of it. openai-node and openai-go say it only where their caller has set it.
 CLIENT_TIMEOUT = "x-stainless-timeout"
 
+#: Which of OpenAI's own clients it is. Where they say no time, they wait at least so long, in seconds: openai-node by itself for the head,
+#: and then without an end (`client.js`), openai-go without an end, openai-python where its caller has set no bound.
+CLIENT_KIND = "x-stainless-lang"
+CLIENT_WAITS = 600.0
+
 #: Operations whose answers are read whole before anything of them goes out, unless they are streamed: to the client such an answer's first
 #: byte is its last, too.
 READ_WHOLE = frozenset({"chat", "completion", "embedding", "responses"})
@@ -37,7 +42,7 @@ class TimeoutSettings(Section):
     honour_client: bool = Field(
         True,
         description=f"go by what the client says of its own time-outs ({CLIENT_READ_TIMEOUT}, {CLIENT_TIMEOUT}): wait no longer than it "
-        "does, and as long as it does where nobody has set first_token or idle",
+        "does, and as long as it does where nobody has set first_token or idle; OpenAI's own clients ({CLIENT_KIND}) wait ten minutes",
     )
 
 
@@ -47,10 +52,12 @@ class Patience:
 
     silence  how long it waits for the next byte
     answer   how long it waits for the answer's beginning, if not for all of it
+    least    how long it waits in any case, though it does not say how long
     """
 
     silence: float | None = None
     answer: float | None = None
+    least: float | None = None
     _kept: tuple[Timeouts, bool, Timeouts] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -67,6 +74,7 @@ class Patience:
 
 
 _UNTOLD = Patience()
+_OPENAIS_OWN = Patience(least=CLIENT_WAITS)
 
 
 class Timeout:
@@ -112,10 +120,10 @@ def narrowed(limits: Timeouts, patience: Patience, *, awaits_answer: bool) -> Ti
     if silence is not None:
         first = silence if "first_token" in limits.defaults else _least(first, silence)
         idle = silence if "idle" in limits.defaults else _least(idle, silence)
-    elif answer is not None:
+    elif (bears := answer if answer is not None else patience.least) is not None:
         # What waits so long for the whole, or after the head for ever, bears a silence that is as long.
-        first = max(first, answer) if first is not None and "first_token" in limits.defaults else first
-        idle = max(idle, answer) if idle is not None and "idle" in limits.defaults else idle
+        first = max(first, bears) if first is not None and "first_token" in limits.defaults else first
+        idle = max(idle, bears) if idle is not None and "idle" in limits.defaults else idle
     if answer is not None and awaits_answer:
         first = _least(first, answer)
     return replace(limits, first_token=first, idle=idle)
@@ -125,7 +133,7 @@ def patience_of(headers: Mapping[str, str]) -> Patience:
     """What a request's headers say; always the same object where they say nothing."""
     silence, answer = headers.get(CLIENT_READ_TIMEOUT), headers.get(CLIENT_TIMEOUT)
     if silence is None and answer is None:
-        return _UNTOLD
+        return _OPENAIS_OWN if CLIENT_KIND in headers else _UNTOLD
     waits = parse_patience(silence) if silence is not None else None
     ends = parse_patience(answer) if answer is not None else None
     if waits is None and ends is None:

@@ -61,7 +61,7 @@ def test_a_missing_done_is_appended(gateway: Gateway, upstream: Upstream, cut: C
 # -------------------------------------------------------------------------------------------------------------------- row 27: empty choices
 @pytest.mark.row(27, cut="both")
 def test_a_stream_without_a_choice_is_no_answer(gateway: Gateway, upstream: Upstream) -> None:
-    empty = fault("27 only usage", sse([event(usage_chunk(7, 0))]), codes=["invalid_response"])
+    empty = fault("27 only usage", sse([event(usage_chunk(7, 0))]), codes=["invalid_response"], usage=("reported",))
     check_fault(gateway, upstream, empty, streams=(True,))
 
 
