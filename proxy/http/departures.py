@@ -18,6 +18,9 @@ from proxy.sweeper import TICK
 if TYPE_CHECKING:
     from proxy.http.server import Connection
 
+#: That a client has ended its side. Where a kernel does not tell it (macOS), resets and hang-ups are told all the same.
+_ENDED: int = getattr(select, "POLLRDHUP", 0)
+
 
 class Departures:
     """Watches the connections of one event loop whose reading is paused, while there are any."""
@@ -41,7 +44,7 @@ class Departures:
             return
         self._connections[descriptor] = connection
         self._descriptors[connection] = descriptor
-        self._poll.register(descriptor, select.POLLRDHUP)  # resets and errors are told in any case
+        self._poll.register(descriptor, _ENDED)  # resets and errors are told in any case
         if self._handle is None:
             self._handle = asyncio.get_running_loop().call_later(TICK, self._look)
 
@@ -62,7 +65,7 @@ class Departures:
 
     def _judge(self, connection: Connection, descriptor: int, events: int) -> None:
         # Over TLS nobody who still reads ends the connection below it, and what is unread there is not to be counted.
-        if events != select.POLLRDHUP or connection.is_secure:
+        if events != _ENDED or connection.is_secure:
             self.forget(connection)
             connection.abort_body()
         elif connection.ends_after(_unread(descriptor)):
