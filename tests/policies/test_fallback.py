@@ -11,7 +11,7 @@ from policies.fallback import HEADER, Fallback, FallbackSettings
 from policies.resolve import Resolve
 from policies.route import Route
 from proxy.core.board import Board
-from proxy.core.call import Call, Principal, Target, Timeouts
+from proxy.core.call import Call, Principal, Target
 from proxy.core.errors import CapacityError, ClientError, GatewayError, UpstreamError
 from proxy.core.hierarchy import Hierarchy, described
 from proxy.core.metrics import Registry
@@ -22,24 +22,15 @@ from proxy.core.resolved import Preferences, Resolved
 from proxy.http.own_head import OwnHead
 from proxy.pipeline import compose
 from proxy.routing.router import Router
-from proxy.routing.strategies import Candidate
-from proxy.routing.table import ModelRoute, Rule, Table
+from proxy.routing.table import Rule, Table
 from tests.core.doubles import HandClock, make_call
+from tests.policies.routes import Patient, model
 
 FAILED = UpstreamError("server_error", "it failed", status=503)
 TOO_LONG = UpstreamError("rejected", "too long", code="context_length_exceeded")
 REJECTED = UpstreamError("rejected", "no", status=422)
 SLOW = UpstreamError("upstream_timeout", "slow")
 LIMITED = UpstreamError("rate_limit_exceeded", "later")
-
-
-class Patient:
-    def timeouts(self, call: Call) -> Timeouts:
-        return Timeouts()
-
-
-def model(name: str, *providers: str, fallback: tuple[Rule, ...] = ()) -> ModelRoute:
-    return ModelRoute(tuple(Candidate(Target(each, "m", name), priority=at) for at, each in enumerate(providers)), "priority", fallback)
 
 
 ROUTES = {

@@ -12,7 +12,7 @@ from policies.fallback import HEADER, Fallback, FallbackSettings
 from policies.retry import Retry, RetrySettings
 from policies.route import Route
 from proxy.core.board import Board
-from proxy.core.call import Attempt, Call, Target, Timeouts
+from proxy.core.call import Attempt, Call, Target
 from proxy.core.errors import GatewayError, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Policy, Services
@@ -21,22 +21,13 @@ from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 from proxy.pipeline import compose
 from proxy.routing.router import Router
-from proxy.routing.strategies import Candidate
-from proxy.routing.table import ModelRoute, Rule, Table
+from proxy.routing.table import Rule, Table
 from proxy.routing.walk import leads_on
 from tests.core.doubles import HandClock, in_virtual_time, make_call
+from tests.policies.routes import Patient, model
 
 FAILED = UpstreamError("server_error", "it failed", status=500)
 REJECTED = UpstreamError("rejected", "no", status=422)
-
-
-class Patient:
-    def timeouts(self, call: Call) -> Timeouts:
-        return Timeouts()
-
-
-def model(name: str, *providers: str, fallback: tuple[Rule, ...] = ()) -> ModelRoute:
-    return ModelRoute(tuple(Candidate(Target(each, "m", name), priority=at) for at, each in enumerate(providers)), "priority", fallback)
 
 
 ROUTES = {
