@@ -33,6 +33,13 @@ ONCE = frozenset({"connect_timeout", "reset", "bad_upstream", "invalid_response"
 #: Of these nobody knows how far the provider came with the request.
 AMBIGUOUS = frozenset({"reset", "bad_upstream"})
 
+#: Kinds that clients repeat by themselves, as official ones do all that a provider says or that does not reach it. A limit of ours is none
+#: of it: each try would cost a whole timeout.
+_LEFT_TO_CLIENTS = AGAIN | {"dns", "overloaded", "reset", "upstream_timeout"}
+
+#: Why nothing was repeated at all: rules that hold for every request of that sort. Of tries that are spent the settings may allow none.
+_NEVER_REPEATED = frozenset({"kind", "streamed", "unrepeatable", "spent"})
+
 #: A credential was refused: worth one try with another, if there is one.
 CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
 
@@ -148,12 +155,12 @@ def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
 
 
 def is_left_to_client(error: UpstreamError, stop: Stop, *, repeated: bool) -> bool:
-    """Whether the client may do as it would without a gateway: nothing was repeated for it, and no rule of ours speaks against it."""
+    """Whether the client may do as it would without a gateway: nothing was repeated for it, nor would ever be."""
     if helps_to_return(error, stop):
         return True
-    # Tries that are spent and were none: the settings allow none.
-    is_never_repeated = not repeated and stop.reason in ("streamed", "unrepeatable", "spent")
-    return is_never_repeated and error.should_retry is not False and error.kind in AGAIN
+    if repeated or stop.reason not in _NEVER_REPEATED:
+        return False
+    return error.kind in _LEFT_TO_CLIENTS and error.bound is None and error.should_retry is not False
 
 
 class Retry:

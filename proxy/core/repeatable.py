@@ -10,6 +10,9 @@ REPEATABLE = frozenset(
     ("chat", "completion", "embedding", "responses", "moderations", "decisions", "rerank", "score", "classify", "pooling", "tokenize")
 )
 
+#: Of operations that also keep something, such as voices, the paths of what leaves nothing behind.
+_REPEATABLE_PATHS = frozenset(("/audio/speech", "/audio/transcriptions", "/audio/translations"))
+
 #: Members of a request with which it leaves something behind all the same.
 _STORING = ("background", "store", "conversation")
 
@@ -22,7 +25,8 @@ _REFUSALS = frozenset({"rate_limit_exceeded", "insufficient_quota", "overloaded"
 
 def is_repeatable(call: Call) -> bool:
     """Whether doing it twice leaves nothing at the provider that was not there before."""
-    return call.operation in REPEATABLE and not any(call.body.get(member) for member in _STORING)
+    is_of_a_kind = call.operation in REPEATABLE or call.path in _REPEATABLE_PATHS
+    return is_of_a_kind and not any(call.body.get(member) for member in _STORING)
 
 
 def may_be_done_twice(call: Call, error: GatewayError) -> bool:

@@ -79,7 +79,7 @@ def check_failed(
 class Fault:
     """One way to fail before content: `answer` of the upstream, then the client's `status` and `codes` (any of them).
 
-    `attempts` is how often the upstream is asked: twice where a retry may help.
+    `attempts` is how often the upstream is asked: twice where a retry may help. `should_retry` is what the client is told of another try.
     """
 
     row: str
@@ -89,6 +89,7 @@ class Fault:
     usage: tuple[str, ...] = ("none", "estimated")
     outcome: str = "upstream_error"
     attempts: int = 2
+    should_retry: str | None = "false"
 
 
 def fault(row: str, *steps: Step | bytes, status: int = 502, codes: Sequence[str | None] = ("bad_upstream",), **more: Any) -> Fault:
@@ -126,7 +127,7 @@ def provoke(gateway: Gateway, upstream: Upstream, fault: Fault, size: int, strea
     assert answer.header("www-authenticate") is None
     gateway.wait_metric(before + fault.attempts, FAILURES, provider="up")
     assert len(upstream.requests) == fault.attempts
-    assert answer.header("x-should-retry") == "false", "the client would repeat what was repeated here"
+    assert answer.header("x-should-retry") == fault.should_retry, "the client would repeat what was repeated here, or nobody would"
     if not isinstance(fault.answer.steps[-1], Send):
         assert all(each.connection.closed.wait(1) for each in upstream.requests), "the gateway kept a connection that failed"
         check_ended_well(gateway, upstream)

@@ -75,7 +75,7 @@ STATUSES = [
     fault("15 status 503", error_response(503), status=503, codes=["server_error", "overloaded", None]),
     fault("15 status 500 as HTML", response(500, HTML, "text/html"), status=500, codes=["server_error", "internal_error", None]),
     fault("15 status 500 without a body", response(500, b"", "text/plain"), status=500, codes=["server_error", "internal_error", None]),
-    fault("16 status 529", error_response(529, type="overloaded_error"), status=503, codes=["overloaded"], attempts=1),
+    fault("16 status 529", error_response(529, type="overloaded_error"), status=503, codes=["overloaded"], attempts=1, should_retry=None),
     fault(
         "18 status 401",
         error_response(401, f"Incorrect API key provided: {UPSTREAM_KEY}", code="invalid_api_key"),

@@ -356,6 +356,16 @@ def test_a_body_that_was_passed_on_as_it_came_goes_to_one_provider_only(trio: Tr
     assert (len(trio.a.requests), len(trio.b.requests)) == (1, 0)
 
 
+@pytest.mark.parametrize(("path", "asked"), [("speech", (1, 1, 0)), ("voices", (1, 0, 0))])
+def test_speech_is_asked_of_another_as_a_chat_is_and_a_voice_that_is_kept_is_not(trio: Trio, path: str, asked: tuple[int, int, int]):
+    trio.a.otherwise, trio.b.otherwise = script(error_response(500)), script(response(200, b"sound", "audio/mpeg"))
+    trio.forget()
+    with RawClient(trio.gateway.url) as client:
+        answer = client.ask("POST", f"/v1/audio/{path}", b'{"model": "pair", "input": "hi", "voice": "alloy"}')
+    assert trio.asked == asked
+    assert (answer.status, answer.body) == (200, b"sound") if path == "speech" else answer.status == 500
+
+
 @pytest.mark.row(32)
 def test_a_client_that_leaves_while_a_fallback_runs_frees_it_and_has_one_record(trio: Trio):
     trio.a.otherwise, trio.b.otherwise = script(error_response(500)), script(Stall())

@@ -12,7 +12,7 @@ import pytest
 from policies.retry import Again, Retry, RetrySettings, Rules, Situation, Stop, decide
 from proxy.core.board import Ejection, note_failure
 from proxy.core.call import Attempt, Call, Target, Timeouts
-from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientError, GatewayError, UpstreamError
+from proxy.core.errors import CONNECT, START, UPSTREAM_KINDS, CapacityError, ClientError, GatewayError, UpstreamError, late
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.recent import STOPPED
@@ -145,6 +145,20 @@ def test_the_request_and_the_settings_decide_the_rest(error: UpstreamError, seen
 )
 def test_what_leaves_something_behind_is_not_done_twice(operation: str, body: dict[str, Any], expected: bool):
     assert is_repeatable(make_call(operation, body=body)) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/audio/speech", True),
+        ("/audio/transcriptions", True),
+        ("/audio/translations", True),
+        ("/audio/voices", False),
+        ("/audio/voice_consents", False),
+    ],
+)
+def test_speech_and_text_leave_nothing_behind_and_voices_are_kept(path: str, expected: bool):
+    assert is_repeatable(make_call("audio", path=path)) is expected
 
 
 # --------------------------------------------------------------------------------------------------------------------------- the policy
@@ -358,9 +372,17 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
     ("errors", "told"),
     [
         (failures(3), False),
-        (failures(1, "upstream_timeout"), False),
-        (failures(1, "overloaded"), False),
-        (failures(1, "overloaded", told=True), False),
+        ([late(START)], False),
+        ([late(CONNECT, kind="connect_timeout", reached=False)] * 2, False),
+        (failures(1, "upstream_timeout", status=504), None),
+        (failures(1, "overloaded"), None),
+        (failures(1, "overloaded", told=True), None),
+        (failures(1, "overloaded", told=False), False),
+        (failures(1, "dns", reached=False), None),
+        (failures(1, "tls", reached=False), False),
+        (failures(1, "response_too_large"), False),
+        (failures(1, "insufficient_quota"), False),
+        ([*failures(1), failed("overloaded")], False),
         (failures(3, "rate_limit_exceeded"), False),
         (failures(3, "rate_limit_exceeded", retry_after=1.0), False),
         (failures(1, "rate_limit_exceeded", retry_after=60.0), None),
@@ -374,9 +396,17 @@ def test_a_target_that_is_out_gets_one_attempt_where_there_is_another(others: tu
     ],
     ids=[
         "spent",
-        "kind",
+        "our-limit",
+        "our-limit-of-connecting",
+        "the-provider-s-own-504",
         "overloaded",
-        "said-otherwise",
+        "overloaded-and-told-to",
+        "overloaded-and-told-not-to",
+        "no-such-name",
+        "no-TLS",
+        "too-large",
+        "no-money",
+        "overloaded-after-another-try",
         "no-hint",
         "hint-waited-for",
         "hint-too-long",
@@ -402,7 +432,10 @@ def test_the_client_is_told_not_to_repeat_what_was_repeated_here(errors: list[Up
         (failed("rate_limit_exceeded"), None),
         (failed("rate_limit_exceeded", retry_after=2.0), None),
         (failed("server_error", told=False), False),
-        (failed("upstream_timeout"), False),
+        (failed("upstream_timeout"), None),
+        (failed("reset"), None),
+        (failed("invalid_response"), False),
+        (late(START), False),
         (failed("provider_auth"), False),
     ],
 )
@@ -416,8 +449,9 @@ def test_where_no_retries_are_allowed_the_client_has_its_own(level: str, error: 
     assert (got.should_retry, len(bench.asked)) == (told, 1)
 
 
-def test_what_was_asked_of_two_targets_was_repeated():
-    got, _ = outcome(failed("server_error"), settings={"max_retries": 0}, attempts=[Attempt(OTHER, 999.0), Attempt(TARGET, 1000.0)])
+@pytest.mark.parametrize("kind", ["server_error", "overloaded", "upstream_timeout"])
+def test_what_was_asked_of_two_targets_was_repeated(kind: str):
+    got, _ = outcome(failed(kind), settings={"max_retries": 0}, attempts=[Attempt(OTHER, 999.0), Attempt(TARGET, 1000.0)])
     assert got.should_retry is False
 
 
@@ -439,9 +473,12 @@ def test_a_hint_that_the_budget_did_not_wait_for_is_the_client_s():
         (failed("server_error"), None),
         (failed("rate_limit_exceeded"), None),
         (failed("overloaded", retry_after=5.0), None),
-        (failed("overloaded"), False),
+        (failed("overloaded"), None),
         (failed("server_error", told=False), False),
-        (failed("upstream_timeout"), False),
+        (failed("upstream_timeout"), None),
+        (failed("reset"), None),
+        (failed("invalid_response"), False),
+        (late(START), False),
         (failed("provider_auth"), False),
     ],
 )
