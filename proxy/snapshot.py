@@ -29,6 +29,7 @@ from proxy.fields import Section
 from proxy.http import stranger
 from proxy.http.llm import Llm
 from proxy.http.models import Models
+from proxy.http.named_models import Naming, by_path, rename
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
 from proxy.routing.router import Router
@@ -92,9 +93,9 @@ class Snapshot:
         # Bound once: an object that is called has its method looked up each time.
         dispatch = Dispatch(self.upstreams, services.clock, services.metrics).__call__
         gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
-        onward = self._chain(PER_REQUEST[len(_ALWAYS) :], self._chain(PER_ATTEMPT, dispatch))
+        named = self._named(self._chain(PER_ATTEMPT, dispatch))
         catalogue = Catalogue(self.table, self.upstreams, services.clock)
-        models = self._chain(_ALWAYS, Models(catalogue, onward, (self._hierarchy or Hierarchy()).allows))
+        models = self._chain(_ALWAYS, Models(catalogue, named, (self._hierarchy or Hierarchy()).allows))
         limits = EdgeLimits(
             max_body=server.max_body,
             max_upload=server.largest_upload,
@@ -103,8 +104,16 @@ class Snapshot:
             ping=server.ping or float("inf"),
             max_in_flight=server.max_in_flight,
         )
+        tuning = by_path(self._chain(_ALWAYS, named), gateway)
         own = self._chain((*_ALWAYS, "receive"), self._own())
-        return Serving(gateway, {"models": models, "llm": self._llm(catalogue), "llm_config": own}, limits)
+        return Serving(gateway, {"models": models, "fine_tuning": tuning, "llm": self._llm(catalogue), "llm_config": own}, limits)
+
+    def _named(self, attempt: Handler) -> Handler:
+        """What sends a request for the model that its path names, behind who asks: that one it is, so there is no fallback."""
+        read = PER_REQUEST.index("receive") + 1
+        after = tuple(name for name in PER_REQUEST[read:] if name != "fallback")
+        onward = compose([Naming(self.table)], self._chain(after, compose([rename], attempt)))
+        return self._chain(PER_REQUEST[len(_ALWAYS) : read], onward)
 
     def _own(self) -> Handler:
         """Answers about what a user has set for itself, where that is stored."""

@@ -51,6 +51,28 @@ CLOSING = [("connection", "close")]
 NO_RETRIES: dict[str, Any] = {"retry": {"max_retries": 0}}
 
 
+def test_a_model_that_a_path_names_is_its_own_providers_and_no_others(pair: Pair, tmp_path: Any):
+    """A deletion that fails must not delete what would stand in."""
+    models = {**CHAIN, "up": {"provider": "b", "fallback": ["n"]}}
+    with Gateway(pair.config(models, policies=NO_RETRIES), tmp_path) as gateway, RawClient(gateway.url) as client:
+        for path, target in [
+            ("/v1/models/b%2Fft:1", "/v1/models/ft:1"),
+            ("/v1/models/b/org/x", "/v1/models/org%2Fx"),
+            ("/v1/fine_tuning/checkpoints/b%2Fft:1/permissions/cp_1", "/v1/fine_tuning/checkpoints/ft:1/permissions/cp_1"),
+            ("/v1/models/n", "/v1/models/m-b"),
+            ("/v1/models/up", "/v1/models/up"),
+        ]:
+            pair.b.play(script(json_response(200, {"id": "x", "object": "model", "deleted": True})))
+            assert client.ask("DELETE", path).status == 200
+            assert (pair.b.requests[-1].target, pair.a.requests) == (target, [])
+        pair.a.otherwise = script(error_response(503, "later", more="x"))
+        answers = [client.ask("DELETE", "/v1/models/m") for _ in range(6)]
+        assert {answer.status for answer in answers} == {503}
+        assert {request.target for request in pair.a.requests} == {"/v1/models/m-a"}
+        assert len(pair.b.requests) == 5
+        assert gateway.record_of(answers[-1])["model"] == "m"
+
+
 def test_what_may_not_be_made_twice_is_made_once_or_not_at_all(pair: Pair, tmp_path: Any):
     """Two providers would both do it, and charge for it."""
     targets = {"targets": [{"provider": "a", "model": "x"}, {"provider": "b", "model": "x", "weight": 0}]}
