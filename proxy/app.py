@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvloop
 
-from proxy import log
+from proxy import hangup, log
 from proxy.core.clock import SystemClock
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Emit, Services
@@ -64,6 +64,9 @@ def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Load) -> int:
     try:
         return uvloop.run(run(_Opened(loaded, given), ready, load, writer))
     finally:
+        # The loop has handed them back to the system: the exit status is no longer theirs to change.
+        for number in Signals.NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
         writer.stop()
 
 
@@ -209,7 +212,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         await served.put(settings)
         admin.ask_for(key)
 
-    signals.reload = reload = Reload(opened.loaded, load=lambda: load(opened.file), put=put, metrics=serving.metrics)
+    reload = Reload(opened.loaded, load=lambda: load(opened.file), put=put, metrics=serving.metrics)
     signals.hurry = serving.hurry
 
     def desk() -> Desk:
@@ -224,6 +227,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         if watch is not None:
             watch.start()
         ready(Ready(*opened.urls, *serving.described))
+        signals.obey(reload)
         await signals.stopped.wait()
     finally:
         if watch is not None:
@@ -236,15 +240,25 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
 class Signals:
     """SIGTERM and SIGINT stop, the second of them at once. SIGHUP reads the configuration again. None of them harms a start."""
 
+    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
-        self.reload: Callable[[], Awaitable[bool]] | None = None
+        self._reload: Callable[[], Awaitable[bool]] | None = None
+        self._is_owed = False
         self.hurry: Callable[[], None] | None = None
         self._reloads: set[asyncio.Future[bool]] = set()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._again)
+        hangup.take()
+
+    def obey(self, reload: Callable[[], Awaitable[bool]]) -> None:
+        """Call `reload` for each SIGHUP from now on, and once for those that came while all was started."""
+        self._reload = reload
+        if self._is_owed:
+            self._again()
 
     def _stop(self) -> None:
         if self.stopped.is_set() and self.hurry is not None:
@@ -252,9 +266,12 @@ class Signals:
         self.stopped.set()
 
     def _again(self) -> None:
-        if self.reload is None or self.stopped.is_set():
+        if self.stopped.is_set():
             return
-        task = asyncio.ensure_future(self.reload())
+        if self._reload is None:
+            self._is_owed = True
+            return
+        task = asyncio.ensure_future(self._reload())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 

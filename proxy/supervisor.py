@@ -97,7 +97,7 @@ class Slot:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), self._listening.fileno())
-            command = [sys.executable, "-P", "-m", "proxy.worker", str(self.number), *map(str, descriptors)]
+            command = [sys.executable, "-P", "-m", "proxy", str(self.number), *map(str, descriptors)]
             # What this process can import, that one can too, and nothing else: its working directory is on no list that ours is not on.
             environ = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
             self._process = await asyncio.create_subprocess_exec(

@@ -139,11 +139,8 @@ async def _run(number: int, control: int, listening: int, emit: Emit) -> int:
 
 
 def main() -> int:
-    """`python -m proxy.worker NUMBER CONTROL LISTENING`: its number, and the file descriptors of its channel and its listening socket."""
+    """`python -m proxy NUMBER CONTROL LISTENING`: its number, and the file descriptors of its channel and its listening socket."""
     number, control, listening = map(int, sys.argv[1:])
-    # A terminal sends these to every process of its group: what they mean is the supervisor's to say.
-    for each in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
     writer = log.writer_for(worker=number)
     log.configure(writer)
     writer.start()
@@ -151,7 +148,3 @@ def main() -> int:
         return uvloop.run(_run(number, control, listening, writer))
     finally:
         writer.stop()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

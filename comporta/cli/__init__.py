@@ -8,7 +8,7 @@ import importlib
 import click
 from click.shell_completion import CompletionItem
 
-from proxy import __version__
+from proxy import __version__, hangup
 
 EPILOG = """\b
 Examples:
@@ -46,6 +46,12 @@ _COMMANDS = {
 
 class _Commands(click.Group):
     """Imports only the command that is asked for: a server that starts need not know how keys are rotated."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[:1] == ["serve"]:
+            hangup.keep()
+            ctx.call_on_close(hangup.forgo)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,16 +51,23 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
     folder = tmp_path_factory.mktemp("start")
     config, log = folder / "comporta.yaml", folder / "log"
     config.write_text(PLAIN)
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("COMPORTA_", "COVERAGE_", "OPENAI_", "OLLAMA_"))}
-    environ = {**ours, "XDG_DATA_HOME": str(folder), "PYTHONPROFILEIMPORTTIME": "1"}
     command = [sys.executable, "-m", "comporta", "serve", "--json", "--config", str(config)]
-    with log.open("w") as stderr, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=stderr) as process:
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, cwd=ROOT, env=_environ(folder), stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
         assert process.stdout is not None
         try:
             assert b'"event":"ready"' in process.stdout.readline(), log.read_text()[-2000:]
         finally:
             process.terminate()
     return frozenset(_modules(log))
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    """Has a process say what it loads, and find nothing that is not ours."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("COMPORTA_", "COVERAGE_", "OPENAI_", "OLLAMA_"))}
+    return {**ours, "XDG_DATA_HOME": str(folder), "PYTHONPROFILEIMPORTTIME": "1"}
 
 
 def _modules(log: Path) -> list[str]:
@@ -71,3 +82,58 @@ def test_a_start_loads_what_serves(loaded: frozenset[str]):
 @pytest.mark.parametrize("module", UNUSED)
 def test_a_start_loads_nothing_that_others_need(loaded: frozenset[str], module: str):
     assert [name for name in loaded if name == module or name.startswith(f"{module}.")] == [], f"it is for {UNUSED[module]}"
+
+
+def _started(arguments: list[str], folder: Path, log: Path, **how: Any) -> subprocess.Popen[bytes]:
+    """A process that says in `log` what it loads, and that has not loaded the half of it yet."""
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env=_environ(folder), stdout=subprocess.PIPE, stderr=stderr, **how
+        )
+    until = time.monotonic() + 30
+    while "proxy.core.errors\n" not in (written := log.read_text()) or "yaml\n" not in written:
+        assert time.monotonic() < until and process.poll() is None, written[-2000:]
+        time.sleep(0.002)
+    assert "proxy.gateway\n" not in written, "it has loaded too much for this to be a start"
+    return process
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sighup_while_it_starts_is_obeyed_once_it_serves(tmp_path: Path, workers: int):
+    config, log = tmp_path / "comporta.yaml", tmp_path / "log"
+    config.write_text(PLAIN.replace("server: {", f"server: {{workers: {workers}, "))
+    with _started(["-m", "comporta", "serve", "--json", "--config", str(config)], tmp_path, log) as process:
+        try:
+            process.send_signal(signal.SIGHUP)
+            assert process.stdout is not None
+            assert b'"event":"ready"' in process.stdout.readline(), log.read_text()[-2000:]
+            until = time.monotonic() + 10
+            while '"event":"configuration_applied"' not in log.read_text():
+                assert time.monotonic() < until and process.poll() is None, log.read_text()[-2000:]
+                time.sleep(0.01)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_a_start_that_fails_says_why_whatever_signal_has_come(tmp_path: Path):
+    config, log = tmp_path / "comporta.yaml", tmp_path / "log"
+    config.write_text("server: {grace: never}\n")
+    with _started(["-m", "comporta", "serve", "--config", str(config)], tmp_path, log) as process:
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 2
+    assert "server.grace" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_a_terminal_sends_does_no_harm_to_a_worker_that_starts(tmp_path: Path, number: signal.Signals):
+    """They are the supervisor's, which has sent nothing here: its end is what ends the worker."""
+    log = tmp_path / "log"
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listening:
+        descriptors = (theirs.fileno(), listening.fileno())
+        with _started(["-P", "-m", "proxy", "0", *map(str, descriptors)], tmp_path, log, pass_fds=descriptors) as process:
+            process.send_signal(number)
+            theirs.close()
+            ours.close()
+    assert process.returncode == 0, log.read_text()[-2000:]
