@@ -169,7 +169,7 @@ def named_user(principal: Principal, user: str) -> str:
 
     Raises ClientError: 403 for a key that may not, 400 for what can be no name.
     """
-    if principal is not ANONYMOUS and not principal.names_users:
+    if not principal.names_users:
         raise forbidden(f"This API key may not say on whose behalf it asks ({USER}).")
     if not 0 < len(user) <= _LONGEST_USER or not user.isprintable():
         raise ClientError(f"{USER} is a name of 1 to {_LONGEST_USER} printable characters.", param=USER)

@@ -39,7 +39,8 @@ class Principal:
     addresses: tuple[str, ...] | None = None
 
 
-ANONYMOUS = Principal()
+#: Nobody in particular: it has shown no key, and no key keeps it from naming a user.
+ANONYMOUS = Principal(names_users=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +225,7 @@ class Call:
     @property
     def on_behalf(self) -> str | None:
         """`end_user` where the caller may name one. What any other key says of users decides nothing: it asks for its own."""
-        principal = self.principal
-        return self.end_user if principal is ANONYMOUS or principal.names_users else None
+        return self.end_user if self.principal.names_users else None
 
     @property
     def served(self) -> str | None:
@@ -240,3 +240,10 @@ class Call:
     def estimated_usage(self) -> Usage:
         """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""
         return Usage(prompt=(len(self.raw) + 3) // 4, completion=self.tokens_seen)
+
+
+def tier_of(principal: Principal, end_user: str | None, resolved: Resolved | None) -> str | None:
+    """The tier that decides: that of the user whom the request names, where it may; else the key's own user's."""
+    if end_user is None or not principal.names_users:
+        return principal.tier
+    return (resolved.tier or None) if resolved is not None else None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from proxy.core.call import Attempt, Call, Principal, Target, Timeouts, Usage
+from proxy.core.call import Attempt, Call, Principal, Target, Timeouts, Usage, tier_of
 from proxy.core.hierarchy import described
 from proxy.core.resolved import Resolved
 
@@ -157,7 +157,7 @@ def _asked(request: Ended) -> dict[str, Any]:
         "stream": request.stream,
         "user": principal.id,
         "key": principal.key,
-        "tier": principal.tier,
+        "tier": tier_of(principal, request.end_user, request.resolved),
         "end_user": request.end_user,
         "address": request.peer or None,
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from proxy.core.call import Call
+from proxy.core.call import Call, tier_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,9 @@ def _max_tokens(call: Call) -> Any:
     return call.body.get("max_completion_tokens", call.body.get("max_tokens"))
 
 
-def _tier(call: Call) -> str | None:
-    """That of the user whom the request names, where it may; else the key's own user's."""
-    if call.on_behalf is None:
-        return call.principal.tier
-    return (call.resolved.tier or None) if call.resolved is not None else None
-
-
 FACTS: dict[str, Callable[[Call], Any]] = {
     "task_type": lambda call: call.resolved.task_type if call.resolved is not None else None,
-    "tier": _tier,
+    "tier": lambda call: tier_of(call.principal, call.end_user, call.resolved),
     "user": lambda call: named if (named := call.on_behalf) is not None else call.principal.id,
     "operation": lambda call: call.operation,
     "stream": lambda call: call.stream,

@@ -92,6 +92,16 @@ def test_a_request_is_explained_from_what_was_asked_to_what_it_took():
     assert (told["status"], told["outcome"], told["error"], told["bytes_in"], told["bytes_out"]) == (200, "ok", None, 7, 8)
 
 
+@pytest.mark.parametrize(
+    ("names_users", "of_the_named", "tier"), [(True, "gold", "gold"), (True, "", None), (True, None, None), (False, "gold", "premium")]
+)
+def test_the_tier_that_is_told_is_the_one_that_decided(names_users: bool, of_the_named: str | None, tier: str | None):
+    """That of the user on whose behalf is asked, where the key may name one; not that of the key's owner."""
+    service = Principal("service", "cmp_2", "premium", names_users=names_users)
+    asked = kept(eventful_call(principal=service, end_user="bob", resolved=Resolved(tier=of_the_named)))["asked"]
+    assert (asked["user"], asked["end_user"], asked["tier"]) == ("service", "bob", tier)
+
+
 def test_each_attempt_says_why_it_was_made_how_it_failed_and_why_it_was_the_last_at_its_target():
     told = kept(eventful_call())
     seen = [(each["provider"], each["credential"], each["why"], each["error"], each["not_repeated"]) for each in told["attempts"]]
