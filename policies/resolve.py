@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -113,8 +113,10 @@ class Resolve:
     Without a section `llm`, with nothing that the request asks of us, and with nobody's preferences, there is nothing to do.
     """
 
-    def __init__(self, hierarchy: Hierarchy | None, services: Services) -> None:
+    def __init__(self, hierarchy: Hierarchy | None, services: Services, may_have: Callable[[Principal, str], bool] = may_name) -> None:
+        """`may_have` says whether somebody may have a model from anyone who serves it."""
         full = hierarchy or Hierarchy()
+        self._may_have = may_have
         self._text = Levels(full)
         self._embeddings = Levels(for_embeddings(full), takes_users_models=False)
         self._others = Levels(Hierarchy(allowed_models=full.allowed_models))
@@ -179,7 +181,7 @@ class Resolve:
             if own and (wishes.explain or resolved.params or resolved.source != REQUEST):
                 resolved = with_params(resolved, own)
             if resolved.context_window is not None:
-                resolved = fitting(levels.hierarchy, resolved, call)
+                resolved = fitting(levels.hierarchy, resolved, call, self._may_have)
         if resolved.model is None and call.model is not None and not may_set(call, "model"):
             raise ClientError("This key may not choose its model, and none is configured for it.", status=403, code="permission_denied")
         _put(call, resolved, levels.hierarchy)
@@ -317,7 +319,7 @@ def _instead(hierarchy: Hierarchy, first: Resolved, call: Call, model: str) -> R
 
 
 # -------------------------------------------------------------------------------------------------------------------- context window
-def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call) -> Resolved:
+def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call, may_have: Callable[[Principal, str], bool]) -> Resolved:
     """`resolved`, or a model with more room, where the prompt is too long for its own.
 
     Raises ClientError (400 `context_length_exceeded`) where there is none.
@@ -331,7 +333,7 @@ def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call) -> Resolved:
         return resolved
     for model, source in ((hierarchy.larger_model, SYSTEM), (resolved.fallback_model, resolved.sources.get("fallback_model", SYSTEM))):
         room = hierarchy.context_windows.get(model, 0) if model is not None else 0
-        if model is not None and room >= tokens and hierarchy.allows(model) and may_name(call.principal, model):
+        if model is not None and room >= tokens and hierarchy.allows(model) and may_have(call.principal, model):
             call.notes["context_window"] = "larger_model"
             return with_model(hierarchy, resolved, model, source)
     message = f"This model's maximum context length is {window} tokens. Your prompt has about {tokens} tokens. Please shorten it."

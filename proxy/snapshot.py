@@ -78,7 +78,7 @@ class Snapshot:
         self._services = services
         self._router = Router(self.table, self.upstreams, services.board, services.clock)
         self._hierarchy = None if settings.llm is None else settings.llm.hierarchy()
-        self._resolve = Resolve(self._hierarchy, services)
+        self._resolve = Resolve(self._hierarchy, services, self._router.may_have)
         self.serving = self._serving()
 
     def say_missing(self) -> None:

@@ -7,7 +7,7 @@ from random import random as drawn
 from typing import Protocol
 
 from proxy.core.board import Board, is_available, seconds_out
-from proxy.core.call import Call, Target, Timeouts
+from proxy.core.call import Call, Principal, Target, Timeouts
 from proxy.core.errors import ClientError
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Clock
@@ -68,6 +68,15 @@ class Router:
         """Seconds until a target that is out may be tried again; None: it is in."""
         state, now = self._board.of(target), self._clock.monotonic()
         return None if is_available(state, now) else seconds_out(state, now)
+
+    def may_have(self, principal: Principal, model: str) -> bool:
+        """Whether the principal may have `model` from one of those who serve it."""
+        route = self.table.routes.get(model)
+        try:
+            providers = [each.target.provider for each in route.candidates] if route is not None else [self.find(model).provider]
+        except ClientError:
+            return False
+        return any(may_use(principal, model, provider) for provider in providers)
 
     def targets(self, model: str | None, call: Call) -> tuple[Target, ...]:
         """Who may serve `model` for this call, the first choice first.

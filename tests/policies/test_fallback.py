@@ -253,6 +253,37 @@ async def test_a_key_is_kept_to_what_it_may_use(world: World):
     assert world.asked == ["a", "c"]
 
 
+@pytest.mark.parametrize("providers", ["ab", "a", "abc"])
+async def test_a_key_that_may_have_nothing_that_a_rule_leads_to_hears_what_was_wrong(world: World, providers: str):
+    world.fail(TOO_LONG, "a", "b")
+    assert await world.fails(principal=Principal("u", providers=frozenset(providers))) is TOO_LONG
+    assert world.asked == ["a"]
+    world.fail(FAILED, "a", "b", "c")
+    error = await world.fails(principal=Principal("u", providers=frozenset(providers)))
+    assert error is FAILED
+    assert world.asked == list(providers)
+
+
+@pytest.mark.parametrize(
+    ("providers", "asked"), [("x", None), ("xl", "l"), ("xs", "s"), ("xls", "l")], ids=["neither", "larger", "fallback", "both"]
+)
+async def test_a_prompt_that_is_too_long_goes_to_a_provider_that_the_key_may_use(world: World, providers: str, asked: str | None):
+    hierarchy = Hierarchy(
+        Preferences(fallback_model="swift"), context_windows={"alone": 100, "long": 9000, "swift": 9000}, larger_model="long"
+    )
+    handler = compose([Resolve(hierarchy, world.services, world.router.may_have), *world.policies], world.target)
+    body = {"model": "alone", "messages": [{"role": "user", "content": "word" * 1000}]}
+    principal = Principal("u", providers=frozenset(providers))
+    call = make_call(model="alone", body=body, raw=json.dumps(body).encode(), principal=principal)
+    if asked is None:
+        with pytest.raises(ClientError) as caught:
+            await handler(call)
+        assert (caught.value.status, caught.value.code) == (400, "context_length_exceeded")
+    else:
+        await handler(call)
+        assert world.asked == [asked]
+
+
 async def test_targets_that_are_out_are_passed_over_and_the_last_resort(world: World):
     for name in "bc":
         world.board.of(Target(name, "m")).closed_until = 2000.0
