@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import unquote_plus
 
 from aiohttp.http import RawRequestMessage
 
+from proxy.core.keys import PREFIX
 from proxy.http import routes
 from proxy.http.routes import Route
 
-_KEYS = frozenset({"api_key", "api-key", "apikey", "key", "token", "access_token"})
+#: Parameters that can be nothing but a client's key: no route has one of these names.
+_KEYS = frozenset({"api_key", "api-key", "apikey", "access_token"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +42,10 @@ def _target_of(message: RawRequestMessage) -> str:
 
 
 def _onward(query: str) -> str:
-    """A query without what may be a key: some clients put theirs there, and it is not for the provider."""
-    return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in _KEYS)
+    """A query without what is a key, one of ours under whatever name: some clients put theirs there, and it is not for the provider."""
+    return "&".join(part for part in query.split("&") if not _shows_key(part))
+
+
+def _shows_key(part: str) -> bool:
+    plain = unquote_plus(part)
+    return PREFIX in plain or plain.partition("=")[0].lower() in _KEYS
