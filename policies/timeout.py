@@ -25,12 +25,17 @@ CLIENT_TIMEOUT = "x-stainless-timeout"
 CLIENT_KIND = "x-stainless-lang"
 CLIENT_WAITS = 600.0
 
+#: Seconds that a client's word may lengthen our defaults to: what waits longer than that is no client of an answer.
+CLIENT_WAITS_AT_MOST = 3600.0
+
 #: Operations whose answers are read whole before anything of them goes out, unless they are streamed: to the client such an answer's first
 #: byte is its last, too.
 READ_WHOLE = frozenset({"chat", "completion", "embedding", "responses"})
 
 #: Seconds beyond the client's patience: its own time-out, not our answer in the same moment, is what its caller is written for.
 _AFTER_CLIENT = 0.25
+
+_TOTAL = frozenset({"total"})
 
 #: What may have been cut off of a time that is told in whole seconds.
 _CUT_OFF = 1.0
@@ -42,7 +47,8 @@ class TimeoutSettings(Section):
     honour_client: bool = Field(
         True,
         description=f"go by what the client says of its own time-outs ({CLIENT_READ_TIMEOUT}, {CLIENT_TIMEOUT}): wait no longer than it "
-        "does, and as long as it does where nobody has set first_token or idle; OpenAI's own clients ({CLIENT_KIND}) wait ten minutes",
+        "does, and as long as it does where nobody has set first_token, idle or total; OpenAI's own clients "
+        f"({CLIENT_KIND}) wait ten minutes",
     )
 
 
@@ -93,7 +99,8 @@ class Timeout:
             if patience is not _UNTOLD and call.timeouts is not None:
                 self._keep_to(patience, call, call.timeouts)
         if call.deadline is not None and call.timeouts is not None:
-            call.timeouts = until(call.timeouts, call.deadline - self._clock.monotonic())
+            flows = call.stream or call.content is not None or call.operation not in READ_WHOLE
+            call.timeouts = until(call.timeouts, call.deadline - self._clock.monotonic(), flows=flows)
         return call_next(call)
 
     def _keep_to(self, patience: Patience, call: Call, limits: Timeouts) -> None:
@@ -115,18 +122,22 @@ def narrowed(limits: Timeouts, patience: Patience, *, awaits_answer: bool) -> Ti
     The lesser of the two holds, but what is a mere default gives way. `awaits_answer`: the answer is all that the client waits for. Of a
     stream it may have the head long since, with a ping; and of a form it may still be sending.
     """
-    first, idle = limits.first_token, limits.idle
+    first, idle, total = limits.first_token, limits.idle, limits.total
     silence, answer = patience.silence, patience.answer
+    told = silence if silence is not None else answer if answer is not None else patience.least
+    bears = None if told is None else min(told, CLIENT_WAITS_AT_MOST)
     if silence is not None:
-        first = silence if "first_token" in limits.defaults else _least(first, silence)
-        idle = silence if "idle" in limits.defaults else _least(idle, silence)
-    elif (bears := answer if answer is not None else patience.least) is not None:
+        first = bears if "first_token" in limits.defaults else _least(first, silence)
+        idle = bears if "idle" in limits.defaults else _least(idle, silence)
+    elif bears is not None:
         # What waits so long for the whole, or after the head for ever, bears a silence that is as long.
         first = max(first, bears) if first is not None and "first_token" in limits.defaults else first
         idle = max(idle, bears) if idle is not None and "idle" in limits.defaults else idle
+    if bears is not None and total is not None and "total" in limits.defaults and bears > total + _AFTER_CLIENT:
+        total = bears
     if answer is not None and awaits_answer:
         first = _least(first, answer)
-    return replace(limits, first_token=first, idle=idle)
+    return replace(limits, first_token=first, idle=idle, total=total)
 
 
 def patience_of(headers: Mapping[str, str]) -> Patience:
@@ -150,14 +161,23 @@ def parse_patience(text: str) -> float | None:
     return seconds + _AFTER_CLIENT if 0 < seconds < float("inf") else None
 
 
-def until(limits: Timeouts, left: float) -> Timeouts:
-    """`limits` cut to the `left` seconds. Raises CapacityError (504) when nothing is left."""
+def until(limits: Timeouts, left: float, *, flows: bool = False) -> Timeouts:
+    """`limits` cut to the `left` seconds. Raises CapacityError (504) when nothing is left.
+
+    `flows`: what goes on may outlast a total that nobody has set, but not these seconds.
+    """
     if left <= 0:
         raise CapacityError("The request's deadline has passed.", status=504, code="deadline_exceeded")
     if limits.total is not None and limits.total <= left:
-        return limits  # the total bounds the others
+        # The total bounds the others.
+        return replace(limits, left=left) if flows and "total" in limits.defaults else limits
+    # What is left is somebody's word, as the total was not.
     return replace(
-        limits, connect=_least(limits.connect, left), first_token=_least(limits.first_token, left), total=_least(limits.total, left)
+        limits,
+        connect=_least(limits.connect, left),
+        first_token=_least(limits.first_token, left),
+        total=_least(limits.total, left),
+        defaults=limits.defaults - _TOTAL,
     )
 
 

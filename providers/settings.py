@@ -57,7 +57,11 @@ class TimeoutSettings(Section):
         description='between two contents; if unset, as long as the client says that it waits for a byte, or "30s". '
         "Comments and pings do not count",
     )
-    total: Duration = Field(600.0, description="the whole attempt")
+    total: Duration | None = Field(
+        None,
+        description='the whole attempt; if unset, "10m", or as long as the client says that it waits, for what comes whole or has not '
+        "begun, while what flows is bounded by idle alone",
+    )
     min_tokens_per_second: float | None = Field(
         None, description="what a stream must bring from its first content on, or it is ended as if it were silent", gt=0
     )
@@ -66,8 +70,9 @@ class TimeoutSettings(Section):
     def decided(self, *, stream: bool) -> Timeouts:
         first = self.first_token if self.first_token is not None else 60.0 if stream else None
         idle = self.idle if self.idle is not None else 30.0
-        unset = frozenset(name for name in ("first_token", "idle") if getattr(self, name) is None)
-        return Timeouts(self.connect, first, idle, self.total, self.min_tokens_per_second, self.window, unset)
+        total = self.total if self.total is not None else 600.0
+        unset = frozenset(name for name in ("first_token", "idle", "total") if getattr(self, name) is None)
+        return Timeouts(self.connect, first, idle, total, self.min_tokens_per_second, self.window, unset)
 
 
 class LimitSettings(Section):

@@ -157,9 +157,12 @@ class Dispatch:
     def _once_answered(self, call: Call, response: UpstreamResponse, timeouts: Timeouts, started: float) -> Timeouts:
         """What holds for the rest of an answer whose head has come now."""
         first, total = timeouts.first_token, timeouts.total
-        if call.content is not None and first is not None:
+        if call.content is not None:
             # The request's body took its time: its answer may take its own.
-            timeouts = replace(timeouts, first_token=self._now() - started + first)
+            took = self._now() - started
+            if total is not None and "total" in timeouts.defaults:
+                total += took
+            timeouts = replace(timeouts, first_token=None if first is None else took + first, total=total)
         if not _is_good(response):
             end = self._now() - started + _ERROR_BODY_SECONDS
             timeouts = replace(timeouts, total=end if total is None else min(total, end))
@@ -269,6 +272,7 @@ class Dispatch:
         if not downloads and media_type(response).startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         call.usage = None  # what an earlier attempt may have cost is not what this one did
+        watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
         reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1])))
         length = response.headers.get("content-length")
@@ -283,6 +287,7 @@ class Dispatch:
         decoder = upstream.provider.stream_decoder(call)
         begun = await read_begun(call, response, decoder, upstream.body_limit, watch)
         call.tokens_seen = decoder.tokens
+        watch.flow()
         call.first_token = call.last_token = watch.progress()
         stream = EventStream(call, response, decoder, watch, begun)
         if (floor := floor_of(call.timeouts)) is not None:

@@ -26,15 +26,18 @@ _OF_CONTENTS = frozenset({"chat", "completion"})
 class Watch:
     """Fails an answer that stands still, or that goes on for too long; the sweeper looks after it, so progress costs a clock reading.
 
-    From the start it waits for content as long as `first_token`; once that has begun, for each next piece as long as `idle`.
+    From the start it waits for content as long as `first_token`; once that has begun, for each next piece as long as `idle`. The whole ends
+    with `total`, which, where nobody has set it, is lifted once content flows.
     """
 
-    __slots__ = ("_end", "_idle", "_response", "_start", "_sweeper", "due", "last", "monotonic")
+    __slots__ = ("_end", "_idle", "_limits", "_response", "_start", "_started", "_sweeper", "due", "last", "monotonic")
 
     def __init__(self, clock: Clock, response: UpstreamResponse, timeouts: Timeouts, started: float, sweeper: Sweeper) -> None:
         self.monotonic = clock.monotonic
         self._response = response
         self._sweeper = sweeper
+        self._limits = timeouts
+        self._started = started
         self._idle = _FOREVER if timeouts.idle is None else timeouts.idle
         self._end = end = _FOREVER if timeouts.total is None else started + timeouts.total
         due = _FOREVER if timeouts.first_token is None else started + timeouts.first_token
@@ -55,6 +58,12 @@ class Watch:
         due = self.monotonic() + self._idle
         if due > self.due:
             self.due = due if due < self._end else self._end
+
+    def flow(self) -> None:
+        """Say that content flows from now on. Where nobody has set how long the whole may take, silences bound it, and its deadline."""
+        limits = self._limits
+        if "total" in limits.defaults:
+            self._end = _FOREVER if limits.left is None else self._started + limits.left
 
     def pause(self) -> None:
         """Say that it is the client who is waited for; until `progress`, only the whole has an end."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from policies.timeout import until
+from providers.settings import TimeoutSettings
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import IDLE, START, ClientError, StreamError, UpstreamError, late
 from proxy.core.metrics import Registry
@@ -372,6 +376,113 @@ async def test_what_is_not_checked_is_passed_on_as_it_comes(headers: dict[str, s
     assert await read(reply) == b"abcdef"
     reply.close()
     assert (response.closed, response.reused) == (1, True)
+
+
+class Dripping(ScriptedResponse):
+    """Each of its pieces takes a while, in seconds."""
+
+    def __init__(self, script: list[bytes], every: float, **answer: Any) -> None:
+        super().__init__(script, **answer)
+        self._every = every
+
+    async def receive(self) -> bytes:
+        if self.failed is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._every)
+        return await super().receive()
+
+
+MINUTES_20 = 120
+FLOWING = [
+    pytest.param([b"a"] * MINUTES_20 + [b"."], {"stream": True}, EVENTS, id="stream"),
+    pytest.param([b"a"] * MINUTES_20, {"operation": "files", "method": "GET"}, {"content-type": "audio/mpeg"}, id="download"),
+]
+
+
+@pytest.mark.parametrize(
+    ("limits", "ends"),
+    [
+        (TimeoutSettings(), None),
+        (TimeoutSettings.model_validate({"total": "10m"}), 600),
+        (TimeoutSettings.model_validate({"idle": "9s"}), 19),
+    ],
+)
+@pytest.mark.parametrize(("script", "asked", "headers"), FLOWING)
+def test_what_flows_is_bounded_by_silence_alone_unless_somebody_has_set_the_total(
+    script: list[bytes], asked: dict[str, Any], headers: dict[str, str], limits: TimeoutSettings, ends: float | None
+):
+    async def main(clock: HandClock) -> None:
+        bench = Bench(Dripping(script, 10, headers=headers), clock=clock)
+        started = clock.now
+        _, reply = await bench.ask(timeouts=limits.decided(stream=True), **asked)
+        if ends is None:
+            assert await read(reply) == b"".join(script)
+            assert clock.now - started >= 1200
+        else:
+            with pytest.raises(StreamError) as caught:
+                await read(reply)
+            assert caught.value.kind == "upstream_timeout"
+            assert ends <= clock.now - started <= ends + 0.2
+        reply.close()
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize(("script", "asked", "headers"), FLOWING)
+def test_what_flows_ends_with_its_requests_deadline_all_the_same(script: list[bytes], asked: dict[str, Any], headers: dict[str, str]):
+    async def main(clock: HandClock) -> None:
+        bench = Bench(Dripping(script, 10, headers=headers), clock=clock)
+        started = clock.now
+        _, reply = await bench.ask(timeouts=until(TimeoutSettings().decided(stream=True), 900.0, flows=True), **asked)
+        with pytest.raises(StreamError):
+            await read(reply)
+        assert 900 <= clock.now - started <= 900.2
+        reply.close()
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize(
+    ("script", "asked", "headers"),
+    [
+        pytest.param([b" "] * MINUTES_20, {"stream": True}, EVENTS, id="stream without content"),
+        pytest.param([b"a"] * MINUTES_20, {}, JSON, id="whole answer"),
+    ],
+)
+def test_what_has_not_begun_and_whole_answers_have_their_total(script: list[bytes], asked: dict[str, Any], headers: dict[str, str]):
+    async def main(clock: HandClock) -> None:
+        bench = Bench(Dripping(script, 10, headers=headers), clock=clock, body_limit=1000)
+        started = clock.now
+        limits = replace(TimeoutSettings().decided(stream=True), first_token=None)
+        _, error = await bench.fail(timeouts=limits, **asked)
+        assert error.kind == "upstream_timeout"
+        assert 600 <= clock.now - started <= 600.2
+
+    in_virtual_time(main)
+
+
+def test_an_upload_that_took_long_leaves_its_answer_its_time():
+    async def main(clock: HandClock) -> None:
+        bench = Bench(ScriptedResponse([STALL], headers=JSON), clock=clock)
+
+        class Uploading(ScriptedTransport):
+            async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ScriptedResponse:
+                await asyncio.sleep(1000)
+                return await super().send(request, timeouts)
+
+        bench.upstream.transport = Uploading(ScriptedResponse([STALL], headers=JSON), ScriptedResponse([b"{}"], headers=JSON))
+        asked: dict[str, Any] = {"content": object(), "operation": "files", "timeouts": TimeoutSettings().decided(stream=False)}
+        _, reply = await bench.ask(**asked)
+        started = clock.now
+        with pytest.raises(StreamError):
+            await read(reply)
+        assert 600 <= clock.now - started <= 600.2
+        reply.close()
+        _, reply = await bench.ask(**asked)
+        assert await read(reply) == b"{}"
+        reply.close()
+
+    in_virtual_time(main)
 
 
 async def test_a_relay_that_ends_badly_does_not_give_its_connection_back():

@@ -692,6 +692,28 @@ async def test_the_total_bounds_the_sending_too(make: Make):
 
 
 @BOTH
+@pytest.mark.parametrize(("left", "is_bounded"), [(None, False), (0.45, True)], ids=["no deadline", "a deadline"])
+async def test_a_total_that_nobody_has_set_begins_anew_with_each_piece_that_is_sent(make: Make, left: float | None, is_bounded: bool):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(8)
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        unset = Timeouts(connect=2, first_token=None, idle=None, total=0.4, defaults=frozenset({"total"}), left=left)
+        body = Slow(b"ab", b"cd", b"ef", b"gh", length=8, gap=0.2)
+        if is_bounded:
+            with pytest.raises(UpstreamError) as caught:
+                await ask(transport, server.url, body, unset)
+            assert caught.value.kind == "upstream_timeout"
+        else:
+            assert await ask(transport, server.url, body, unset) == (200, b"{}")
+            with pytest.raises(UpstreamError):
+                await ask(transport, server.url, Slow(b"ab", length=2, gap=5), unset)
+
+
+@BOTH
 @pytest.mark.parametrize("first_token", [None, 0.1])
 async def test_an_answer_that_comes_before_the_bodys_end_is_not_late(make: Make, first_token: float | None):
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -71,7 +71,8 @@ class Timeouts:
 
     connect: name resolution, TCP and TLS. first_token: from sending to the first content. idle: between two contents.
     total: the whole attempt. min_tokens_per_second: of a stream, once content has begun, over `window` seconds.
-    defaults: which of them nobody has set: a client that says how long it waits knows better.
+    defaults: which of them nobody has set: a client that says how long it waits knows better. A `total` that is one of them bounds what
+    comes whole or has not begun; what flows has no end but the request's, in `left` seconds, where that is later.
     """
 
     connect: float | None = 5.0
@@ -81,6 +82,7 @@ class Timeouts:
     min_tokens_per_second: float | None = None
     window: float = 30.0
     defaults: frozenset[str] = frozenset()
+    left: float | None = None
 
     def overridden(self, values: Mapping[str, float]) -> Timeouts:
         """With what a level of the configuration sets."""

@@ -160,32 +160,38 @@ class _Progress:
 
 
 class _SentContent:
-    """A body on its way; at its end `limit` is drawn in to the seconds that the answer's first byte may take.
+    """A body on its way; at its end `limit` is drawn in to the seconds that the answer's first byte may take. A total that nobody has set
+    begins anew with each piece.
 
     `failure` is what ended it instead: aiohttp makes a lost connection of that.
     """
 
-    def __init__(self, content: Content, limit: asyncio.Timeout, first_byte: float | None) -> None:
+    def __init__(self, content: Content, limit: asyncio.Timeout, timeouts: Timeouts) -> None:
         self.length = content.length
         self.is_answered = False
         self.failure: Exception | None = None
         self._content = content
         self._limit = limit
-        self._first_byte = first_byte
+        self._timeouts = timeouts
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        now, limits = asyncio.get_running_loop().time, self._timeouts
+        pause = limits.total if "total" in limits.defaults else None
+        end = float("inf") if limits.left is None else now() + limits.left
         try:
             async for piece in self._content:
                 yield piece
+                if pause is not None and not self.is_answered and not self._limit.expired():
+                    self._limit.reschedule(min(now() + pause, end))
         except Exception as error:
             self.failure = error
             raise
-        if self._first_byte is not None and not self.is_answered and not self._limit.expired():
-            due, end = asyncio.get_running_loop().time() + self._first_byte, self._limit.when()
-            self._limit.reschedule(due if end is None else min(due, end))
+        if limits.first_token is not None and not self.is_answered and not self._limit.expired():
+            due, ends = now() + limits.first_token, self._limit.when()
+            self._limit.reschedule(due if ends is None else min(due, ends))
 
     def named(self, model: str) -> _SentContent:
-        return _SentContent(self._content.named(model), self._limit, self._first_byte)
+        return _SentContent(self._content.named(model), self._limit, self._timeouts)
 
 
 class ClientTransport:
@@ -236,7 +242,7 @@ class ClientTransport:
                     return await self._exchange(session, request, timeouts, progress)
             # Until the client's body has been sent, it is the client who is waited for.
             async with asyncio.timeout(timeouts.total) as limit:
-                body = _SentContent(request.body, limit, timeouts.first_token)
+                body = _SentContent(request.body, limit, timeouts)
                 try:
                     return await self._exchange(session, replace(request, body=body), timeouts, progress)
                 finally:

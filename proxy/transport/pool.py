@@ -93,7 +93,7 @@ class PooledTransport:
                 else:
                     # Until the client's body has been sent, it is the client who is waited for.
                     connection.due = asked + least(timeouts.total, None)
-                    await self._send_content(connection, request.body, head, timeouts.first_token)
+                    await self._send_content(connection, request.body, head, timeouts)
                 if connection.stage < HEAD:
                     connection.check()
                 connection.due = _FOREVER
@@ -129,19 +129,23 @@ class PooledTransport:
         lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
         return f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}{''.join(lines)}".encode("utf-8", "surrogateescape")
 
-    async def _send_content(self, connection: Connection, content: Content, head: asyncio.Future[None], first_byte: float | None) -> None:
+    async def _send_content(self, connection: Connection, content: Content, head: asyncio.Future[None], timeouts: Timeouts) -> None:
         """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use.
 
-        `first_byte`: how long the answer may take from then on.
+        From then on the answer may take as long as `first_token`. A total that nobody has set begins anew with each piece.
         """
         chunked = content.length is None
+        end = time.monotonic() + least(timeouts.left, None)
+        pause = least(timeouts.total, None) if "total" in timeouts.defaults else None
 
         async def pump() -> None:
             async for piece in content:
                 await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                if pause is not None:
+                    connection.due = min(time.monotonic() + pause, end)
             if chunked:
                 await connection.write(b"0\r\n\r\n")
-            connection.due = min(connection.due, time.monotonic() + least(first_byte, None))
+            connection.due = min(connection.due, time.monotonic() + least(timeouts.first_token, None))
             if self._sweeping is None:
                 self._sweep_soon()
 

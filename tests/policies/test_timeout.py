@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from policies.timeout import (
     CLIENT_KIND,
     CLIENT_READ_TIMEOUT,
     CLIENT_TIMEOUT,
+    CLIENT_WAITS_AT_MOST,
     READ_WHOLE,
     Patience,
     Timeout,
@@ -61,6 +64,59 @@ def test_a_patience_is_a_number_of_seconds_or_makes_no_sense(text: str, seconds:
 )
 def test_limits_are_cut_to_what_is_left(limits: Timeouts, left: float, expected: Timeouts):
     assert until(limits, left) == expected
+
+
+#: Nobody has set how long the whole may take.
+OPEN = Timeouts(connect=5, first_token=60, idle=30, total=600, defaults=frozenset({"total"}))
+
+
+@pytest.mark.parametrize(
+    ("left", "flows", "expected"),
+    [
+        (1000.0, False, OPEN),
+        (1000.0, True, replace(OPEN, left=1000.0)),
+        (100.0, True, Timeouts(5, 60, 30, 100)),
+        (100.0, False, Timeouts(5, 60, 30, 100)),
+    ],
+)
+def test_a_deadline_bounds_what_flows_also_where_the_total_does_not(left: float, flows: bool, expected: Timeouts):
+    assert until(OPEN, left, flows=flows) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "stream", "total"),
+    [
+        ({}, False, 600),
+        ({CLIENT_READ_TIMEOUT: "900"}, False, 900 + GRACE),
+        ({CLIENT_READ_TIMEOUT: "900"}, True, 900 + GRACE),
+        ({CLIENT_READ_TIMEOUT: "60"}, True, 600),
+        ({CLIENT_READ_TIMEOUT: "600"}, True, 600),
+        ({CLIENT_TIMEOUT: "1200"}, True, 1201 + GRACE),
+        ({CLIENT_KIND: "js"}, True, 600),
+        ({CLIENT_READ_TIMEOUT: "1e9"}, True, CLIENT_WAITS_AT_MOST),
+    ],
+)
+async def test_where_nobody_has_set_the_total_what_has_not_begun_is_waited_for_as_long_as_the_client_waits(
+    headers: dict[str, str], stream: bool, total: float
+):
+    call = make_call(headers=headers, stream=stream, timeouts=OPEN)
+    found = await decided(call)
+    assert found is not None and found.total == total
+
+
+async def test_a_silence_that_only_the_client_bounds_has_an_end_whatever_it_says():
+    limits = replace(OPEN, defaults=frozenset({"first_token", "idle", "total"}))
+    found = await decided(make_call(headers={CLIENT_READ_TIMEOUT: "1e9"}, stream=True, timeouts=limits))
+    assert found is not None
+    assert (found.first_token, found.idle) == (CLIENT_WAITS_AT_MOST,) * 2
+
+
+@pytest.mark.parametrize("level", ["provider", "request"])
+async def test_a_total_that_anybody_has_set_holds_for_a_client_of_any_patience(level: str):
+    limits = OPEN.overridden({"total": 600.0}) if level == "request" else LIMITS
+    found = await decided(make_call(headers={CLIENT_READ_TIMEOUT: "3600"}, stream=True, timeouts=limits, deadline=3000.0))
+    assert found is not None
+    assert (found.total, found.left, found.defaults) == (600, None, frozenset())
 
 
 @pytest.mark.parametrize("left", [0.0, -1.0])

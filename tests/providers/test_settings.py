@@ -77,20 +77,21 @@ def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
 
 
 @pytest.mark.parametrize(
-    ("written", "first_token", "idle", "defaults"),
+    ("written", "first_token", "idle", "total", "defaults"),
     [
-        ({}, 60.0, 30.0, frozenset(("first_token", "idle"))),
-        ({"first_token": "60s"}, 60.0, 30.0, frozenset(("idle",))),
-        ({"idle": "30s"}, 60.0, 30.0, frozenset(("first_token",))),
-        ({"first_token": "2s", "idle": "1s"}, 2.0, 1.0, frozenset()),
+        ({}, 60.0, 30.0, 600.0, frozenset(("first_token", "idle", "total"))),
+        ({"first_token": "60s"}, 60.0, 30.0, 600.0, frozenset(("idle", "total"))),
+        ({"idle": "30s"}, 60.0, 30.0, 600.0, frozenset(("first_token", "total"))),
+        ({"total": "10m"}, 60.0, 30.0, 600.0, frozenset(("first_token", "idle"))),
+        ({"first_token": "2s", "idle": "1s", "total": "3s"}, 2.0, 1.0, 3.0, frozenset()),
     ],
 )
 def test_what_nobody_has_written_is_a_default_even_where_it_is_the_same(
-    written: dict[str, str], first_token: float, idle: float, defaults: frozenset[str]
+    written: dict[str, str], first_token: float, idle: float, total: float, defaults: frozenset[str]
 ) -> None:
     settings = TimeoutSettings.model_validate(written)
     decided = settings.decided(stream=True)
-    assert (decided.first_token, decided.idle, decided.defaults) == (first_token, idle, defaults)
+    assert (decided.first_token, decided.idle, decided.total, decided.defaults) == (first_token, idle, total, defaults)
     assert settings.decided(stream=False).defaults == defaults
     assert (settings == TimeoutSettings()) is (not written), "a reload would not see that it is written now"
 
