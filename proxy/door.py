@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
-from typing import Any
 
 from proxy.core import events
 from proxy.core.metrics import Registry
+from proxy.handshake import Agreeing, Terms
 
 #: Seconds between two looks.
 _EVERY = 0.25
@@ -23,14 +22,11 @@ _EVERY = 0.25
 _SPARE = 2
 _AGAIN = 8
 
-#: How long the other side may take to say goodbye in TLS, in seconds: nobody waits for clients that lie idle, a shutdown least of all.
-_GOODBYE = 0.5
-
 
 class Door:
     """Accepts on `listening`, which it takes over. `factory` makes a protocol for each connection.
 
-    With `tls` that is once both sides have agreed, for which `handshake` seconds are given.
+    With `tls` that is once both sides have agreed.
     """
 
     def __init__(
@@ -39,19 +35,16 @@ class Door:
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         metrics: Registry | None = None,
-        tls: ssl.SSLContext | None = None,
-        handshake: float = 10.0,
+        tls: Terms | None = None,
     ) -> None:
         self._listening = listening
         self._factory = factory
-        self._secure: dict[str, Any] = {}
-        if tls is not None:
-            self._secure = {"ssl": tls, "ssl_handshake_timeout": handshake, "ssl_shutdown_timeout": _GOODBYE}
+        self._tls = tls
         self._shut = (metrics or Registry()).counter(
             "comporta_accept_paused_total", "Times that no connections were accepted because no file descriptor was left."
         )
         self._shut.labels()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Agreeing | None = None
         self._opening: asyncio.Task[None] | None = None
         self._handle: asyncio.TimerHandle | None = None
 
@@ -71,7 +64,11 @@ class Door:
         self._listening.close()
 
     async def _accept(self) -> None:
-        self._server = await asyncio.get_running_loop().create_server(self._factory, sock=self._listening.dup(), **self._secure)
+        listening = self._listening.dup()
+        if self._tls is None:
+            self._server = await asyncio.get_running_loop().create_server(self._factory, sock=listening)
+        else:
+            self._server = Agreeing(listening, self._tls, self._factory)
 
     def _look(self) -> None:
         self._handle = asyncio.get_running_loop().call_later(_EVERY, self._look)

@@ -15,6 +15,7 @@ from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Emit, Services
 from proxy.door import Door
+from proxy.handshake import Terms
 from proxy.health import require_listed
 from proxy.http.backstop import report
 from proxy.http.certificate import Shown, context_for
@@ -143,9 +144,8 @@ class Gateway:
         plane = self._plane
         self._listener = Listener(plane, plane.refuse, most=1, most_per_address=1, options={}, too_many=plane.turn_away)
         self._bound(server)
-        tls = None if self._shown is None else self._shown.listening
-        found = listening or bind(*server.address)
-        self._door = Door(found, self._listener, metrics=self.metrics, tls=tls, handshake=server.header_timeout)
+        tls = None if self._shown is None else Terms(self._shown.listening, self._listener, server.header_timeout)
+        self._door = Door(listening or bind(*server.address), self._listener, metrics=self.metrics, tls=tls)
         if stored_credentials(self.settings):
             await self.reload(self.settings)  # what was made before the storage was open has none of the keys in it
         elif self._keeper is not None or not (stored and await self._took_up()):

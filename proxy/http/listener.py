@@ -72,11 +72,15 @@ class Listener(web.Server):
         """Whether many clients come from that address."""
         return self.proxies is not None and self.proxies.trust(address)
 
-    def leave(self, address: str) -> None:
+    def hand_over(self, address: str) -> None:
+        """The place is another's, who is admitted at once."""
         self._open -= 1
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
+
+    def leave(self, address: str) -> None:
+        self.hand_over(address)
         if self._empty is not None and not self._open:
             self._empty.set()
 

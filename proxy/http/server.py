@@ -15,6 +15,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import ClientDisconnected, ClientError
+from proxy.handshake import address_of
 from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
@@ -85,8 +86,7 @@ class Connection(RequestHandler):
         self.behind: Behind | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        address = transport.get_extra_info("peername")
-        peer = str(address[0]) if isinstance(address, tuple) else "local"
+        peer = address_of(transport.get_extra_info("peername"))
         if not self._listener.admit(peer):
             self._listener.turn_away(cast(asyncio.Transport, transport), peer)
             return
@@ -95,6 +95,8 @@ class Connection(RequestHandler):
             self.behind = self._listener.proxies.behind(peer)
         super().connection_made(transport)
         self._await_head()
+        if self._listener.is_draining:
+            self._loop.call_soon(self.retire)  # it was accepted before, and has agreed on TLS since
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.peer:

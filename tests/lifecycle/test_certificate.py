@@ -111,3 +111,32 @@ def test_connections_that_never_agree_on_tls_are_closed(start: Start, tmp_path: 
     for connection in silent:
         with connection:
             assert connection.recv(1) == b""
+
+
+def test_connections_that_never_agree_on_tls_are_some_of_all(start: Start, tmp_path: Path, tls: dict[str, str]):
+    """And they hold nobody up who wants to end."""
+    write_certificate(tmp_path / "tls", "first.test")
+    gateway = start({"tls": tls, "header_timeout": "60s", "max_connections": 4})
+    parts = urlsplit(gateway.url)
+    silent = [socket.create_connection((parts.hostname, parts.port), 10) for _ in range(4)]
+    with pytest.raises(OSError, match=r"EOF|reset"):
+        connect(gateway)
+    silent.pop().close()
+    until = time.monotonic() + 5
+    while not _answers(gateway):
+        assert time.monotonic() < until, "the place of one that has left is not free"
+        time.sleep(0.02)
+    asked = time.monotonic()
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.ended(25.0)
+    assert time.monotonic() - asked < 10.0
+    for each in silent:
+        each.close()
+
+
+def _answers(gateway: Gateway) -> bool:
+    try:
+        with connect(gateway) as connection:
+            return served(connection)
+    except OSError:
+        return False
