@@ -16,6 +16,7 @@ from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport,
 from proxy.core.reply import Reply
 from proxy.download import REDIRECTS, is_download
 from proxy.heads import RATE_LIMITS, SHOWN, is_event_stream, made_at, media_type, redirect, shown_of_download
+from proxy.masking import mask_of, masked
 from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, EventStream, Watch, read_begun, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
@@ -274,7 +275,8 @@ class Dispatch:
         call.usage = None  # what an earlier attempt may have cost is not what this one did
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
-        reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1])))
+        mask = None if downloads else mask_of(upstream.credentials, media_type(response))
+        reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
@@ -285,6 +287,8 @@ class Dispatch:
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         decoder = upstream.provider.stream_decoder(call)
+        if call.operation not in CHECKED:
+            decoder = masked(decoder, mask_of(upstream.credentials, media_type(response)))
         begun = await read_begun(call, response, decoder, upstream.body_limit, watch)
         call.tokens_seen = decoder.tokens
         watch.flow()

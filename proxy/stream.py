@@ -11,6 +11,7 @@ from proxy.core.errors import IDLE, START, TOTAL, ClientDisconnected, GatewayErr
 from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
 from proxy.core.recast import PLAIN
 from proxy.core.reply import Reply
+from proxy.masking import Mask
 from proxy.pace import Pace
 from proxy.sweeper import Sweeper
 
@@ -107,13 +108,20 @@ async def read_some(response: UpstreamResponse, limit: int, watch: Watch) -> byt
     return b"".join(parts)[:limit] if len(parts) > 1 or size > limit else first
 
 
-async def relayed(response: UpstreamResponse, watch: Watch, failed: Callable[[UpstreamError], None]) -> AsyncIterator[bytes]:
-    """A body as it comes. Raises StreamError when it breaks off; `failed` is told of it before."""
+async def relayed(
+    response: UpstreamResponse, watch: Watch, failed: Callable[[UpstreamError], None], mask: Mask | None = None
+) -> AsyncIterator[bytes]:
+    """A body as it comes, but for what `mask` hides. Raises StreamError when it breaks off; `failed` is told of it before."""
     try:
         while data := await response.receive():
-            watch.pause()
-            yield data
+            if mask is not None:
+                data = mask.feed(data)
+            if data:
+                watch.pause()
+                yield data
             watch.progress()
+        if mask is not None and (rest := mask.rest()):
+            yield rest
     except UpstreamError as error:
         failure = broken(error)
         failed(failure)

@@ -49,6 +49,19 @@ class Echo:
         return WordDecoder()
 
 
+class Passing(WordDecoder):
+    """One event is all."""
+
+    def feed(self, data: bytes) -> bytes:
+        self.started = self.done = True
+        return data
+
+
+class Whole(Echo):
+    def stream_decoder(self, call: Call) -> Passing:
+        return Passing()
+
+
 class Bench:
     """A dispatch, its clock and its provider `p`."""
 
@@ -490,6 +503,32 @@ async def test_a_relay_that_ends_badly_does_not_give_its_connection_back():
     _, reply = await Bench(response).ask(operation="audio")
     reply.close(ConnectionError())
     assert response.reused is False
+
+
+LONG_KEY = Credential("env:A", "sk-of-a-provider-0123456789")
+
+
+@pytest.mark.parametrize("kind", [JSON, EVENTS], ids=["whole", "streamed"])
+async def test_what_was_stored_of_a_failure_shows_no_key(kind: dict[str, str]):
+    told = f'{{"status": "failed", "error": {{"message": "{LONG_KEY.secret}"}}}}'.encode()
+    headers = {**kind, "content-length": str(len(told))} if kind is JSON else kind
+    bench = Bench(ScriptedResponse([told[:50], told[50:]] if kind is JSON else [told], headers=headers), credentials=(LONG_KEY,))
+    bench.upstream.provider = Whole()
+    _, reply = await bench.ask(operation="stored_response", method="GET", path="/responses/resp_1")
+    assert reply.stream is not None
+    shown = b"".join([piece async for piece in reply.stream])
+    assert shown == told.replace(LONG_KEY.secret.encode(), b"*" * len(LONG_KEY.secret))
+    reply.close(None)
+    assert bench.failures == {}
+
+
+async def test_a_file_is_whatever_it_is():
+    content = LONG_KEY.secret.encode()
+    bench = Bench(ScriptedResponse([content], headers=JSON), credentials=(LONG_KEY,))
+    _, reply = await bench.ask(operation="files", method="GET", path="/files/file_1/content")
+    assert reply.stream is not None
+    assert [piece async for piece in reply.stream] == [content]
+    reply.close(None)
 
 
 async def test_a_relay_after_a_failed_attempt_does_not_report_that_ones_cost():
