@@ -11,10 +11,21 @@ from functools import partial
 
 from pydantic import Field
 
-from proxy.core.board import Ejection, TargetState, is_available, note_failure, note_no_content, note_success, peak_average
+from proxy.core.board import (
+    Ejection,
+    TargetState,
+    is_available,
+    is_in_vain,
+    note_content,
+    note_failure,
+    note_in_vain,
+    note_no_content,
+    note_success,
+    peak_average,
+)
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
-from proxy.core.protocols import Handler, Services
+from proxy.core.protocols import UNSENT, Handler, Services
 from proxy.core.reply import Closer, Reply
 from proxy.fields import Duration, Section
 
@@ -57,25 +68,33 @@ class CircuitBreaker:
             state.in_flight -= 1
             if probes:
                 state.probing = False
-            ended = now()
-            # A body that is passed on as it arrives takes as long as its client.
-            is_given_up = isinstance(error, CancelledError) or (isinstance(error, UpstreamError) and error.is_impatience)
-            note_no_content(state, ended, ended - started if is_given_up and call.content is None else None)
-            if isinstance(error, UpstreamError):
-                note_failure(state, error, ended, self._ejection)
+            self._without_content(call, state, error, started)
             raise
         begun = now()
         state.first_token = peak_average(state.first_token, begun - started, begun - state.measured)
         state.measured = begun
+        if state.in_vain:
+            note_content(state)
         if while_out:
             note_success(state, begun, while_out=True)
         if reply.stream is None:
             state.in_flight -= 1
+            state.longest = max(state.longest, begun - started)
             if state.failures or state.ejections:
                 note_success(state, begun)
         else:
             reply.on_close(self._end_of(state))
         return reply
+
+    def _without_content(self, call: Call, state: TargetState, error: BaseException, started: float) -> None:
+        """An attempt has ended before any content: by a failure, or because its client did not wait for longer."""
+        ended = self._now()
+        waited = ended - started if _is_given_up(call, error) else None
+        note_no_content(state, ended, waited)
+        if isinstance(error, UpstreamError):
+            note_failure(state, error, ended, self._ejection)
+        if waited is not None and _was_asked(call, error) and is_in_vain(waited, state.longest, stream=call.stream):
+            note_in_vain(state, ended, self._ejection)
 
     def _end_of(self, state: TargetState) -> Closer:
         """What is called when a stream of a target is over: the same for all of its streams."""
@@ -93,3 +112,15 @@ class CircuitBreaker:
             note_failure(state, error, self._now(), self._ejection)
         elif error is None and (state.failures or state.ejections):
             note_success(state, self._now())
+
+
+def _is_given_up(call: Call, error: BaseException) -> bool:
+    """Whether it was the client that did not wait for longer. A body that is passed on as it arrives takes as long as its client."""
+    if call.content is not None:
+        return False
+    return isinstance(error, CancelledError) or (isinstance(error, UpstreamError) and error.is_impatience)
+
+
+def _was_asked(call: Call, error: BaseException) -> bool:
+    """Whether who gave up waited for the target: not for a place or a connection; and it was not the gateway, which shuts down."""
+    return error.reached if isinstance(error, UpstreamError) else UNSENT not in error.args and call.interrupted is None

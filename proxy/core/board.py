@@ -1,8 +1,8 @@
 """What is known of every target at this moment: who is busy, who is fast, who is out. One per process; policies read and write it.
 
-A target is *in*; or *out*, until `closed_until`, because it failed too often or asked to be left alone; or, after that, *on trial*: one
-attempt at a time, and its outcome decides. Being out is advice to whoever chooses among targets: a target that is the only one left is
-tried all the same, because refusing without an alternative helps no one.
+A target is *in*; or *out*, until `closed_until`, because it failed too often, asked to be left alone, or let all its clients wait in vain;
+or, after that, *on trial*: one attempt at a time, and its outcome decides. Being out is advice to whoever chooses among targets: a target
+that is the only one left is tried all the same, because refusing without an alternative helps no one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ FORGOTTEN = 300.0
 
 #: Seconds after which a target that has given no content, or too late, is worth another attempt.
 _AGAIN = 30.0
+
+#: The least seconds without any content after which a client that gives up tells something: of a stream; and of a whole answer, which
+#: has none before its end, where nobody knows how long those take.
+_IN_VAIN = 5.0
+_IN_VAIN_WHOLE = 60.0
 
 #: Kinds of failure that speak against the target. What the client got wrong never does.
 COUNTED = frozenset(
@@ -72,6 +77,9 @@ class TargetState:
                      where clients waited in vain for longer, that long
     measured         when content last moved `first_token`; 0.0: there was none yet
     tried            when an attempt last ended without any content
+    longest          seconds that the longest of its whole answers took, 0.0 before the first
+    in_vain          attempts that clients gave up without any content (`is_in_vain`), since the last content
+    passed_over      until when it is out for these; 0.0: it is not
     failures         failures in a row that count against it
     ejections        times in a row that it was taken out for them
     closed_until     until when it is out, by what attempts have met; 0.0: it is in
@@ -88,7 +96,10 @@ class TargetState:
         "first_token",
         "held_until",
         "in_flight",
+        "in_vain",
+        "longest",
         "measured",
+        "passed_over",
         "probing",
         "returned",
         "tails",
@@ -100,6 +111,9 @@ class TargetState:
         self.first_token: float | None = None
         self.measured = 0.0
         self.tried = float("-inf")
+        self.longest = 0.0
+        self.in_vain = 0
+        self.passed_over = 0.0
         self.failures = 0
         self.ejections = 0
         self.closed_until = 0.0
@@ -243,6 +257,31 @@ def note_no_content(state: TargetState, now: float, waited: float | None) -> Non
         state.first_token = waited
         if state.measured:
             state.measured = now
+
+
+def is_in_vain(waited: float, longest: float, *, stream: bool) -> bool:
+    """Whether an attempt that was given up after `waited` seconds without content says that there may be none to wait for.
+
+    A whole answer may just be long: it must have had twice the time of the `longest` one so far, or a minute.
+    """
+    return waited >= (_IN_VAIN if stream else min(max(2.0 * longest, _IN_VAIN), _IN_VAIN_WHOLE) if longest else _IN_VAIN_WHOLE)
+
+
+def note_in_vain(state: TargetState, now: float, rules: Ejection) -> None:
+    """Another attempt was in vain, by its client's patience. One says nothing of the target; as many as may fail in a row, without any
+    content between them, pass it over until it is worth another attempt."""
+    state.in_vain += 1
+    if state.in_vain >= rules.failures and state.closed_until <= now:
+        state.closed_until = state.passed_over = now + _AGAIN
+
+
+def note_content(state: TargetState) -> None:
+    """After attempts that were in vain content has come, from whichever attempt: there is some to wait for."""
+    state.in_vain = 0
+    if state.passed_over and state.passed_over == state.closed_until:
+        state.closed_until = 0.0
+        state.probing = False
+    state.passed_over = 0.0
 
 
 def note_failure(state: TargetState, error: UpstreamError, now: float, rules: Ejection) -> None:

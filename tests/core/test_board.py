@@ -11,8 +11,11 @@ from proxy.core.board import (
     counts,
     is_available,
     is_ejected,
+    is_in_vain,
     is_unmeasured,
+    note_content,
     note_failure,
+    note_in_vain,
     note_no_content,
     note_success,
     peak_average,
@@ -231,3 +234,67 @@ def test_what_is_busy_is_never_dropped():
     made_up(board, 10_000, NOW)
     assert all(board.of(Target("p", f"busy-{number}")) is state for number, state in enumerate(busy))
     assert len(board.states()) <= 5_000 + 4_096
+
+
+@pytest.mark.parametrize(
+    ("waited", "longest", "stream", "expected"),
+    [
+        (4.9, 0.0, True, False),
+        (5.0, 0.0, True, True),
+        (5.0, 50.0, True, True),
+        # A whole answer has no content before its end: it may just be long.
+        (5.0, 0.0, False, False),
+        (59.9, 0.0, False, False),
+        (60.0, 0.0, False, True),
+        (4.9, 0.1, False, False),
+        (5.0, 0.1, False, True),
+        (19.9, 10.0, False, False),
+        (20.0, 10.0, False, True),
+        (59.9, 300.0, False, False),
+        (60.0, 300.0, False, True),
+    ],
+)
+def test_who_gave_up_tells_something_after_a_wait_that_was_long_for_its_sort(waited: float, longest: float, stream: bool, expected: bool):
+    assert is_in_vain(waited, longest, stream=stream) is expected
+
+
+def in_vain(state: TargetState, now: float = NOW, times: int = 5) -> None:
+    for _ in range(times):
+        note_in_vain(state, now, RULES)
+
+
+def test_a_target_that_all_give_up_is_passed_over_for_a_while_and_not_ejected():
+    state = TargetState()
+    in_vain(state, times=4)
+    assert is_available(state, NOW)
+    in_vain(state, times=1)
+    assert (is_available(state, NOW), seconds_out(state, NOW), is_ejected(state, NOW)) == (False, 30.0, False)
+    in_vain(state, NOW + 10)
+    assert seconds_out(state, NOW) == 30.0, "those began before"
+    assert is_available(state, NOW + 30)
+    in_vain(state, NOW + 40, times=1)
+    assert seconds_out(state, NOW + 40) == 30.0, "its trial was in vain, too"
+
+
+def test_content_from_whichever_attempt_ends_it_at_once():
+    state = TargetState()
+    in_vain(state)
+    note_content(state)
+    assert is_available(state, NOW)
+    in_vain(state, times=4)
+    assert is_available(state, NOW)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_content_ends_neither_an_ejection_nor_a_rest_that_was_asked_for(before: bool):
+    for error, seconds in ((FAILED, 30.0), (UpstreamError("rate_limit_exceeded", "m", retry_after=90.0), 90.0)):
+        state = TargetState()
+        if before:
+            in_vain(state, NOW - 1)
+        for _ in range(5):
+            note_failure(state, error, NOW + 30 if before else NOW, RULES)
+        if not before:
+            in_vain(state)
+        out = state.closed_until
+        note_content(state)
+        assert (state.closed_until, seconds_out(state, NOW)) == (out, seconds + 30 if before else seconds)

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import pytest
 
 from policies.circuit_breaker import CircuitBreaker, CircuitBreakerSettings
 from proxy.core.board import TargetState, circuit, is_available, is_unmeasured
 from proxy.core.call import Call, Target
-from proxy.core.errors import START, ClientDisconnected, ClientError, StreamError, UpstreamError, late
+from proxy.core.errors import START, CapacityError, ClientDisconnected, ClientError, StreamError, UpstreamError, late
 from proxy.core.metrics import Registry
-from proxy.core.protocols import Services
+from proxy.core.protocols import UNSENT, Services
 from proxy.core.reply import Reply
 from proxy.routing.strategies import STRATEGIES, Candidate, Moment, Seen
 from tests.core.doubles import HandClock, make_call
@@ -43,7 +44,7 @@ class Bench:
     def circuit(self) -> str:
         return circuit(self.state, self.clock.now)
 
-    async def ask(self, answer: Reply | BaseException) -> Reply:
+    async def ask(self, answer: Reply | BaseException, **members: Any) -> Reply:
         async def upstream(_call: Call) -> Reply:
             self.seen_in_flight.append(self.state.in_flight)
             self.seen_circuit.append(self.circuit)
@@ -52,12 +53,12 @@ class Bench:
                 raise answer
             return answer
 
-        return await self.policy(make_call(target=TARGET), upstream)
+        return await self.policy(make_call(target=TARGET, **members), upstream)
 
-    async def fail(self, times: int = 5, error: BaseException = FAILED) -> None:
+    async def fail(self, times: int = 5, error: BaseException = FAILED, **members: Any) -> None:
         for _ in range(times):
             with pytest.raises(type(error)):
-                await self.ask(error)
+                await self.ask(error, **members)
 
     def is_available(self) -> bool:
         return is_available(self.state, self.clock.now)
@@ -147,6 +148,75 @@ async def test_how_long_a_client_waited_in_vain_is_what_the_target_takes_at_leas
     for bench.takes, least in ((3.0, 3.0), (1.0, 3.0), (4.0, 4.0)):
         await bench.fail(1, error)
         assert bench.state.first_token == least
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), not_waited_for()], ids=["left", "its time-out"])
+async def test_a_target_that_every_client_gives_up_is_passed_over_and_tried_by_one_at_a_time(error: BaseException):
+    """Though each of them had less time than the administrator gives; content from anywhere brings it back."""
+    bench = Bench()
+    bench.takes = 10.0
+    await bench.fail(4, error, stream=True)
+    assert bench.circuit == "closed"
+    await bench.fail(1, error, stream=True)
+    assert (bench.circuit, bench.is_available()) == ("open", False)
+    bench.clock.move(30)
+    assert bench.is_available()
+    await bench.fail(1, error, stream=True)
+    assert (bench.seen_circuit[-1], bench.circuit) == ("half_open", "open")
+    bench.clock.move(30)
+    await bench.ask(Reply(stream=streamed()), stream=True)
+    assert (bench.circuit, bench.is_available()) == ("closed", True)
+    await bench.fail(4, error, stream=True)
+    assert bench.circuit == "closed"
+
+
+UNASKED = UpstreamError("upstream_timeout", "m", reached=False)
+UNASKED.acquit()
+
+
+@pytest.mark.parametrize(
+    ("error", "takes", "members"),
+    [
+        (not_waited_for(), 4.0, {"stream": True}),
+        (not_waited_for(), 50.0, {}),
+        (UNASKED, 10.0, {"stream": True}),
+        (asyncio.CancelledError(UNSENT), 10.0, {"stream": True}),
+        (asyncio.CancelledError(), 10.0, {"stream": True, "interrupted": CapacityError("m")}),
+        (asyncio.CancelledError(), 90.0, {"content": object()}),
+        (UpstreamError("rejected", "m"), 10.0, {"stream": True}),
+    ],
+    ids=["soon", "whole", "no place", "unsent", "shutdown", "upload", "refused"],
+)
+async def test_who_gives_up_for_another_reason_passes_over_nobody(error: BaseException, takes: float, members: dict[str, Any]):
+    bench = Bench()
+    bench.takes = takes
+    await bench.fail(10, error, **members)
+    assert bench.circuit == "closed"
+
+
+async def test_a_whole_answer_is_waited_for_in_vain_where_none_was_ever_so_long():
+    bench = Bench()
+    bench.takes = 8.0
+    await bench.ask(Reply())
+    bench.takes = 15.0
+    await bench.fail(5, not_waited_for())
+    assert bench.circuit == "closed"
+    bench.takes = 16.0
+    await bench.fail(5, not_waited_for())
+    assert bench.circuit == "open"
+
+
+async def test_content_that_was_asked_for_before_ends_the_rest_of_a_slow_target():
+    bench = Bench()
+
+    async def slow(_call: Call) -> Reply:
+        bench.takes = 10.0
+        await bench.fail(5, asyncio.CancelledError(), stream=True)
+        assert bench.circuit == "open"
+        return Reply()
+
+    await bench.policy(make_call(target=TARGET), slow)
+    assert bench.circuit == "closed"
 
 
 async def test_an_upload_that_its_client_broke_off_says_nothing_of_how_fast_the_target_is():
