@@ -16,7 +16,7 @@ from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.recast import PLAIN, SHORT
-from proxy.core.splice import remove_member
+from proxy.core.splice import remove_member, set_member
 from proxy.core.sse import EventDecoder, ProtocolError
 
 _CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
@@ -28,6 +28,13 @@ _USAGE = b'"usage"'
 _AROUND = len(b"data: \n\n")
 _LAST_NULL = b',"usage":null}'
 _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
+
+#: Members of an event that say nothing which other events of the stream have not said.
+_IN_EVERY = frozenset(
+    {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "provider", "obfuscation", "p"}
+)
+_NO_DELTA = b'{"index":0,"delta":{},"finish_reason":null}'
+_NO_TEXT = b'{"index":0,"text":"","logprobs":null,"finish_reason":null}'
 
 #: What can be no number of tokens, nor be added to one: a float holds no larger one exactly.
 _MOST_TOKENS = 2**53
@@ -184,7 +191,7 @@ class ChatDecoder:
         if self._wants_usage:
             shown, hidden = data, b""
         elif usage and not choices:
-            return b""
+            return _beside_usage(data)
         else:
             shown, hidden = _without_usage(data)
         if is_content:
@@ -270,6 +277,17 @@ def _without_usage(data: bytes) -> tuple[bytes, bytes]:
         if len(shown) + len(null) == len(data) and data.replace(null, b"") == shown:
             return shown, null
     return shown, b""
+
+
+def _beside_usage(data: bytes) -> bytes:
+    """What is shown of an event that is there for its usage: what else it says (llama.cpp's `timings`, which would stand in the event
+    before if no usage had been asked for), beside a choice that says nothing. Clients that asked for no usage reckon with no event
+    without choices."""
+    value = read_event(data)
+    if not any(value[name] for name in value if name not in _IN_EVERY):
+        return b""
+    choice = _NO_TEXT if value.get("object") == "text_completion" else _NO_DELTA
+    return set_member(remove_member(data, "usage"), "choices", b"[%b]" % choice, present="choices" in value)
 
 
 class _Chunk(msgspec.Struct, gc=False):

@@ -17,7 +17,10 @@ _NUMBER = re.compile(rb'"sequence_number": ?(\d{1,15})')
 
 #: What a response begins with before the model has begun to work, each at most once: as a chat does with the role. See decision 005.
 _OPENING = ("response.created", "response.queued", "response.in_progress")
-_CLOSING = ("response.completed", "response.incomplete")
+
+#: What a response ends with that has not failed. The last two are no events of OpenAI's own streams: others send them, as OpenAI's
+#: webhooks and its realtime API do.
+_CLOSING = ("response.completed", "response.incomplete", "response.cancelled", "response.done")
 _FAILED = "response.failed"
 
 

@@ -62,6 +62,29 @@ CHAT: dict[str, Stream] = {
     "usage on the last content": Stream(
         chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS) + DONE, chunk(delta(b"a")) + chunk(finish()) + DONE, USAGE
     ),
+    "what stands beside usage stays": Stream(
+        chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
+        chunk(delta(b"a")) + chunk(finish(), b',"timings":{"n":1}') + DONE,
+        USAGE,
+    ),
+    "what stands beside usage alone has a choice that says nothing": Stream(
+        chunk(delta(b"a")) + chunk(finish()) + chunk(b"", b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
+        chunk(delta(b"a")) + chunk(finish()) + chunk(b'{"index":0,"delta":{},"finish_reason":null}', b',"timings":{"n":1}') + DONE,
+        USAGE,
+    ),
+    "what stands beside usage alone, and no choices": Stream(
+        chunk(delta(b"a")) + chunk(finish()) + b'data: {"usage":' + COUNTS + b',"timings":{"n":1}}\n\n' + DONE,
+        chunk(delta(b"a"))
+        + chunk(finish())
+        + b'data: {"choices":[{"index":0,"delta":{},"finish_reason":null}],"timings":{"n":1}}\n\n'
+        + DONE,
+        USAGE,
+    ),
+    "usage with what every event says": Stream(
+        PLAIN + chunk(b"", b',"usage":' + COUNTS + b',"system_fingerprint":"f","service_tier":"x","x":null,"y":[]') + DONE,
+        PLAIN + DONE,
+        USAGE,
+    ),
     "usage first among the members": Stream(
         b'data: {"usage":null,"choices":[' + delta(b"a") + b"]}\n\n" + chunk(finish()) + DONE,
         b'data: {"choices":[' + delta(b"a") + b"]}\n\n" + chunk(finish()) + DONE,

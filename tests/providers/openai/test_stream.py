@@ -202,6 +202,17 @@ def test_a_usage_that_is_none_does_not_erase_an_earlier_one():
         assert decoder.usage == USAGE
 
 
+def test_what_stands_beside_usage_in_a_legacy_completion_has_a_choice_of_its_kind():
+    text = b'data: {"object":"text_completion","choices":[{"index":0,"text":"a","finish_reason":"stop"}]}\n\n'
+    last = b'data: {"object":"text_completion","choices":[],"usage":{"prompt_tokens":1},"timings":{"n":1}}\n\n'
+    choice = b'{"index":0,"text":"","logprobs":null,"finish_reason":null}'
+    for parts in every_cut(text + last + DONE):
+        assert (
+            read(ChatDecoder(LIMIT), parts)
+            == text + last.replace(b',"usage":{"prompt_tokens":1}', b"").replace(b"[]", b"[%b]" % choice) + DONE
+        )
+
+
 def test_a_stream_whose_events_are_all_different_is_read():
     decoder = ChatDecoder(2**20)
     events = [chunk(delta(b"a"), b',"number":%d' % number) for number in range(50)] + [chunk(delta(b"a"))] * 50 + [chunk(finish()), DONE]

@@ -35,6 +35,8 @@ INCOMPLETE = b'event: response.incomplete\ndata: {"type":"response.incomplete","
 TYPED = {
     "completed": (CREATED + WORD + COMPLETED, CREATED + WORD + COMPLETED, USAGE, None),
     "incomplete": (CREATED + WORD + INCOMPLETE, CREATED + WORD + INCOMPLETE, None, None),
+    "cancelled": ((ended := CREATED + WORD + COMPLETED.replace(b"completed", b"cancelled")), ended, USAGE, None),
+    "done": ((ended := CREATED + WORD + COMPLETED.replace(b"completed", b"done")), ended, USAGE, None),
     "nothing between": (CREATED + QUEUED + RUNNING + COMPLETED, CREATED + QUEUED + RUNNING + COMPLETED, USAGE, None),
     "failed": (CREATED + WORD + FAILED + ERROR, CREATED + WORD, USAGE, "overloaded"),
     "an error later": (CREATED + WORD + ERROR + FAILED, CREATED + WORD, None, "rate_limit_exceeded"),
@@ -181,6 +183,31 @@ def test_streams_without_a_known_end_may_end_anywhere_but_inside_an_event():
         read(decoder, (upstream,))
         assert kind_of(decoder.failure) == failure
         assert decoder.started is (b"\n\n" in upstream)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "transcript.text.done",
+        "speech.audio.done",
+        "image_generation.completed",
+        "image_edit.completed",
+        "thread.run.completed",
+        "response.failed",
+    ],
+)
+def test_the_last_event_of_every_kind_of_stream_tells_its_usage(kind: str, named: bool):
+    usage = b'{"type":"tokens","input_tokens":9,"output_tokens":3,"input_token_details":{"audio_tokens":9},"total_tokens":12}'
+    data = b'data: {"type":"%b","usage":%b}\n\n' % (kind.encode(), usage)
+    if kind == "response.failed":  # of a stored response: it is what was asked for
+        data = b'data: {"type":"%b","response":{"usage":%b}}\n\n' % (kind.encode(), usage)
+    name = b"event: %b\n" % kind.encode() if named else b""
+    upstream = b'data: {"type":"x.delta"}\n\n' + name + data
+    for parts in every_cut(upstream):
+        decoder = TypedEventDecoder(LIMIT, terminal=False)
+        assert read(decoder, parts) == upstream
+        assert (decoder.usage, decoder.failure) == (Usage(9, 3, reported=True), None)
 
 
 def test_a_done_that_lost_its_blank_line_is_whole():
