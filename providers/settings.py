@@ -55,7 +55,7 @@ class TimeoutSettings(Section):
     idle: Duration | None = Field(
         None,
         description='between two contents; if unset, as long as the client says that it waits for a byte, or "30s". '
-        "Comments and pings do not count",
+        "Set, comments and pings do not count",
     )
     total: Duration | None = Field(
         None,

@@ -19,8 +19,9 @@ from proxy.routing.strategies import Candidate, Price
 from proxy.routing.table import ModelRoute, Rule, Table
 from proxy.settings import SIMULATED, Settings
 from proxy.settings.models import Entry, FallbackRule, ModelTargets, RangeSettings, TargetEntry
-from proxy.stream import Watch, read_whole
+from proxy.stream import read_whole
 from proxy.sweeper import Sweeper
+from proxy.watch import Watch
 
 #: A provider's own list is asked for at most this often, in seconds.
 _LIST_LASTS = 60.0

@@ -18,8 +18,9 @@ from proxy.download import REDIRECTS, is_download
 from proxy.heads import RATE_LIMITS, SHOWN, is_event_stream, made_at, media_type, redirect, shown_of_download
 from proxy.masking import mask_of, masked
 from proxy.pace import Pace, floor_of
-from proxy.stream import TOO_LARGE, EventStream, Watch, read_begun, read_some, read_whole, relayed
+from proxy.stream import TOO_LARGE, EventStream, read_begun, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
+from proxy.watch import Watch
 
 #: Operations whose whole answers are read, checked for errors in disguise, and asked for their usage. All others stream through.
 CHECKED = frozenset({"chat", "completion", "embedding", "responses"})
@@ -289,6 +290,8 @@ class Dispatch:
         decoder = upstream.provider.stream_decoder(call)
         if call.operation not in CHECKED:
             decoder = masked(decoder, mask_of(upstream.credentials, media_type(response)))
+        if call.stream and call.patience is not None:
+            watch.listen()
         begun = await read_begun(call, response, decoder, upstream.body_limit, watch)
         call.tokens_seen = decoder.tokens
         watch.flow()

@@ -1,4 +1,4 @@
-"""Answers while they arrive: watched for stillness, read under a cap, or handed on piece by piece."""
+"""Answers while they arrive: read under a cap, or handed on piece by piece."""
 
 from __future__ import annotations
 
@@ -6,80 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from copy import copy
 from typing import Any
 
-from proxy.core.call import Call, Timeouts
-from proxy.core.errors import IDLE, START, TOTAL, ClientDisconnected, GatewayError, StreamError, UpstreamError, late
-from proxy.core.protocols import Clock, Sink, StreamDecoder, UpstreamResponse
+from proxy.core.call import Call
+from proxy.core.errors import ClientDisconnected, GatewayError, StreamError, UpstreamError
+from proxy.core.protocols import Sink, StreamDecoder, UpstreamResponse
 from proxy.core.recast import PLAIN
 from proxy.core.reply import Reply
 from proxy.masking import Mask
 from proxy.pace import Pace
-from proxy.sweeper import Sweeper
+from proxy.watch import Watch
 
 TOO_LARGE = "The provider's answer is larger than the limit."
-
-_FOREVER = float("inf")
 
 #: Operations whose streams bring contents in events that are all of one kind, many of them empty: there, contents alone are progress. In
 #: all others each event says what it is, and is progress (`response.in_progress`, a partial image): the next one may take minutes.
 _OF_CONTENTS = frozenset({"chat", "completion"})
-
-
-class Watch:
-    """Fails an answer that stands still, or that goes on for too long; the sweeper looks after it, so progress costs a clock reading.
-
-    From the start it waits for content as long as `first_token`; once that has begun, for each next piece as long as `idle`. The whole ends
-    with `total`, which, where nobody has set it, is lifted once content flows.
-    """
-
-    __slots__ = ("_end", "_idle", "_limits", "_response", "_start", "_started", "_sweeper", "due", "last", "monotonic")
-
-    def __init__(self, clock: Clock, response: UpstreamResponse, timeouts: Timeouts, started: float, sweeper: Sweeper) -> None:
-        self.monotonic = clock.monotonic
-        self._response = response
-        self._sweeper = sweeper
-        self._limits = timeouts
-        self._started = started
-        self._idle = _FOREVER if timeouts.idle is None else timeouts.idle
-        self._end = end = _FOREVER if timeouts.total is None else started + timeouts.total
-        due = _FOREVER if timeouts.first_token is None else started + timeouts.first_token
-        self.due = self._start = due if due < end else end
-        #: When content came, where that was not worth a call: `due` is moved only once it has passed.
-        self.last = -_FOREVER
-        sweeper.add(self)
-
-    def progress(self) -> float:
-        """Say that content has come; returns the time of it."""
-        now = self.monotonic()
-        due = now + self._idle
-        self.due = due if due < self._end else self._end
-        return now
-
-    def opening(self) -> None:
-        """Say that an event has come, though not content: the next one may take as long as one in its midst."""
-        due = self.monotonic() + self._idle
-        if due > self.due:
-            self.due = due if due < self._end else self._end
-
-    def flow(self) -> None:
-        """Say that content flows from now on. Where nobody has set how long the whole may take, silences bound it, and its deadline."""
-        limits = self._limits
-        if "total" in limits.defaults:
-            self._end = _FOREVER if limits.left is None else self._started + limits.left
-
-    def pause(self) -> None:
-        """Say that it is the client who is waited for; until `progress`, only the whole has an end."""
-        self.due = self._end
-
-    def stop(self) -> None:
-        self._sweeper.remove(self)
-
-    def expire(self) -> None:
-        due = self.last + self._idle
-        if due > self.due and self._end > self.due:
-            self.due = due if due < self._end else self._end
-            self._sweeper.add(self)
-        else:
-            self._response.fail(late(TOTAL if self.due >= self._end else START if self.due == self._start else IDLE))
 
 
 async def read_whole(response: UpstreamResponse, limit: int, watch: Watch) -> bytes:
@@ -145,6 +85,8 @@ async def read_begun(call: Call, response: UpstreamResponse, decoder: StreamDeco
                 raise UpstreamError("response_too_large", TOO_LARGE)
             if events and by_event:
                 watch.opening()
+            else:
+                watch.heard()
             if not data:
                 break
     except UpstreamError as error:
@@ -236,6 +178,8 @@ class EventStream:
             self._call.last_token = watch.progress()
         elif events and self._by_event:
             watch.progress()
+        else:
+            watch.heard()
         self._ended = decoder.done or (not data and decoder.failure is None)
         return events
 
@@ -309,6 +253,8 @@ class EventStream:
             call.last_token = self._watch.last = self._monotonic()
         elif events and self._by_event:
             self._watch.progress()
+        else:
+            self._watch.heard()
         try:
             has_room = not events or self._sink.piece(events)
         except ClientDisconnected as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from policies.timeout import until
+from policies.timeout import Patience, narrowed, until
 from providers.settings import TimeoutSettings
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import IDLE, START, ClientError, StreamError, UpstreamError, late
@@ -394,7 +394,7 @@ async def test_what_is_not_checked_is_passed_on_as_it_comes(headers: dict[str, s
 class Dripping(ScriptedResponse):
     """Each of its pieces takes a while, in seconds."""
 
-    def __init__(self, script: list[bytes], every: float, **answer: Any) -> None:
+    def __init__(self, script: list[bytes] | list[Step], every: float, **answer: Any) -> None:
         super().__init__(script, **answer)
         self._every = every
 
@@ -437,6 +437,50 @@ def test_what_flows_is_bounded_by_silence_alone_unless_somebody_has_set_the_tota
             assert caught.value.kind == "upstream_timeout"
             assert ends <= clock.now - started <= ends + 0.2
         reply.close()
+
+    in_virtual_time(main)
+
+
+SILENCE = [b" "] * 31  # five minutes
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "patience", "ends"),
+    [
+        ([*SILENCE, b"a", b"."], {}, 20.0, None),
+        ([*SILENCE, b"a", b"."], {"first_token": "25s"}, 20.0, 20),
+        ([*SILENCE, b"a", b"."], {"idle": "25s"}, 20.0, None),
+        ([*SILENCE, b"a", b"."], {}, None, 60),
+        ([b"a", *SILENCE, b"b", b"."], {}, 20.0, None),
+        ([b"a", *[b"-"] * 31, b"b", b"."], {}, 20.0, None),
+        ([b"a", *SILENCE, b"b", b"."], {"idle": "25s"}, 20.0, 30),
+        ([b"a", *[b"-"] * 31, b"b", b"."], {"idle": "25s"}, 20.0, 30),
+        ([b"a", *SILENCE, b"b", b"."], {"first_token": "25s"}, 20.0, None),
+        ([b"a", *SILENCE, b"b", b"."], {}, None, 40),
+        (SILENCE * 3, {}, 20.0, 600),
+        ([b"a", *SILENCE * 3], {}, 20.0, 610),
+        ([b"a", *SILENCE * 3], {"total": "9m"}, 20.0, 540),
+        ([b" ", STALL], {}, 20.0, 30),
+    ],
+)
+def test_comments_keep_a_client_waiting_as_they_would_without_us_unless_somebody_has_set_a_limit(
+    script: list[Step], limits: dict[str, str], patience: float | None, ends: float | None
+):
+    async def main(clock: HandClock) -> None:
+        bench = Bench(Dripping(script, 10, headers=EVENTS), clock=clock)
+        started = clock.now
+        given = TimeoutSettings.model_validate(limits).decided(stream=True)
+        if patience is not None:
+            given = narrowed(given, Patience(patience), awaits_answer=False)
+        try:
+            _, reply = await bench.ask(stream=True, timeouts=given, patience=patience)
+            with closing(reply):
+                assert (await read(reply)).strip(b"-").endswith(b".")
+        except UpstreamError as error:
+            assert error.kind == "upstream_timeout"
+            assert ends is not None and ends <= clock.now - started <= ends + 0.2
+        else:
+            assert ends is None
 
     in_virtual_time(main)
 

@@ -9,8 +9,9 @@ import pytest
 from proxy.core.call import Timeouts
 from proxy.core.errors import PACE
 from proxy.pace import Floor, Pace, floor_of, is_under
-from proxy.stream import EventStream, Watch
+from proxy.stream import EventStream
 from proxy.sweeper import Sweeper
+from proxy.watch import Watch
 from tests.core.doubles import HandClock, ScriptedResponse, make_call
 from tests.test_stream import Shelf, WordDecoder
 

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
-from proxy.core.errors import IDLE, START, TOTAL, UPSTREAM_KINDS, CapacityError, ClientDisconnected, StreamError, UpstreamError
+from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientDisconnected, StreamError, UpstreamError
 from proxy.core.protocols import TakeChunk
 from proxy.core.reply import Reply
-from proxy.stream import EventStream, Watch, broken, numbered, read_some, read_whole, relayed
+from proxy.stream import EventStream, broken, numbered, read_some, read_whole, relayed
 from proxy.sweeper import Mortal, Sweeper
+from proxy.watch import Watch
 from tests.core.doubles import HandClock, ScriptedResponse, make_call
 
 FOREVER = float("inf")
@@ -50,76 +51,6 @@ class Watched:
 
 
 RESET = UpstreamError("reset", "m")
-
-
-# -- the watch --
-
-
-@pytest.mark.parametrize(
-    ("timeouts", "due", "due_after_content"),
-    [
-        (Timeouts(first_token=60, idle=30, total=100), 1060, 1040),
-        (Timeouts(first_token=None, idle=30, total=100), 1100, 1040),
-        (Timeouts(first_token=60, idle=None, total=100), 1060, 1100),
-        (Timeouts(first_token=200, idle=300, total=100), 1100, 1100),
-        (Timeouts(first_token=60, idle=30, total=None), 1060, 1040),
-        (Timeouts(first_token=None, idle=None, total=None), FOREVER, FOREVER),
-    ],
-)
-async def test_an_answer_is_due_by_its_limits(timeouts: Timeouts, due: float, due_after_content: float):
-    watched = Watched(timeouts=timeouts)
-    assert watched.watch.due == due
-    watched.clock.move(10)
-    assert watched.watch.due == due, "time alone moves nothing"
-    assert watched.watch.progress() == 1010
-    assert watched.watch.due == due_after_content
-
-
-async def test_progress_never_moves_the_end_of_all():
-    watched = Watched()
-    for _ in range(20):
-        watched.clock.move(10)
-        watched.watch.progress()
-        assert watched.watch.due <= 1100
-
-
-async def test_an_answer_that_is_due_is_failed_as_late():
-    watched = Watched(None)
-    watched.sweeper.look(1059)
-    assert watched.response.failed is None
-    watched.sweeper.look(1060)
-    with pytest.raises(UpstreamError) as caught:
-        await watched.response.receive()
-    assert (caught.value.kind, caught.value.status) == ("upstream_timeout", 504)
-
-
-@pytest.mark.parametrize(
-    ("timeouts", "begins", "bound"),
-    [
-        (Timeouts(first_token=60, idle=30, total=100), False, START),
-        (Timeouts(first_token=60, idle=30, total=100), True, IDLE),
-        (Timeouts(first_token=60, idle=300, total=100), True, TOTAL),
-        (Timeouts(first_token=None, idle=30, total=100), False, TOTAL),
-    ],
-)
-async def test_an_answer_that_is_late_says_by_which_limit(timeouts: Timeouts, begins: bool, bound: str):
-    watched = Watched(timeouts=timeouts)
-    watched.clock.move(10)
-    if begins:
-        watched.watch.last = watched.clock.now
-        watched.watch.progress()
-    watched.watch.expire()
-    assert watched.response.failed is not None
-    assert watched.response.failed.bound == bound
-    assert broken(watched.response.failed).bound == bound
-
-
-async def test_a_stopped_watch_fails_nothing():
-    watched = Watched()
-    watched.watch.stop()
-    watched.watch.stop()
-    watched.sweeper.look(FOREVER)
-    assert watched.response.failed is None
 
 
 # -- whole bodies --

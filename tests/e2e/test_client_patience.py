@@ -156,12 +156,30 @@ def test_each_event_of_a_stream_of_named_ones_breaks_the_silence(
     assert took > 1.4
 
 
-def test_events_without_content_do_not_break_a_chats_silence(plain: Gateway, upstream: Upstream) -> None:
-    empty = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
-    upstream.play(script(stream_head(), chunk(empty % b"Hello"), *paced(*[empty % b""] * 4, gap=0.3), Stall()))
-    answer, took = asked(plain, "/v1/chat/completions", chat_body("up/m", stream=True), HEARD)
+CONTENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+
+
+@pytest.mark.parametrize("empty", [CONTENT % b"", b": PROCESSING\n\n"], ids=["empty", "comment"])
+def test_what_brings_no_content_breaks_no_silence_of_a_chat_that_somebody_has_bounded(
+    plain: Gateway, upstream: Upstream, empty: bytes
+) -> None:
+    upstream.play(script(stream_head(), chunk(CONTENT % b"Hello"), *paced(*[empty] * 4, gap=0.3), Stall()))
+    answer, took = asked(plain, "/v1/chat/completions", chat_body("firm/m", stream=True), HEARD)
     assert "deadline_exceeded" in answer.events[-1]
     assert took < 1.2
+
+
+@pytest.mark.parametrize("empty", [CONTENT % b"", b": PROCESSING\n\n"], ids=["empty", "comment"])
+@pytest.mark.parametrize("begun", [True, False])
+def test_it_keeps_the_client_waiting_as_it_would_without_us_where_nobody_has(
+    plain: Gateway, upstream: Upstream, empty: bytes, begun: bool
+) -> None:
+    before = [chunk(CONTENT % b"Hello")] if begun else []
+    upstream.play(script(stream_head(), *before, *paced(*[empty] * 5, gap=0.3), chunk(CONTENT % b"world"), Stall()))
+    answer, took = asked(plain, "/v1/chat/completions", chat_body("up/m", stream=True), HEARD)
+    assert "world" in answer.events[-2]
+    assert "deadline_exceeded" in answer.events[-1]
+    assert 1.5 + PATIENCE < took < 3.5
 
 
 def test_a_whole_answer_must_be_there_by_then(plain: Gateway, upstream: Upstream) -> None:

@@ -10,9 +10,10 @@ import pytest
 from providers.openai.stream import ChatDecoder
 from proxy.core.call import Timeouts
 from proxy.core.errors import ClientDisconnected
-from proxy.stream import EventStream, Watch
+from proxy.stream import EventStream
 from proxy.sweeper import Sweeper
 from proxy.transport import Connection
+from proxy.watch import Watch
 from tests.core.doubles import HandClock, make_call
 from tests.fuzz.wires import Wire
 from tests.providers.openai.fixtures import DONE, NULL, chunk, delta, finish
