@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format bench faults fuzz load soak chaos bench-check bench-layers bench-policies performance-doc lock wheel system clean
+.PHONY: help run demo test coverage check format bench faults fuzz load soak chaos bench-check bench-layers bench-policies performance-doc lock wheel system clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,8 +25,11 @@ run: $(VENV)/.installed-run ## install what is locked and start the gateway (CON
 demo: $(VENV)/.installed-dev ## start it, stream one chat through the official OpenAI SDK, stop it; no key needed
 	@$(BIN)/python docs/examples/demo.py
 
-test: $(VENV)/.installed-dev ## every test, two modules at a time, with branch coverage (ARGS="tests/policies -k retry" for some, without)
-	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses 2 --dist loadfile)
+test: $(VENV)/.installed-dev ## every test, two modules at a time (ARGS="tests/policies -k retry" for some)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile)
+
+coverage: $(VENV)/.installed-dev ## the same with branch coverage, of the servers that tests start too: twice the processor time
+	$(BIN)/python -m pytest --cov --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import order, Dockerfile, locks
 	$(BIN)/ruff format --check $(CODE)

@@ -211,7 +211,7 @@ class Pair:
         config: dict[str, Any] = {
             "providers": {name: provider(getattr(self, name).url, timeouts=own) for name in ("slow", "other")},
             "models": {"pair": {"targets": targets, "strategy": "priority"}},
-            "llm": {"task_types": {"HASTY": {"timeout": "50ms"}}},
+            "llm": {"task_types": {"HASTY": {"timeout": "300ms"}}},
         }
         self.gateway = Gateway(config, folder)
 

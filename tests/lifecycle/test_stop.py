@@ -208,7 +208,7 @@ def test_a_client_that_does_not_read_cannot_hold_it(start: Start, upstream: Upst
         begun = time.monotonic()
         _terminate(gateway)
         gateway.ended()
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 10  # a client that closes is given 30 s for the rest
     assert [record["status"] for record in gateway.records] == [503]
 
 

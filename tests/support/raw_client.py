@@ -75,7 +75,7 @@ def sse_data(body: bytes) -> list[str]:
 class RawClient:
     """One connection. Every wait ends after `timeout` seconds with `TimeoutError`."""
 
-    def __init__(self, url: str, timeout: float = 8.0) -> None:
+    def __init__(self, url: str, timeout: float = 15.0) -> None:
         parts = urlsplit(url)
         assert parts.hostname and parts.port
         self.authority = parts.netloc
