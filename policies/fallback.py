@@ -20,7 +20,7 @@ from proxy.routing.walk import OUT, Step, Walk
 #: Why another than the first choice has served: the kind of its failure.
 HEADER = "x-comporta-fallback"
 
-#: Members of a request that go on with what lies at one provider: no other one is asked before that one has failed.
+#: Members of a request that go on with what lies at one provider: no other one is asked before that one has failed, and may not know it.
 _BINDING = ("previous_response_id", "conversation")
 
 
@@ -58,6 +58,7 @@ class Fallback:
         first = call.target
         was_out = first is not None and self._router.rests(first) is not None
         walk = self._around(call) if was_out else None
+        told: GatewayError | None = None
         while True:
             try:
                 reply = await call_next(call)
@@ -68,9 +69,13 @@ class Fallback:
                 step = walk.after(error) if self._has_time(call) else None
                 if step is None:
                     final = walk.outcome(error)
+                    if told is not None and first is not None and _is_unknown_there(call, final):
+                        self._router.direct(call, first)
+                        call.stand_in, final = None, told
                     if final is error:
                         raise
                     raise final from None
+                told = told or error
                 self._switch(call, step, error)
             else:
                 if call.fallback is not None:
@@ -80,7 +85,7 @@ class Fallback:
     def _around(self, call: Call) -> Walk | None:
         """Past a first choice that is out to the first of its chain that is in; None: there is none, and the first choice is asked."""
         first = call.target
-        if first is None or any(call.body.get(member) for member in _BINDING):
+        if first is None or _is_bound(call):
             return None
         walk = Walk(self._router, call, self._most, was_out=True)
         step = walk.around()
@@ -127,6 +132,15 @@ def _may_be_followed(call: Call, error: GatewayError) -> bool:
         return True
     call.notes.setdefault(STOPPED, {})[len(call.attempts)] = "unrepeatable"
     return False
+
+
+def _is_bound(call: Call) -> bool:
+    return any(call.body.get(member) for member in _BINDING)
+
+
+def _is_unknown_there(call: Call, error: GatewayError) -> bool:
+    """Whether another than the first choice refuses what it may not know: its word on the request is not the last then."""
+    return isinstance(error, UpstreamError) and error.kind == "rejected" and _is_bound(call)
 
 
 def _named(target: Target | None) -> str | None:

@@ -177,6 +177,30 @@ async def test_what_goes_on_with_something_that_lies_at_a_provider_stays_there(w
     assert world.asked == ["a"]
 
 
+LIMITED = UpstreamError("rate_limit_exceeded", "not now", retry_after=60.0)
+UNKNOWN = UpstreamError("rejected", "no such response", status=404)
+
+
+@pytest.mark.parametrize(
+    ("body", "others", "told", "provider"),
+    [
+        ({"previous_response_id": "x_1"}, UNKNOWN, ("rate_limit_exceeded", 60.0, None), "a"),
+        ({"conversation": "x_1"}, UNKNOWN, ("rate_limit_exceeded", 60.0, None), "a"),
+        ({"previous_response_id": "x_1"}, FAILED, ("server_error", None, False), "c"),
+        ({}, UNKNOWN, ("rejected", None, None), "b"),
+    ],
+)
+async def test_that_nobody_else_knows_what_it_goes_on_with_is_not_what_its_client_is_told(
+    world: World, body: dict[str, Any], others: UpstreamError, told: tuple[str, float | None, bool | None], provider: str
+):
+    """It would give up for good what the first choice can do in a minute."""
+    world.fail(LIMITED, "a")
+    world.fail(others, "b", "c")
+    error = await world.fails(operation="responses", body=body)
+    assert isinstance(error, UpstreamError) and world.call.target is not None
+    assert ((error.kind, error.retry_after, error.should_retry), world.call.target.provider) == (told, provider)
+
+
 async def test_it_is_logged_counted_and_told(world: World):
     world.take_out("a")
     reply = await world.ask()
