@@ -20,6 +20,7 @@ from proxy.core.protocols import Emit, Services
 from proxy.gateway import Gateway
 from proxy.health import require_listed
 from proxy.http.admin import AdminPlane, Numbers, State
+from proxy.http.callers import Patience
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
 from proxy.secrets import SecretError, resolve
@@ -211,6 +212,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
             raise SecretError(f"server.admin_key: {error}") from None
         await served.put(settings)
         admin.ask_for(key)
+        admin.wait_for(_patience(settings.server))
 
     reload = Reload(opened.loaded, load=lambda: load(opened.file), put=put, metrics=serving.metrics)
     signals.hurry = serving.hurry
@@ -221,6 +223,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         return administration.desk(served, opened.file, load, reload)
 
     admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, desk=desk)
+    admin.wait_for(_patience(opened.settings.server))
     watch = FileWatch(opened.file, reload) if opened.file is not None and opened.settings.server.watch else None
     try:
         await admin.start(opened.admin)
@@ -235,6 +238,11 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         await serving.stop()
         await admin.stop()
     return 0
+
+
+def _patience(server: ServerSettings) -> Patience:
+    """What the admin plane has with who connects, which is the data plane's."""
+    return Patience(head=server.header_timeout, idle=server.keep_alive)
 
 
 class Signals:

@@ -15,6 +15,7 @@ from proxy.core.late import Late
 from proxy.core.metrics import Registry
 from proxy.door import Door
 from proxy.http.backstop import backstop
+from proxy.http.callers import Callers, Patience
 from proxy.http.guard import GUARD, MOST, Guard
 
 if TYPE_CHECKING:
@@ -38,13 +39,23 @@ class AdminPlane:
         app = admin_app(numbers, state, key=key, desk=desk)
         self._guard = app[GUARD]
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._patience = Patience()
+        self._callers: Callers | None = None
         self._door: Door | None = None
 
     async def start(self, listening: socket.socket) -> None:
         await self._runner.setup()
         assert self._runner.server is not None
-        self._door = Door(listening, self._runner.server)
+        self._callers = Callers(self._runner.server)
+        self._callers.patience = self._patience
+        self._door = Door(listening, self._callers)
         await self._door.open()
+
+    def wait_for(self, patience: Patience) -> None:
+        """Have this patience with connections that are made from now on."""
+        self._patience = patience
+        if self._callers is not None:
+            self._callers.patience = patience
 
     def ask_for(self, key: str | None) -> None:
         """Ask for another key from now on, or for none."""

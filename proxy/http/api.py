@@ -22,6 +22,9 @@ from proxy.core.errors import ClientError
 from proxy.http import reference
 from proxy.http.guard import MOST
 
+#: How long an administrator's body may take to come, in seconds.
+_BODY = 30.0
+
 #: What the names in a path stand for, in one request.
 _PATH: web.RequestKey[dict[str, str]] = web.RequestKey("path", dict[str, str])
 
@@ -147,7 +150,10 @@ async def _body(request: web.Request, model: type[BaseModel]) -> BaseModel:
         # What a foreign page may send without being asked first is never JSON.
         raise ClientError("Send the body as application/json.", status=415, code="unsupported_media_type")
     try:
-        raw = await request.read()
+        async with asyncio.timeout(_BODY):
+            raw = await request.read()
+    except TimeoutError:
+        raise ClientError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
     except web.HTTPRequestEntityTooLarge:
         raise ClientError(f"The request's body is larger than {MOST} bytes.", status=413, code="request_too_large") from None
     except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the body
