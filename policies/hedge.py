@@ -310,14 +310,14 @@ class Race:
         if not task.done():
             self._cut = list(arm.attempts)
             task.cancel()
-            if not arm.attempts:
-                self._hedge.refund()
-                del self._call.notes[NOTE]
-                return
         elif task.cancelled() or task.exception() is not None:
             outcome = "failed"
         else:
             task.result().close(asyncio.CancelledError())
+        if not arm.attempts:  # there was no time for it, or the gateway itself refused it
+            self._hedge.refund()
+            del self._call.notes[NOTE]
+            return
         self._take_attempts()
         self._call.notes[NOTE]["hedge"] = outcome
         self._hedge.count(_provider(arm), outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, cast
@@ -31,7 +32,8 @@ from tests.transport.wired import ORIGIN, pool
 A, B, C = Target("a", "m-a", "m"), Target("b", "m-b", "m"), Target("c", "m-c", "m")
 FAILED = UpstreamError("server_error", "it failed", status=503)
 REJECTED = UpstreamError("rejected", "no", status=422)
-SETTINGS = {"least": "100ms", "samples": 5, "share": 0.5}
+SHARE = 0.5
+SETTINGS = {"least": "100ms", "samples": 5, "share": SHARE}
 
 
 @pytest.mark.parametrize(
@@ -480,6 +482,29 @@ async def test_a_second_one_that_fails_is_nobodys_failure(world: World):
     assert (await world.handler(call)).headers["by"] == "a"
     assert [attempt.error for attempt in call.attempts] == [None, "rejected"]
     assert world.hedges() == {("b", "failed"): 1}
+
+
+@pytest.mark.parametrize("first", [None, FAILED], ids=["the first answers", "the first fails"])
+def test_a_second_one_that_the_gateway_does_not_send_costs_nothing_of_the_share(first: UpstreamError | None):
+    """A provider that is given no more attempts for now was not asked."""
+
+    async def main(clock: HandClock) -> None:
+        world = World(clock)
+        await world.warm()
+        world.plays["a"] = (2.0, first)
+
+        async def limited(call: Call, call_next: Handler) -> Reply:
+            if call.target == B:
+                raise UpstreamError("overloaded", "full", reached=False)
+            return await call_next(call)
+
+        saved, call = world.hedge._saved, world.call()
+        with contextlib.suppress(UpstreamError):
+            await compose([world.hedge, limited], world._attempt)(call)
+        assert (world.asked, world.hedges(), call.notes) == (["a"], {}, {})
+        assert world.hedge._saved == saved + SHARE
+
+    in_virtual_time(main)
 
 
 @pytest.mark.parametrize("second", [0.05, 5.0], ids=["the second fails first", "the first fails first"])
