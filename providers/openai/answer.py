@@ -28,6 +28,7 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
     output_tokens: _Count = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
+    total_tokens: _Count = None
 
 
 class _Choice(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +66,9 @@ def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
         read, written = usage.prompt_tokens_details, usage.completion_tokens_details
     if prompt is None and completion is None:
         return None
+    prompt, completion, total = prompt or 0, completion or 0, usage.total_tokens
+    if total is not None and total > prompt + completion:
+        return None  # it holds more than is named
     cached = read.cached_tokens or 0 if read is not None else 0
     reasoning = written.reasoning_tokens or 0 if written is not None else 0
-    return Usage(prompt or 0, completion or 0, cached, reasoning, True)
+    return Usage(prompt, completion, cached, reasoning, True)

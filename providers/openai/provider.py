@@ -10,7 +10,7 @@ import orjson
 from providers.openai.answer import reported_usage
 from providers.openai.errors import error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
-from providers.openai.stream import ChatDecoder, read_usage
+from providers.openai.stream import ChatDecoder, read_total, read_usage
 from providers.openai.typed_events import TypedEventDecoder
 from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
@@ -127,6 +127,8 @@ class OpenAI:
         if call.operation == "responses" and answer.get("status") == "failed":
             raise error_in_body(None)
         usage = read_usage(answer.get("usage"))
+        if usage is None and call.operation == "embedding":
+            usage = read_total(answer.get("usage"))
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
             if not choices or type(choices) is not list:

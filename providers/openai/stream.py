@@ -22,6 +22,8 @@ from proxy.core.sse import EventDecoder, ProtocolError
 _CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
 _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
+_COUNTS = frozenset({*_CHAT_NAMES[:2], *_RESPONSE_NAMES[:2], "total_tokens"})
+
 _CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of what it costs to look for bytes
 _BETWEEN = b"\n\ndata: "
 _USAGE = b'"usage"'
@@ -59,7 +61,33 @@ def read_usage(usage: Any) -> Usage | None:
         return None
     cached = _count(prompt_details.get("cached_tokens")) if type(prompt_details) is dict else 0
     reasoning = _count(completion_details.get("reasoning_tokens")) if type(completion_details) is dict else 0
-    return Usage(prompt or 0, completion or 0, cached or 0, reasoning or 0, True)
+    found = Usage(prompt or 0, completion or 0, cached or 0, reasoning or 0, True)
+    total = _count(usage.get("total_tokens"))
+    if total is not None and total > found.prompt + found.completion:
+        if prompt is None:
+            found.prompt = total - found.completion
+        else:
+            found.completion += _unnamed(usage, found, total)
+    return found
+
+
+def read_total(usage: Any) -> Usage | None:
+    """The same of an answer that is no text, where nothing but the total is told (Voyage's embeddings): it is the prompt's."""
+    total = _count(usage.get("total_tokens")) if type(usage) is dict else None
+    return None if total is None else Usage(total, reported=True)
+
+
+def _unnamed(usage: dict[str, Any], found: Usage, total: int) -> int:
+    """Tokens of an answer that are in the total alone: of reasoning, which xAI does not count among those of the answer, nor Google, which
+    says no more of it. A total with anything else in it (Mistral's sound) is left alone.
+
+    Sources: https://docs.x.ai/docs/key-information/consumption-and-rate-limits and, for Google, answers in
+    https://discuss.ai.google.dev/t/127400
+    """
+    beyond = total - found.prompt - found.completion
+    if beyond == found.reasoning or {name for name in usage if usage[name]} <= _COUNTS:
+        return beyond
+    return 0
 
 
 def _count(value: Any) -> int | None:

@@ -50,6 +50,7 @@ def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage)
         {"choices": CHOICES, "usage": {"prompt_tokens": 7.0}},
         {"choices": CHOICES, "usage": {}},
         {"choices": CHOICES, "usage": {"total_tokens": 12}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": None, "completion_tokens": None}},
         {"choices": [], "usage": {"prompt_tokens": 7}},
         {"choices": None, "usage": {"prompt_tokens": 7}},
@@ -73,10 +74,30 @@ def outcome(body: bytes, operation: str, *, made: bool) -> Any:
         return error.kind, error.message, error.status
 
 
+@pytest.mark.parametrize(
+    ("operation", "usage", "expected"),
+    [
+        ("embedding", {"total_tokens": 12}, Usage(12, reported=True)),
+        ("embedding", {"total_tokens": -1}, None),
+        ("responses", {"total_tokens": 12}, None),
+    ],
+)
+def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: dict[str, Any], expected: Usage | None):
+    assert PROVIDER._usage(make_call(operation), orjson.dumps({"data": [], "usage": usage})) == expected
+
+
 VALUES = st.none() | st.booleans() | st.integers(-9, 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
 USAGES = st.dictionaries(
     st.sampled_from(
-        ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "prompt_tokens_details", "output_tokens_details"]
+        [
+            "prompt_tokens",
+            "completion_tokens",
+            "input_tokens",
+            "output_tokens",
+            "total_tokens",
+            "prompt_tokens_details",
+            "output_tokens_details",
+        ]
     ),
     VALUES | st.dictionaries(st.sampled_from(["cached_tokens", "reasoning_tokens"]), VALUES, max_size=2),
     max_size=4,

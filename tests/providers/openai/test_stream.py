@@ -262,6 +262,23 @@ def test_bytes_of_any_kind_never_raise(parts: list[bytes]):
         ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(reported=True)),
         ({"prompt_tokens": 10.0, "completion_tokens": 5.0}, Usage(10, 5, reported=True)),
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(0, 5, reported=True)),
+        # What Google's endpoint and xAI leave out of an answer's tokens; and what Mistral has beside them, and where nothing is known.
+        ({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 103, "completion_tokens_details": None}, Usage(9, 94, reported=True)),
+        (
+            {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135, "completion_tokens_details": {"reasoning_tokens": 94}},
+            Usage(32, 103, 0, 94, reported=True),
+        ),
+        (
+            {"input_tokens": 32, "output_tokens": 99, "total_tokens": 131, "output_tokens_details": {"reasoning_tokens": 94}},
+            Usage(32, 99, 0, 94, reported=True),
+        ),
+        ({"prompt_tokens": 4, "completion_tokens": 635, "total_tokens": 3264, "prompt_audio_seconds": 203}, Usage(4, 635, reported=True)),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 99, "completion_tokens_details": {"reasoning_tokens": 5}},
+            Usage(9, 1, 0, 5, reported=True),
+        ),
+        ({"completion_tokens": 5, "total_tokens": 20}, Usage(15, 5, reported=True)),
+        ({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 3}, Usage(9, 1, reported=True)),
         ({}, None),
         ({"total_tokens": 12}, None),
         ({"type": "duration", "seconds": 3}, None),
