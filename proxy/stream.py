@@ -288,7 +288,8 @@ class EventStream:
         if decoder.mended and self._counted is not None:
             self._counted("missing_done")
         call.tokens_seen = decoder.tokens
-        call.usage = decoder.usage or call.estimated_usage()
+        # What is read again was charged when it was made.
+        call.usage = None if call.method == "GET" else decoder.usage or call.estimated_usage()
         self._response.close(reuse=error is None and self._ended)
 
 

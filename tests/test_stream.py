@@ -301,6 +301,15 @@ async def test_closing_settles_the_usage_and_gives_the_connection_back():
     assert not streamed.sweeper.held
 
 
+@pytest.mark.parametrize("rest", [b"u.", b"b"])
+async def test_what_is_only_read_again_is_not_charged_again(rest: bytes):
+    streamed = Streamed(rest, operation="stored_response")
+    streamed.call.method = "GET"
+    await streamed.read()
+    streamed.stream.close(None)
+    assert streamed.call.usage is None
+
+
 async def test_closing_early_estimates_the_usage_and_closes_the_connection():
     streamed = Streamed(b"b", b"c")
     await anext(streamed.stream)

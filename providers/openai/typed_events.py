@@ -96,7 +96,7 @@ class TypedEventDecoder:
         inner = value.get("response")
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
         if usage:
-            self.usage = read_usage(usage) or self.usage
+            self.usage = read_usage(usage) or _by_time(usage) or self.usage
         if kind == "error" or (name in (b"", b"error") and value.get("error")):
             error = value.get("error") or {member: value[member] for member in value if member != "type"}
             raise self._failed(error, event if name or kind == "error" else None)
@@ -125,6 +125,11 @@ class TypedEventDecoder:
         if rest or self._terminal:
             self.failure = UpstreamError("stream_truncated", CUT)
         return b""
+
+
+def _by_time(usage: Any) -> Usage | None:
+    """No tokens, where sound is charged by its length; there is nothing to estimate then."""
+    return Usage(reported=True) if isinstance(usage, dict) and usage.get("type") == "duration" else None
 
 
 def _shown(event: Event) -> bytes:

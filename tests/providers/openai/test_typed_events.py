@@ -210,6 +210,13 @@ def test_the_last_event_of_every_kind_of_stream_tells_its_usage(kind: str, named
         assert (decoder.usage, decoder.failure) == (Usage(9, 3, reported=True), None)
 
 
+def test_sound_that_is_charged_by_its_length_has_no_tokens():
+    decoder = TypedEventDecoder(LIMIT, terminal=False)
+    read(decoder, (b'data: {"type":"transcript.text.delta","delta":"x"}\n\n',))
+    read(decoder, (b'data: {"type":"transcript.text.done","usage":{"type":"duration","seconds":9}}\n\n',))
+    assert (decoder.tokens, decoder.usage) == (1, Usage(reported=True))
+
+
 def test_a_done_that_lost_its_blank_line_is_whole():
     decoder = TypedEventDecoder(LIMIT, terminal=False)
     assert read(decoder, (b"event: x\ndata: 1\n\n" + DONE[:-1],)) == b"event: x\ndata: 1\n\n" + DONE
