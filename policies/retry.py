@@ -116,8 +116,8 @@ def decide(error: UpstreamError, seen: Situation, rules: Rules, jitter: Callable
         return Stop("hint" if refused == "spent" and hint and hint >= room else refused)
     if not seen.affordable:
         return Stop("budget")
-    if error.kind in CREDENTIAL:
-        return Again(0.0)
+    if error.spare_credential:
+        return Again(0.0)  # with another one there is nothing to wait for
     if hint >= room:
         return Stop("hint" if hint else "deadline")
     ceiling = rules.ceilings[min(seen.retries, len(rules.ceilings) - 1)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from proxy.allowance import due_to, had_its_time
+from proxy.core.board import COOL_DOWN
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
@@ -76,10 +77,10 @@ class Upstream:
             return min(self.credentials, key=self._resting.__getitem__)
         return usable[next(self._turns) % len(usable)]
 
-    def rest(self, credential: Credential, now: float) -> tuple[bool, bool]:
+    def rest(self, credential: Credential, now: float, seconds: float = CREDENTIAL_RESTS) -> tuple[bool, bool]:
         """Take a credential out of the turns for a while; whether it was in them, and whether another one is."""
         was_in = self._resting.get(credential, now) <= now
-        self._resting[credential] = now + CREDENTIAL_RESTS
+        self._resting[credential] = max(now + seconds, self._resting.get(credential, now))
         return was_in, any(self._resting.get(each, now) <= now for each in self.credentials)
 
     def authorised(self, target: Target, now: float = 0.0) -> Target:
@@ -199,8 +200,14 @@ class Dispatch:
             error.acquit()
 
     def _rest(self, upstream: Upstream, error: UpstreamError, credential: Credential | None) -> None:
-        """Do not use a credential again soon that was refused, or whose account is empty."""
-        if credential is not None and error.kind in ("provider_auth", "insufficient_quota"):
+        """Do not use a credential again soon that was refused, whose account is empty, or which has had its share for now."""
+        if credential is None:
+            return
+        if error.kind == "rate_limit_exceeded":
+            if len(upstream.credentials) > 1:
+                seconds = min(error.retry_after or COOL_DOWN, CREDENTIAL_RESTS)
+                _, error.spare_credential = upstream.rest(credential, self._now(), seconds)
+        elif error.kind in ("provider_auth", "insufficient_quota"):
             was_in, error.spare_credential = upstream.rest(credential, self._now())
             if was_in:
                 self._out.labels(upstream.name).value += 1

@@ -710,6 +710,32 @@ async def test_one_credential_takes_every_turn(credentials: tuple[Credential, ..
     assert [request.headers["key"] for request in bench.transport.sent] == [expected, expected]
 
 
+@pytest.mark.parametrize(("hint", "seconds"), [(None, 1.0), (20.0, 20.0), (3600.0, 60.0)])
+async def test_a_credential_that_is_limited_is_left_alone_while_there_are_others(hint: float | None, seconds: float):
+    def limited() -> UpstreamError:
+        return UpstreamError("rate_limit_exceeded", "m", retry_after=hint)
+
+    answers = [ScriptedResponse([b"x"]) for _ in range(3)]
+    bench = Bench(limited(), *answers, limited(), ScriptedResponse([b"x"]), credentials=KEYS)
+    assert (await bench.fail())[1].spare_credential
+    await bench.ask()
+    await bench.ask()
+    bench.clock.move(seconds - 0.1)
+    await bench.ask()
+    assert not (await bench.fail())[1].spare_credential, "all of them are limited now"
+    bench.clock.move(0.1)
+    await bench.ask()
+    assert [request.headers["key"] for request in bench.transport.sent] == ["sk-aaaa", *["sk-bbbb"] * 4, "sk-aaaa"]
+    assert "llm_credential_out_total" in bench.metrics.counters
+    assert not bench.metrics.counters["llm_credential_out_total"].children, "it is as good as it was"
+
+
+async def test_what_is_limited_has_no_other_credential_where_there_is_one():
+    bench = Bench(UpstreamError("rate_limit_exceeded", "m"), ScriptedResponse([b"x"]), credentials=KEYS[:1])
+    assert not (await bench.fail())[1].spare_credential
+    await bench.ask()
+
+
 async def test_a_target_that_brings_its_credential_keeps_it():
     bench = Bench(ScriptedResponse([b"x"]), credentials=KEYS)
     await bench.ask(target=Target("p", "m", credential=Credential("env:C", "sk-cccc")))

@@ -285,10 +285,12 @@ def note_content(state: TargetState) -> None:
 
 
 def note_failure(state: TargetState, error: UpstreamError, now: float, rules: Ejection) -> None:
-    """An attempt failed. A 429 leaves the target alone for as long as it says; others count, and too many of them take it out."""
+    """An attempt failed. A 429 leaves the target alone for as long as it says, unless it was for one of its credentials only; others
+    count, and too many of them take it out."""
     hint = min(error.retry_after or 0.0, LONGEST_COOL_DOWN)
     if error.kind == "rate_limit_exceeded":
-        state.closed_until = max(state.closed_until, now + (hint or COOL_DOWN))
+        if not error.spare_credential:
+            state.closed_until = max(state.closed_until, now + (hint or COOL_DOWN))
     elif counts(error) and state.closed_until <= now:  # failing while it is out is no news
         on_trial = state.ejections > 0 and state.closed_until != 0.0
         state.closed_until = 0.0

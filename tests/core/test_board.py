@@ -111,6 +111,13 @@ def test_a_429_leaves_it_alone_for_as_long_as_it_says(hint: float | None, second
     assert state.failures == 0
 
 
+def test_a_429_for_one_credential_of_several_leaves_the_target_in():
+    state, error = TargetState(), UpstreamError("rate_limit_exceeded", "m", retry_after=60.0)
+    error.spare_credential = True
+    note_failure(state, error, NOW, RULES)
+    assert is_available(state, NOW)
+
+
 def test_after_a_cool_down_one_failure_is_only_one():
     state = TargetState()
     note_failure(state, UpstreamError("rate_limit_exceeded", "m", retry_after=2.0), NOW, RULES)

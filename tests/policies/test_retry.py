@@ -54,6 +54,8 @@ def failed(kind: str, *, told: bool | None = None, spare: bool = False, **more: 
         (failed("rate_limit_exceeded", retry_after=7.0), Again(8.0)),
         (failed("rate_limit_exceeded", retry_after=31.0), Stop("hint")),
         (failed("rate_limit_exceeded", retry_after=86400.0), Stop("hint")),
+        (failed("rate_limit_exceeded", retry_after=31.0, spare=True), Again(0.0)),
+        (failed("rate_limit_exceeded", retry_after=7.0, spare=True), Again(0.0)),
         (failed("insufficient_quota"), Stop("kind")),
         (failed("insufficient_quota", spare=True), Again(0.0)),
         (failed("server_error"), Again(1.0)),
