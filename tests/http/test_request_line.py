@@ -31,14 +31,16 @@ def test_a_parameter_goes_on_whatever_its_name(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["key", "token", "api_key", "auth", "x", "%6bey", "Authorization"])
 @pytest.mark.parametrize(
-    "value", [OURS, f"Bearer%20{OURS}", f"Bearer+{OURS}", OURS.replace("k", "%6b", 1), OURS.replace("-", "%2D"), OURS[:40]]
+    "value",
+    [OURS, f"Bearer%20{OURS}", f"Bearer+{OURS}", OURS.replace("k", "%6b", 1), OURS.replace("-", "%2D"), OURS[:40]],
+    ids=["plain", "bearer", "bearer and plus", "letter coded", "dash coded", "beginning"],
 )
 def test_a_key_of_ours_stays_here_whatever_it_is_called(name: str, value: str) -> None:
     assert query(f"a=1&{name}={value}&b=2") == "a=1&b=2"
     assert query(f"{name}={value}") == ""
 
 
-@pytest.mark.parametrize("text", [f"{OURS}", f"{OURS}=1", f"a=1;key={OURS}"])
+@pytest.mark.parametrize("text", [f"{OURS}", f"{OURS}=1", f"a=1;key={OURS}"], ids=["name", "name of a value", "behind a semicolon"])
 def test_nor_does_it_go_on_where_it_is_no_value(text: str) -> None:
     assert query(text) == ""
 
