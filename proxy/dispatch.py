@@ -13,13 +13,13 @@ from proxy.core.board import COOL_DOWN
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
+from proxy.core.protocols import UNSENT, Accounting, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.download import REDIRECTS, is_download
 from proxy.heads import RATE_LIMITS, SHOWN, is_event_stream, made_at, media_type, redirect, shown_of_download
 from proxy.masking import mask_of, masked
 from proxy.pace import Pace, floor_of
-from proxy.stream import TOO_LARGE, EventStream, read_begun, read_some, read_whole, relayed
+from proxy.stream import TOO_LARGE, Copy, EventStream, read_begun, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
 from proxy.watch import Watch
 
@@ -30,6 +30,12 @@ CHECKED = frozenset({"chat", "completion", "embedding", "responses"})
 MAY_HAVE_CHARGED = frozenset(
     {"reset", "bad_upstream", "upstream_timeout", "invalid_response", "response_too_large", "stream_interrupted", "stream_truncated"}
 )
+
+#: Operations whose answers are passed on as they come and whose work is charged: their usage is read once they are whole.
+CHARGED = frozenset({"audio", "images", "moderations", "rerank", "score", "classify", "pooling"})
+
+#: Of these, the largest that are read, in bytes, and of pictures, which are long strings: either takes some milliseconds at most.
+_ACCOUNT_LIMIT, _PICTURES_LIMIT = 2**20, 8 * 2**20
 
 _ERROR_BODY_LIMIT = 256 * 1024
 
@@ -284,13 +290,17 @@ class Dispatch:
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
         mask = None if downloads else mask_of(upstream.credentials, media_type(response))
-        reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask))
+        is_charged = call.operation in CHARGED and call.method == "POST" and "json" in media_type(response)
+        copy = Copy(_PICTURES_LIMIT if call.operation == "images" else _ACCOUNT_LIMIT) if is_charged else None
+        reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask, copy))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length
         if response.status == 201 and (location := made_at(call, response)):
             reply.headers["location"] = location
         reply.on_close(partial(_release, response, watch))
+        if copy is not None:
+            reply.on_close(partial(_account, call, upstream.provider, copy))
         return reply
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
@@ -336,6 +346,12 @@ def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | N
     """Estimate what an attempt may have cost that was cancelled; nothing, if it had not been sent, or was refused."""
     if UNSENT not in cancelled.args and (response is None or _is_good(response)):
         call.usage = call.estimated_usage()
+
+
+def _account(call: Call, provider: object, copy: Copy, error: BaseException | None) -> None:
+    """Take the usage of an answer that was passed on whole from who can read it."""
+    if error is None and isinstance(provider, Accounting):
+        call.usage = provider.usage_of(copy.body)
 
 
 def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:

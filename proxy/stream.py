@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from copy import copy
+from copy import copy as copied
 from typing import Any
 
 from proxy.core.call import Call
@@ -48,12 +48,43 @@ async def read_some(response: UpstreamResponse, limit: int, watch: Watch) -> byt
     return b"".join(parts)[:limit] if len(parts) > 1 or size > limit else first
 
 
+class Copy:
+    """A body that is passed on, kept until its end, unless it has more than `most` bytes."""
+
+    __slots__ = ("_left", "_pieces")
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._pieces: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left >= 0:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+
+    @property
+    def body(self) -> bytes:
+        """Nothing of one that was too large."""
+        return b"".join(self._pieces)
+
+
 async def relayed(
-    response: UpstreamResponse, watch: Watch, failed: Callable[[UpstreamError], None], mask: Mask | None = None
+    response: UpstreamResponse,
+    watch: Watch,
+    failed: Callable[[UpstreamError], None],
+    mask: Mask | None = None,
+    copy: Copy | None = None,
 ) -> AsyncIterator[bytes]:
-    """A body as it comes, but for what `mask` hides. Raises StreamError when it breaks off; `failed` is told of it before."""
+    """A body as it comes, but for what `mask` hides; `copy` gets it as it was.
+
+    Raises StreamError when it breaks off; `failed` is told of it before.
+    """
     try:
         while data := await response.receive():
+            if copy is not None:
+                copy.add(data)
             if mask is not None:
                 data = mask.feed(data)
             if data:
@@ -297,7 +328,7 @@ def numbered(error: GatewayError, reply: Reply | None) -> GatewayError:
     """`error`, which may be that of many, with the number of its event at the end of this reply's stream."""
     number = reply.stream.following if reply is not None and isinstance(reply.stream, EventStream) else 0
     if number:
-        error = copy(error)
+        error = copied(error)
         error.sequence_number = number
     return error
 

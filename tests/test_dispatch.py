@@ -566,6 +566,36 @@ async def test_what_was_stored_of_a_failure_shows_no_key(kind: dict[str, str]):
     assert bench.failures == {}
 
 
+class Accountant(Echo):
+    def usage_of(self, body: bytes) -> Usage | None:
+        return Usage(len(body), reported=True) if body else None
+
+
+@pytest.mark.parametrize(
+    ("operation", "method", "headers", "size", "error", "usage"),
+    [
+        ("images", "POST", JSON, 6, None, Usage(6, reported=True)),
+        ("images", "POST", JSON, 8 * 2**20, None, Usage(8 * 2**20, reported=True)),
+        ("rerank", "POST", JSON, 2**20, None, Usage(2**20, reported=True)),
+        ("rerank", "POST", JSON, 2**20 + 1, None, None),
+        ("images", "POST", JSON, 8 * 2**20 + 1, None, None),
+        ("images", "POST", JSON, 6, ConnectionError(), None),
+        ("audio", "GET", JSON, 6, None, None),
+        ("audio", "POST", {"content-type": "audio/mpeg"}, 6, None, None),
+        ("batches", "POST", JSON, 6, None, None),
+    ],
+)
+async def test_what_is_passed_on_and_charged_is_accounted_for_once_it_is_whole(
+    operation: str, method: str, headers: dict[str, str], size: int, error: BaseException | None, usage: Usage | None
+):
+    bench = Bench(ScriptedResponse([b"a" * (size - 2), b"bc"], headers=headers))
+    bench.upstream.provider = Accountant()
+    call, reply = await bench.ask(operation=operation, method=method)
+    assert len(await read(reply)) == size
+    reply.close(error)
+    assert call.usage == usage
+
+
 async def test_a_file_is_whatever_it_is():
     content = LONG_KEY.secret.encode()
     bench = Bench(ScriptedResponse([content], headers=JSON), credentials=(LONG_KEY,))

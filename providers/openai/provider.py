@@ -40,6 +40,9 @@ BESIDE = frozenset({"/classify", "/pooling", "/tokenize", "/detokenize"})
 #: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
 CHAT_STREAMS = frozenset({"chat", "completion"})
 
+#: Bytes of a body of which objects may be made to find its usage.
+_SMALL = 256 * 1024
+
 _USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 
 
@@ -136,6 +139,17 @@ class OpenAI:
             if usage is None:
                 usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
         return usage
+
+    def usage_of(self, body: bytes) -> Usage | None:
+        found = reported_usage(body, with_choices=False)
+        if found is not None or len(body) > _SMALL:
+            return found
+        try:
+            answer = value_of(body)
+        except ValueError:
+            return None
+        usage = answer.get("usage") if type(answer) is dict else None
+        return read_usage(usage) or read_total(usage)
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return error_of_status(response.status, response.headers, body)

@@ -218,6 +218,14 @@ class Reusing(Protocol):
     stale: Callable[[], None]
 
 
+@runtime_checkable
+class Accounting(Protocol):
+    """A provider that reads what an answer says of its usage where nothing else of it is read here: images, text of sound, rerankings."""
+
+    def usage_of(self, body: bytes) -> Usage | None:
+        """What a whole JSON body says; None where it says nothing. Never raises."""
+
+
 class StreamDecoder(Protocol):
     """A provider's event stream, made into OpenAI's. Pure: bytes in, whole events out.
 

@@ -86,6 +86,27 @@ def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: di
     assert PROVIDER._usage(make_call(operation), orjson.dumps({"data": [], "usage": usage})) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"data": [{"b64_json": "x" * 300_000}], "usage": {"input_tokens": 7, "output_tokens": 3}}, Usage(7, 3, reported=True)),
+        ({"text": "x", "usage": {"type": "tokens", "input_tokens": 7, "output_tokens": 3, "total_tokens": 10}}, Usage(7, 3, reported=True)),
+        ({"text": "x", "usage": {"type": "duration", "seconds": 3}}, None),
+        ({"results": [{"usage": {"total_tokens": 9}}], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
+        ({"results": [{"usage": {"total_tokens": 9}}]}, None),
+        ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, None),
+        ([], None),
+    ],
+)
+def test_usage_is_found_in_answers_of_any_kind(answer: Any, expected: Usage | None):
+    assert PROVIDER.usage_of(orjson.dumps(answer)) == expected
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 3000, b'{"usage":{"prompt_tokens":7}'])
+def test_an_answer_that_cannot_be_read_has_no_usage(body: bytes):
+    assert PROVIDER.usage_of(body) is None
+
+
 VALUES = st.none() | st.booleans() | st.integers(-9, 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
 USAGES = st.dictionaries(
     st.sampled_from(
