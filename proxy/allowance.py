@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proxy.core.call import Call, Timeouts
 from proxy.core.errors import CONNECT, IDLE, PACE, START
 from proxy.core.hierarchy import SYSTEM, TASK_TYPE, TIMEOUTS
@@ -31,6 +33,14 @@ def had_its_time(bound: str, given: Timeouts, due: Timeouts, deadline: float | N
         return floor <= least and given.window >= due.window
     own = _longest(bound, due, _UNBOUNDED)
     return _longest(bound, given, None) >= _NEARLY * (own if deadline is None else min(own, deadline))
+
+
+def own_share(given: Timeouts, awaited: float) -> Timeouts:
+    """What is left of the total of an attempt that waited so many seconds for the client's own body: those were not the provider's.
+
+    One that nobody has set began anew with each piece of that body, and is the provider's whole.
+    """
+    return given if given.total is None or "total" in given.defaults else replace(given, total=given.total - awaited)
 
 
 def due_to(call: Call, own: Timeouts) -> tuple[Timeouts, float | None]:

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from proxy.allowance import due_to, had_its_time
+from proxy.allowance import due_to, had_its_time, own_share
 from proxy.core.board import COOL_DOWN
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import TOTAL, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, Accounting, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
@@ -132,6 +132,8 @@ class Dispatch:
         upstream, chosen, started = self._upstreams[target.provider], target, now()
         if target.credential is None and upstream.credentials:
             call.target = target = upstream.authorised(target, started)
+        if call.content is not None:
+            call.awaited = 0.0
         attempt = Attempt(target, started)
         call.attempts.append(attempt)
         response: UpstreamResponse | None = None
@@ -202,6 +204,8 @@ class Dispatch:
         given = call.timeouts
         if error.bound is None or given is None:
             return
+        if call.content is not None and error.bound == TOTAL:
+            given = own_share(given, call.awaited)
         if not had_its_time(error.bound, given, *due_to(call, self._upstreams[attempt.target.provider].timeouts(call))):
             error.acquit()
 

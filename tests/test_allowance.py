@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.allowance import due_to, had_its_time
+from proxy.allowance import due_to, had_its_time, own_share
 from proxy.core.call import Timeouts
 from proxy.core.errors import CONNECT, IDLE, PACE, START, TOTAL
 from proxy.core.resolved import Resolved
@@ -55,6 +55,16 @@ def test_an_attempt_had_its_time_unless_the_request_left_it_less(
     bound: str, given: Timeouts, due: Timeouts, deadline: float | None, had: bool
 ):
     assert had_its_time(bound, given, due, deadline) is had
+
+
+@pytest.mark.parametrize(("awaited", "had"), [(0.0, True), (9.0, True), (11.0, False), (100.0, False)])
+def test_the_time_that_the_clients_own_body_took_was_not_the_providers(awaited: float, had: bool):
+    assert had_its_time(TOTAL, own_share(OWN, awaited), OWN) is had
+
+
+def test_a_total_that_began_anew_with_each_piece_of_the_body_was_the_providers_whole():
+    unset = Timeouts(total=600.0, defaults=frozenset({"total"}))
+    assert had_its_time(TOTAL, own_share(unset, 1000.0), unset)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from policies.timeout import Patience, narrowed, until
 from providers.settings import TimeoutSettings
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
-from proxy.core.errors import IDLE, START, ClientError, StreamError, UpstreamError, late
+from proxy.core.errors import IDLE, START, TOTAL, ClientError, StreamError, UpstreamError, late
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, ResponseHead, UpstreamRequest
 from proxy.core.reply import Reply
@@ -516,6 +516,23 @@ def test_what_has_not_begun_and_whole_answers_have_their_total(script: list[byte
         assert 600 <= clock.now - started <= 600.2
 
     in_virtual_time(main)
+
+
+@pytest.mark.parametrize(("awaited", "is_impatience"), [(0.0, False), (59.0, True)])
+async def test_an_upload_whose_client_took_its_time_is_no_failure_of_the_provider(awaited: float, is_impatience: bool):
+    class Uploading(ScriptedTransport):
+        async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ScriptedResponse:
+            call.awaited += awaited
+            raise late(TOTAL)
+
+    bench = Bench()
+    bench.upstream.transport = Uploading()
+    bench.upstream.whole_timeouts = set_for_all = Timeouts(total=60.0)
+    call = bench.call(content=object(), operation="files", timeouts=set_for_all, awaited=1000.0)
+    with pytest.raises(UpstreamError) as caught:
+        await bench.dispatch(call)
+    assert caught.value.is_impatience is is_impatience
+    assert bench.failures == ({} if is_impatience else {("p", "upstream_timeout"): 1})
 
 
 def test_an_upload_that_took_long_leaves_its_answer_its_time():

@@ -85,7 +85,10 @@ class Arrival:
             raise
         except Exception:  # noqa: BLE001 - aiohttp sets whatever ended the connection
             raise ClientDisconnected("The request's body broke off.") from None
-        self._left += len(data) / _RATE - (loop.time() - began)
+        finally:
+            took = loop.time() - began
+            self._call.awaited += took
+        self._left += len(data) / _RATE - took
         self._call.bytes_in += len(data)
         if self._call.bytes_in > self._limit:
             raise too_large(self._limit)

@@ -14,7 +14,7 @@ from aiohttp import hdrs
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Content, Timeouts
-from proxy.core.errors import CONNECT, START, UpstreamError
+from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError
 from proxy.core.protocols import UNSENT, TakeChunk, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
 
@@ -163,12 +163,13 @@ class _SentContent:
     """A body on its way; at its end `limit` is drawn in to the seconds that the answer's first byte may take. A total that nobody has set
     begins anew with each piece.
 
-    `failure` is what ended it instead: aiohttp makes a lost connection of that.
+    `failure` is what ended it instead: aiohttp makes a lost connection of that. `bound` is the limit that ends it or its answer.
     """
 
     def __init__(self, content: Content, limit: asyncio.Timeout, timeouts: Timeouts) -> None:
         self.length = content.length
         self.is_answered = False
+        self.bound = TOTAL
         self.failure: Exception | None = None
         self._content = content
         self._limit = limit
@@ -188,7 +189,9 @@ class _SentContent:
             raise
         if limits.first_token is not None and not self.is_answered and not self._limit.expired():
             due, ends = now() + limits.first_token, self._limit.when()
-            self._limit.reschedule(due if ends is None else min(due, ends))
+            if ends is None or due < ends:
+                self._limit.reschedule(due)
+                self.bound = START
 
     def named(self, model: str) -> _SentContent:
         return _SentContent(self._content.named(model), self._limit, self._timeouts)
@@ -256,7 +259,10 @@ class ClientTransport:
         except Exception as error:
             if body is not None and body.failure is not None:
                 raise body.failure from None
-            raise progress.translate(error) from error
+            found = progress.translate(error)
+            if body is not None and found.bound == START and progress.is_sent:
+                found.bound = body.bound
+            raise found from error
 
     async def _exchange(
         self, session: aiohttp.ClientSession, request: UpstreamRequest, timeouts: Timeouts, progress: _Progress

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from proxy.core.call import Content, Timeouts
-from proxy.core.errors import CONNECT, START, UpstreamError, late
+from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError, late
 from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.outbox import Outbox
 from proxy.sweeper import TICK
@@ -130,22 +130,11 @@ class PooledTransport:
         return f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}{''.join(lines)}".encode("utf-8", "surrogateescape")
 
     async def _send_content(self, connection: Connection, content: Content, head: asyncio.Future[None], timeouts: Timeouts) -> None:
-        """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use.
-
-        From then on the answer may take as long as `first_token`. A total that nobody has set begins anew with each piece.
-        """
-        chunked = content.length is None
-        end = time.monotonic() + least(timeouts.left, None)
-        pause = least(timeouts.total, None) if "total" in timeouts.defaults else None
+        """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use."""
+        body = _Sending(connection, content, timeouts)
 
         async def pump() -> None:
-            async for piece in content:
-                await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if pause is not None:
-                    connection.due = min(time.monotonic() + pause, end)
-            if chunked:
-                await connection.write(b"0\r\n\r\n")
-            connection.due = min(connection.due, time.monotonic() + least(timeouts.first_token, None))
+            await body.run()
             if self._sweeping is None:
                 self._sweep_soon()
 
@@ -158,6 +147,12 @@ class PooledTransport:
             elif not sending.done() or sending.cancelled() or sending.exception() is not None:
                 # What was announced has not been sent: the next request would become part of this one's body.
                 connection.keep_alive = False
+            if connection.stage < HEAD:
+                connection.check()
+        except UpstreamError as error:
+            if error.bound == START:
+                error.bound = body.bound
+            raise
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
@@ -313,6 +308,34 @@ class PooledTransport:
             else:
                 connection.abort()
         self._idle.clear()
+
+
+class _Sending:
+    """A body on its way over a connection; at its end its answer may take as long as `first_token`.
+
+    A total that nobody has set begins anew with each piece. `bound` is the limit by which the connection is due.
+    """
+
+    def __init__(self, connection: Connection, content: Content, timeouts: Timeouts) -> None:
+        self._connection = connection
+        self._content = content
+        self._timeouts = timeouts
+        self.bound = TOTAL
+
+    async def run(self) -> None:
+        connection, limits = self._connection, self._timeouts
+        chunked = self._content.length is None
+        end = time.monotonic() + least(limits.left, None)
+        pause = least(limits.total, None) if "total" in limits.defaults else None
+        async for piece in self._content:
+            await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if pause is not None:
+                connection.due = min(time.monotonic() + pause, end)
+        if chunked:
+            await connection.write(b"0\r\n\r\n")
+        due = time.monotonic() + least(limits.first_token, None)
+        if due < connection.due:
+            connection.due, self.bound = due, START
 
 
 def least(one: float | None, other: float | None) -> float:

@@ -254,6 +254,21 @@ def test_clients_that_do_not_wait_take_out_nobody(tmp_path: Any) -> None:
         assert pair.server() == "slow"
 
 
+def test_clients_whose_uploads_take_long_take_out_nobody(tmp_path: Any) -> None:
+    parts = [b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\npair\r\n', FORM]
+    with Pair(tmp_path) as pair:
+        pair.slow.otherwise = script(CHAT)
+        for _ in range(5):
+            with RawClient(pair.gateway.url) as client:
+                head = {**FORM_TYPE, "x-comporta-task-type": "HASTY"}
+                whole = client.request_bytes("POST", "/v1/audio/transcriptions", b"".join(parts), headers=head)
+                client.send(whole[:-50_000])
+                answer = client.read("POST")
+            assert (answer.status, error_of(answer)["code"]) == (504, "deadline_exceeded")
+        assert pair.gateway.metric("llm_upstream_failures_total", provider="slow") == 0
+        assert pair.server() == "slow"
+
+
 def test_a_deadline_that_the_administrator_sets_takes_out_who_does_not_keep_it(tmp_path: Any) -> None:
     with Pair(tmp_path) as pair:
         pair.slow.otherwise = script(Stall())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from aiohttp import StreamReader
@@ -128,6 +129,19 @@ def test_what_the_gateway_does_with_a_body_meanwhile_is_not_the_clients_time():
         return size
 
     assert in_virtual_time(main) == 5
+
+
+@pytest.mark.parametrize("ends", ["too large", "late", "cancelled"])
+def test_how_long_a_body_was_waited_for_is_known_however_that_ended(ends: str):
+    async def main(clock: HandClock) -> float:
+        call = make_call()
+        reader = dripping(2, b"x" * 4096) if ends == "too large" else reader_of(b"x", ends=False)
+        reading = body.read_body(call, reader, limit=3 * 4096, patience=6 if ends == "late" else 15)
+        with suppress(ClientError, TimeoutError):
+            await asyncio.wait_for(reading, 6 if ends == "cancelled" else None)
+        return call.awaited
+
+    assert in_virtual_time(main) == pytest.approx(6, abs=0.1)
 
 
 async def test_a_body_that_breaks_off_is_a_client_that_left():
