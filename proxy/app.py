@@ -15,6 +15,7 @@ import uvloop
 
 from proxy import hangup, log
 from proxy.core.clock import SystemClock
+from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Emit, Services
 from proxy.gateway import Gateway
@@ -28,6 +29,7 @@ from proxy.settings import Loaded, ServerSettings, Settings
 from proxy.settings.storage import StorageSettings, is_there
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind, bind_several, handed_over, is_exposed
+from proxy.turns import PATIENCE, Turns
 
 if TYPE_CHECKING:
     from proxy.http.api import Desk
@@ -128,16 +130,13 @@ async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Loa
     await _validated(opened.settings, services)
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
-    cabinet = _Cabinet(supervisor)
+    cabinet = Cabinet(supervisor)
 
     def state() -> dict[str, Any]:
         return {"status": supervisor.state, "workers": supervisor.workers}
 
-    served = _Served(supervisor, cabinet.reload, cabinet.keeper, supervisor.numbers, state, supervisor.standings)
-    try:
-        return await _run(served, signals, opened, ready, load)
-    finally:
-        await cabinet.close()
+    served = _Served(supervisor, cabinet.reload, cabinet.keeper, supervisor.numbers, state, supervisor.standings, cabinet.close)
+    return await _run(served, signals, opened, ready, load)
 
 
 async def _validated(settings: Settings, services: Services) -> None:
@@ -152,7 +151,7 @@ async def _validated(settings: Settings, services: Services) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """Who serves, and what the admin plane asks of it."""
+    """Who serves, what the admin plane asks of it, and what is closed after it has stopped."""
 
     serving: Gateway | Supervisor
     put: Callable[[Settings], Awaitable[None]]
@@ -160,39 +159,52 @@ class _Served:
     numbers: Numbers
     state: State
     standings: Standings
+    close: Callable[[], Awaitable[None]] | None = None
 
 
-class _Cabinet:
+class Cabinet:
     """The storage of a process that serves nobody itself: opened when it is first asked for, and then by every worker."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._lock = asyncio.Lock()
+        self._changing = Turns()
         self._keeper: Keeper | None = None
 
     async def keeper(self) -> Keeper:
+        """Raises CapacityError once the gateway shuts down, RuntimeError where it cannot be used."""
+        async with self._changing:
+            if self._keeper is None:
+                try:
+                    self._keeper = await self._opened()
+                except RuntimeError as error:
+                    if self._supervisor.state != "draining":
+                        raise
+                    # Workers that end refuse whatever they are told: nothing is wrong with the storage.
+                    raise CapacityError("The gateway is shutting down.", code="shutting_down") from error
+        return self._keeper
+
+    async def _opened(self) -> Keeper:
         from proxy.keeping import Keeper
 
-        async with self._lock:
-            if self._keeper is None:
-                settings = _storing(self._supervisor.settings)
-                made = Keeper(settings, os.environ, SystemClock(), self._supervisor.metrics)
-                try:
-                    await made.open()
-                    if settings is not self._supervisor.settings:
-                        await self._supervisor.reload(settings)
-                except BaseException:
-                    await made.close()
-                    raise
-                self._keeper = made
-        return self._keeper
+        settings = _storing(self._supervisor.settings)
+        made = Keeper(settings, os.environ, SystemClock(), self._supervisor.metrics)
+        try:
+            await made.open()
+            if settings is not self._supervisor.settings:
+                await self._supervisor.reload(settings)
+        except BaseException:
+            await made.close()
+            raise
+        return made
 
     async def reload(self, settings: Settings) -> None:
         """As the supervisor does it. Workers that have the storage keep it, and so do those that are started in their place."""
-        async with self._lock:
+        async with self._changing:
             await self._supervisor.reload(settings if self._keeper is None else _storing(settings))
 
     async def close(self) -> None:
+        """What is just being opened is waited for: connecting to a database is not to be broken off."""
+        await self._changing.end(PATIENCE)
         if self._keeper is not None:
             await self._keeper.close()
 
@@ -236,6 +248,8 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         if watch is not None:
             watch.stop()
         await serving.stop()
+        if served.close is not None:
+            await served.close()
         await admin.stop()
     return 0
 

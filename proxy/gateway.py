@@ -32,7 +32,7 @@ from proxy.settings.access import is_open, is_said_open, needs_storage, stored_c
 from proxy.snapshot import Snapshot, follow
 from proxy.sockets import bind
 from proxy.standing import Standing
-from proxy.turns import Turns
+from proxy.turns import PATIENCE, Turns
 
 if TYPE_CHECKING:
     from proxy.keeping import Keeper
@@ -385,7 +385,7 @@ class Gateway:
         self._pressure.stop()
         self._watchdog.stop()
         self._lag.stop()
-        await self._changing.end(_FLUSH)
+        await self._changing.end(PATIENCE)
         if self._retiring is not None:
             self._retiring.cancel()
         for snapshot in (self._current, *self._retired):

@@ -6,6 +6,9 @@ import asyncio
 
 from proxy.core.errors import CapacityError
 
+#: How long the end waits for whose turn it is, in seconds: a database is being connected to, or a file of many keys read.
+PATIENCE = 5.0
+
 
 class Turns:
     """Who wants to change something takes a turn, and waits for it while another has it.

@@ -42,7 +42,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
         "proxy/snapshot.py",
         "Snapshot._own",
     ): "needs what checks administrators' bodies, and only stored users have any",
-    ("imports_at_the_top", "proxy/app.py", "_Cabinet.keeper"): "the database's libraries take longer to import than a start",
+    ("imports_at_the_top", "proxy/app.py", "Cabinet._opened"): "the database's libraries take longer to import than a start",
     ("imports_at_the_top", "proxy/gateway.py", "Gateway._new_keeper"): "the database's libraries take longer to import than a start",
     (
         "imports_at_the_top",
