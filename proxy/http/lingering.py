@@ -1,4 +1,4 @@
-"""The rest of a body that nobody wants, read and dropped.
+"""How a connection closes: the rest of a body that nobody wants is read and dropped, and what was cut is reset.
 
 A connection that is closed while its client still sends is reset, and the answer that the client has not read yet is lost with it.
 """
@@ -6,12 +6,27 @@ A connection that is closed while its client still sends is reset, and the answe
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 
 from proxy.http.known_head import Payload
 
 #: How long nothing may come; how long the whole may take; in seconds.
 PAUSE = 2.0
 _LONGEST = 30.0
+
+#: SO_LINGER: on, for no time at all (`struct linger`).
+_NOT_AT_ALL = struct.pack("ii", 1, 0)
+
+
+def be_reset(transport: asyncio.Transport) -> None:
+    """Have a connection end by a reset when it is aborted next.
+
+    Over TLS, too: most clients take an end without a goodbye (close_notify) for a good one. A Unix socket knows no resets.
+    """
+    found = transport.get_extra_info("socket")
+    if found is not None:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
 
 
 class Lingering:

@@ -19,7 +19,7 @@ from proxy.handshake import address_of
 from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
-from proxy.http.lingering import PAUSE
+from proxy.http.lingering import PAUSE, be_reset
 from proxy.http.salvage import requests_before
 
 if TYPE_CHECKING:
@@ -382,10 +382,15 @@ class Connection(RequestHandler):
         if transport.get_write_buffer_size():
             self._loop.call_later(_REST, transport.abort)
 
-    def abort_body(self) -> None:
-        """Close at once, so that a body whose end is missing cannot be taken for a whole one."""
+    def abort_body(self, *, reset: bool = False) -> None:
+        """Close at once, so that a body whose end is missing cannot be taken for a whole one.
+
+        `reset`: the body's end is the close, so that this must not look like one.
+        """
         self._listener.outbox.flush()
         if self.transport is not None:
+            if reset:
+                be_reset(self.transport)
             self.transport.abort()
 
     async def drained(self) -> None:

@@ -51,6 +51,7 @@ class Writer:
         "_lines",
         "begun",
         "bytes_out",
+        "ends_by_close",
         "head_only",
         "http10",
         "is_chunked",
@@ -66,10 +67,10 @@ class Writer:
         """Be the next answer of this connection. `stall`: how many seconds its client may take to read on. `keep_alive`: see `close_after`.
 
         `http10` is what the client speaks. `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the
-        answer has none.
+        answer has none. `ends_by_close`: nothing but the close says where the body ends.
         """
         self.keep_alive = keep_alive
-        self.http10 = False
+        self.http10 = self.ends_by_close = False
         self._connection.stall = stall
         self.is_chunked = False
         self._lines = _NO_LINES
@@ -114,6 +115,7 @@ class Writer:
             return
         if self.http10:
             self.keep_alive = False
+            self.ends_by_close = "content-length" not in headers
         elif "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
             self.is_chunked = True
@@ -181,7 +183,7 @@ class Writer:
             self._connection.leave_soon()
         else:
             self.keep_alive = False
-            self._connection.abort_body()
+            self._connection.abort_body(reset=self.ends_by_close)
 
     def _framed(self, data: bytes) -> bytes:
         line = self._lines.get(len(data))
@@ -200,5 +202,5 @@ class Writer:
             async with asyncio.timeout(self._connection.stall):
                 await self._connection.drained()
         except (TimeoutError, ConnectionError) as error:
-            self._connection.abort_body()
+            self._connection.abort_body(reset=self.ends_by_close)
             raise ClientDisconnected("The client does not read its answer.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.script import (
     DONE,
     LAST_CHUNK,
     Fin,
+    Reset,
     Send,
     Stall,
     Wait,
@@ -112,6 +114,37 @@ def test_http_1_0_streamed(gateway: Gateway, upstream: Upstream) -> None:
     assert answer.status == 200
     assert answer.header("transfer-encoding") is None
     assert answer.body == b"".join(chat_chunks(used=None)) + DONE
+
+
+@pytest.mark.parametrize("ends", [Fin(), Reset(), Stall()], ids=["ended", "reset", "silent"])
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_sound_that_breaks_off_is_no_whole_one_to_an_old_client_either(
+    tight: Gateway, upstream: Upstream, version: str, ends: Fin | Reset | Stall
+) -> None:
+    """What only the close ends must not be closed then."""
+    sound = head(200, [("Content-Type", "audio/mpeg"), ("Transfer-Encoding", "chunked")]) + chunk(b"d" * 5000)
+    upstream.play(script(sound, LAST_CHUNK), script(sound, Wait(0.05), ends))
+    endings = []
+    for _ in range(2):
+        with RawClient(tight.url) as client:
+            body = b'{"model": "hasty/any", "input": "x", "voice": "alloy"}'
+            client.send(client.request_bytes("POST", "/v1/audio/speech", body, {"Connection": "close"}, version=version))
+            endings.append(_ending(client.socket))
+    last = LAST_CHUNK if version == "HTTP/1.1" else b"d"
+    assert endings[0][0].endswith(last) and endings[0][1] == "closed"
+    assert b"d" * 5000 in endings[1][0]
+    assert endings[1][1] == "reset" or not endings[1][0].endswith(last)
+
+
+def _ending(connection: socket.socket) -> tuple[bytes, str]:
+    """What still comes, and how it ends."""
+    received = b""
+    try:
+        while data := connection.recv(65536):
+            received += data
+    except ConnectionResetError:
+        return received, "reset"
+    return received, "closed"
 
 
 def test_connection_close_is_heeded(gateway: Gateway, upstream: Upstream) -> None:

@@ -22,6 +22,7 @@ class Client:
         self.lags = False
         self.body = None
         self.aborted = False
+        self.reset = False
         self.leaves = False
         self.error: Exception | None = None
 
@@ -32,8 +33,8 @@ class Client:
 
     send = write
 
-    def abort_body(self) -> None:
-        self.aborted = True
+    def abort_body(self, *, reset: bool = False) -> None:
+        self.aborted, self.reset = True, reset
 
     def leave_soon(self) -> None:
         self.leaves = True
@@ -230,6 +231,28 @@ def test_a_broken_body_is_never_taken_for_a_whole_one(kind: str, aborted: bool):
     assert client.aborted is aborted
     assert client.text.endswith(b"0\r\n\r\n") is not aborted
     assert made.keep_alive is client.leaves is not aborted
+
+
+@pytest.mark.parametrize(
+    ("http10", "headers", "is_reset"), [(True, {}, True), (True, {"content-length": "9"}, False), (False, {}, False)], ids=str
+)
+@pytest.mark.parametrize("way", ["breaks", "is not read"])
+def test_a_body_that_only_the_close_ends_is_reset_where_it_is_cut(http10: bool, headers: dict[str, str], is_reset: bool, way: str):
+    """Another close would be its end."""
+
+    async def main(_clock: HandClock) -> None:
+        client = Client()
+        made = writer(client, http10=http10, stall=2.0)
+        made.start(200, {"content-type": "audio/mpeg", **headers}, b"ab")
+        if way == "breaks":
+            made.end_broken()
+        else:
+            client.lags = True
+            with pytest.raises(ClientDisconnected):
+                await made.drain()
+        assert (client.aborted, client.reset) == (True, is_reset)
+
+    in_virtual_time(main)
 
 
 def test_writing_to_a_client_that_has_left_says_so():

@@ -7,7 +7,9 @@ import signal
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from tests.lifecycle.conftest import Start
 from tests.support.gateway import Gateway
+from tests.support.script import Fin, Wait, chunk, head, script
+from tests.support.upstream import Upstream
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
 
@@ -39,9 +43,13 @@ def write_certificate(folder: Path, name: str) -> bytes:
 def connect(gateway: Gateway) -> ssl.SSLSocket:
     parts = urlsplit(gateway.url)
     assert parts.scheme == "https" and parts.hostname and parts.port
+    return trusting().wrap_socket(socket.create_connection((parts.hostname, parts.port), 5))
+
+
+def trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection((parts.hostname, parts.port), 5))
+    return context
 
 
 def shown(gateway: Gateway) -> bytes | None:
@@ -140,3 +148,33 @@ def _answers(gateway: Gateway) -> bool:
             return served(connection)
     except OSError:
         return False
+
+
+def test_an_answer_that_breaks_off_is_reset_over_tls_where_only_the_close_ends_it(
+    start: Start, upstream: Upstream, tmp_path: Path, tls: dict[str, str]
+):
+    """Many clients take an end without a goodbye (close_notify) for a good one."""
+    write_certificate(tmp_path / "tls", "first.test")
+    sound = head(200, [("Content-Type", "audio/mpeg"), ("Transfer-Encoding", "chunked")]) + chunk(b"d" * 5000)
+    upstream.play(script(sound, Wait(0.05), Fin()))
+    gateway = start({"tls": tls})
+    parts = urlsplit(gateway.url)
+    body = b'{"model": "test-model", "input": "x", "voice": "alloy"}'
+    with socket.create_connection((parts.hostname, parts.port), 5) as connection:
+        coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = trusting().wrap_bio(coming, going)
+        with pytest.raises(ConnectionResetError):  # of the connection below; that of `ssl` would call it an end
+            passed_on(connection, coming, going, client.do_handshake)
+            client.write(b"POST /v1/audio/speech HTTP/1.0\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            while passed_on(connection, coming, going, lambda: client.read(65536)):
+                pass
+
+
+def passed_on(connection: socket.socket, coming: ssl.MemoryBIO, going: ssl.MemoryBIO, step: Callable[[], Any]) -> Any:
+    """What `step` of a TLS connection over `connection` comes to, once what it needs has come."""
+    while True:
+        try:
+            return step()
+        except ssl.SSLWantReadError:
+            connection.sendall(going.read())
+            coming.write(connection.recv(65536))
