@@ -39,7 +39,7 @@ def test_an_address_that_swallows_what_is_sent_to_it_gives_way_to_the_next_and_g
         serve(loop)
         assert await again == (200, b"yes")
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_an_address_that_refuses_gives_way_at_once_and_goes_last() -> None:
@@ -57,7 +57,7 @@ def test_an_address_that_refuses_gives_way_at_once_and_goes_last() -> None:
         serve(loop)
         assert await again == (200, b"yes")
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_an_address_that_is_slow_is_not_given_up_for_the_next() -> None:
@@ -76,7 +76,7 @@ def test_an_address_that_is_slow_is_not_given_up_for_the_next() -> None:
         serve(loop)
         assert await asked == (200, b"yes")
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_where_all_are_deaf_the_time_for_a_connection_ends_it() -> None:
@@ -95,7 +95,7 @@ def test_where_all_are_deaf_the_time_for_a_connection_ends_it() -> None:
         serve(loop)
         assert await healthy == (200, b"yes"), "those that were dialled hold no place"
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_the_last_failure_is_told_where_all_fail() -> None:
@@ -106,7 +106,7 @@ def test_the_last_failure_is_told_where_all_fail() -> None:
         assert (caught.value.kind, caught.value.reached) == ("connect_failed", False)
         assert loop.dialled == [*ADDRESSES]
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_connections_that_come_too_late_are_closed() -> None:
@@ -128,7 +128,7 @@ def test_connections_that_come_too_late_are_closed() -> None:
         loop.wires[1].feed(answer(b"yes"))
         assert await asked == (200, b"yes")
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_a_connection_that_is_closed_before_who_dialled_goes_on_costs_no_place() -> None:
@@ -147,7 +147,7 @@ def test_a_connection_that_is_closed_before_who_dialled_goes_on_costs_no_place()
         serve(loop)
         assert await healthy == (200, b"yes")
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_who_leaves_while_addresses_are_dialled_leaves_nothing() -> None:
@@ -166,7 +166,7 @@ def test_who_leaves_while_addresses_are_dialled_leaves_nothing() -> None:
         serve(loop)
         assert await healthy == (200, b"yes")
 
-    on_wires(main)
+    on_wires(main, stands_still=True)
 
 
 def test_families_take_turns() -> None:

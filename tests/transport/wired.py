@@ -52,11 +52,13 @@ async def turns(count: int = 25) -> None:
 class WiredLoop(asyncio.SelectorEventLoop):
     """Connecting takes a turn and gives a wire; `greet` is called with it before who dialled goes on.
 
-    `deaf` addresses swallow whoever dials them, `slow` ones take until their future is done. Time passes on its own, and by `pass_time`.
+    `deaf` addresses swallow whoever dials them, `slow` ones take until their future is done. Time passes by `pass_time`, and on
+    its own unless it `stands_still`: then no machine is too slow for what is due later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, stands_still: bool = False) -> None:
         super().__init__()
+        self._still = super().time() if stands_still else None
         self.wires: list[Wire] = []
         self.greet: Callable[[Wire], None] = lambda _: None
         self.dialled: list[str] = []
@@ -66,12 +68,13 @@ class WiredLoop(asyncio.SelectorEventLoop):
         self._passed = 0.0
 
     def time(self) -> float:
-        return super().time() + self._passed
+        return (super().time() if self._still is None else self._still) + self._passed
 
     async def pass_time(self, seconds: float) -> None:
         """Let so much time pass, and all go on that waited for it."""
         self._passed += seconds
-        await asyncio.sleep(0.001)
+        if self._still is None:
+            await asyncio.sleep(0.001)
         await turns()
 
     async def create_connection(self, protocol_factory: Any, *where: Any, **_options: Any) -> Any:
@@ -91,8 +94,8 @@ class WiredLoop(asyncio.SelectorEventLoop):
         return wire, protocol
 
 
-def on_wires(main: Callable[[WiredLoop], Coroutine[Any, Any, None]]) -> None:
+def on_wires(main: Callable[[WiredLoop], Coroutine[Any, Any, None]], *, stands_still: bool = False) -> None:
     """Run `main` on such a loop."""
-    loop = WiredLoop()
+    loop = WiredLoop(stands_still=stands_still)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(main(loop))
