@@ -31,10 +31,9 @@ _AROUND = len(b"data: \n\n")
 _LAST_NULL = b',"usage":null}'
 _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
 
-#: Members of an event that say nothing which other events of the stream have not said.
-_IN_EVERY = frozenset(
-    {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "provider", "obfuscation", "p"}
-)
+#: What llama.cpp says in the last event of a stream alone: in that of its usage, where usage was asked for.
+#: Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
+_AT_THE_END = "timings"
 _NO_DELTA = b'{"index":0,"delta":{},"finish_reason":null}'
 _NO_TEXT = b'{"index":0,"text":"","logprobs":null,"finish_reason":null}'
 
@@ -308,11 +307,12 @@ def _without_usage(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _beside_usage(data: bytes) -> bytes:
-    """What is shown of an event that is there for its usage: what else it says (llama.cpp's `timings`, which would stand in the event
-    before if no usage had been asked for), beside a choice that says nothing. Clients that asked for no usage reckon with no event
-    without choices."""
-    value = read_event(data)
-    if not any(value[name] for name in value if name not in _IN_EVERY):
+    """What is shown of an event that is there for its usage: what would stand in the event before if no usage had been asked for.
+
+    It stands beside a choice that says nothing: clients that asked for no usage reckon with no event without choices.
+    """
+    value = read_event(data) if _AT_THE_END.encode() in data else {}
+    if not value.get(_AT_THE_END):
         return b""
     choice = _NO_TEXT if value.get("object") == "text_completion" else _NO_DELTA
     return set_member(remove_member(data, "usage"), "choices", b"[%b]" % choice, present="choices" in value)

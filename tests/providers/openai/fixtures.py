@@ -80,8 +80,8 @@ CHAT: dict[str, Stream] = {
         + DONE,
         USAGE,
     ),
-    "usage with what every event says": Stream(
-        PLAIN + chunk(b"", b',"usage":' + COUNTS + b',"system_fingerprint":"f","service_tier":"x","x":null,"y":[]') + DONE,
+    "usage with what every event may say": Stream(
+        PLAIN + chunk(b"", b',"usage":' + COUNTS + b',"system_fingerprint":"f","timings":null,"x_timings":{"n":1}') + DONE,
         PLAIN + DONE,
         USAGE,
     ),
