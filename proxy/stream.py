@@ -347,5 +347,7 @@ def broken(error: UpstreamError) -> StreamError:
         detail=error.detail,
     )
     failure.bound = error.bound
+    failure.is_impatience = error.is_impatience
+    failure.fault = error.fault
     failure.event = error.event
     return failure

@@ -9,6 +9,9 @@ from proxy.sweeper import Sweeper
 
 _FOREVER = float("inf")
 
+#: How much of the time of an attempt that has reached its end may have been its client's, who read slowly.
+_MOST_AWAITED = 0.1
+
 
 class Watch:
     """Fails an answer that stands still, or that goes on for too long; the sweeper looks after it, so progress costs a clock reading.
@@ -18,12 +21,14 @@ class Watch:
     """
 
     __slots__ = (
+        "_awaited",
         "_end",
         "_flows",
         "_hush",
         "_idle",
         "_limits",
         "_listens",
+        "_paused",
         "_response",
         "_start",
         "_started",
@@ -47,6 +52,7 @@ class Watch:
         self.last = -_FOREVER
         self._flows = self._listens = False
         self._hush = _FOREVER
+        self._awaited = self._paused = 0.0
         sweeper.add(self)
 
     def progress(self) -> float:
@@ -54,6 +60,9 @@ class Watch:
         self.last = now = self.monotonic()
         due = now + self._idle
         self.due = due if due < self._end else self._end
+        if self._paused:
+            self._awaited += now - self._paused
+            self._paused = 0.0
         return now
 
     def opening(self) -> None:
@@ -91,6 +100,7 @@ class Watch:
 
     def pause(self) -> None:
         """Say that it is the client who is waited for; until `progress`, only the whole has an end."""
+        self._paused = self.monotonic()
         self.due = self._end
 
     def stop(self) -> None:
@@ -103,4 +113,13 @@ class Watch:
             self._sweeper.add(self)
         else:
             is_end = self.due >= self._end or self.due == self._hush
-            self._response.fail(late(TOTAL if is_end else START if self.due == self._start else IDLE))
+            error = late(TOTAL if is_end else START if self.due == self._start else IDLE)
+            if is_end and self._is_the_clients():
+                error.acquit()
+            self._response.fail(error)
+
+    def _is_the_clients(self) -> bool:
+        """Whether much of the time went into waiting for the client to read: then its end says nothing of the provider."""
+        now = self.monotonic()
+        awaited = self._awaited + (now - self._paused if self._paused else 0.0)
+        return awaited > _MOST_AWAITED * (now - self._started)

@@ -141,3 +141,25 @@ async def test_a_silence_after_a_comment_is_the_same_silence(flows: bool, bound:
     watched.watch.heard()
     watched.watch.expire()
     assert watched.response.failed is not None and watched.response.failed.bound == bound
+
+
+@pytest.mark.parametrize(("reads_for", "is_impatience"), [(0, False), (5, False), (20, True), (90, True)])
+@pytest.mark.parametrize("is_reading", [False, True])
+async def test_an_end_that_the_clients_slow_reading_led_to_is_no_failure_of_the_provider(
+    reads_for: float, is_impatience: bool, is_reading: bool
+):
+    watched = Watched()
+    watch = watched.watch
+    watch.progress()
+    watched.clock.move(100 - reads_for)
+    watch.pause()
+    watched.clock.move(reads_for)
+    if not is_reading:
+        watch.progress()
+    watch.expire()
+    error = watched.response.failed
+    assert error is not None
+    assert (error.bound, error.is_impatience) == (TOTAL, is_impatience)
+    failure = broken(error)
+    code, fault = ("deadline_exceeded", "client") if is_impatience else ("upstream_timeout", "upstream")
+    assert (failure.is_impatience, failure.code, failure.fault, failure.status) == (is_impatience, code, fault, 504)
