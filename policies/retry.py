@@ -28,7 +28,7 @@ from proxy.fields import Duration, Section
 AGAIN = frozenset({"connect_failed", "server_error", "rate_limit_exceeded"})
 
 #: Kinds that are worth one more try: they cost a whole timeout, or work that the provider has done (and charged for) already.
-ONCE = frozenset({"connect_timeout", "reset", "bad_upstream", "invalid_response", "stream_truncated"})
+ONCE = frozenset({"connect_timeout", "reset", "bad_upstream", "invalid_response", "response_failed", "stream_truncated"})
 
 #: Of these nobody knows how far the provider came with the request.
 AMBIGUOUS = frozenset({"reset", "bad_upstream"})

@@ -13,11 +13,15 @@ from proxy.core.retry_after import parse_retry_after
 
 _LONGEST_MESSAGE = 4000
 
-#: What else of a refusal's error object says what the client must change: what the model wrote (Groq), which filter it was (Azure).
-_MORE = ("failed_generation", "innererror")
+#: What else of a refusal's error object says what the client must change: what the model wrote (Groq), which filter it was (Azure), what
+#: a policy found (OpenAI), how long the prompt is and how long it may be (llama.cpp), whose refusal it is and in what words (OpenRouter).
+_MORE = ("failed_generation", "innererror", "misalignment", "n_prompt_tokens", "n_ctx", "metadata")
 
 #: Of these, the longest that is passed on, in bytes of JSON.
 _LONGEST_MORE = 16 * 1024
+
+#: Kinds that have them.
+_REFUSALS = frozenset({"rejected", "rate_limit_exceeded", "insufficient_quota"})
 
 #: A code goes into the record: it must be a word, not a provider's prose.
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -59,9 +63,13 @@ _BY_CODE: dict[str, tuple[str, int]] = {
     "model_not_found": ("rejected", 404),
     "not_found_error": ("rejected", 404),
     "invalid_prompt": ("rejected", 400),
+    "bio_policy": ("rejected", 400),
+    "misalignment_policy_violation": ("rejected", 400),
+    "data_residency_mismatch": ("rejected", 400),
     "image_content_policy_violation": ("rejected", 400),
     **dict.fromkeys(_OF_IMAGES, ("rejected", 400)),
     "timeout": ("upstream_timeout", 504),
+    "vector_store_timeout": ("server_error", 500),
     "server_error": ("server_error", 500),
     "internal_server_error": ("server_error", 500),
     "api_error": ("server_error", 500),
@@ -72,8 +80,11 @@ _TYPES = {404: "invalid_request_error", 429: "requests"}
 
 def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """The error of an answer outside 2xx; rows 11-18 of docs/faults.md."""
-    fields = _fields(body) or _plain(status, headers, body)
-    retry_after = parse_retry_after(headers)
+    return _of_status(status, _fields(body) or _plain(status, headers, body), parse_retry_after(headers))
+
+
+def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None) -> UpstreamError:
+    """The same of an error object, `fields`, wherever the status came from."""
     if status in (401, 403):
         # The gateway's credential was refused, not the client's: the provider's words (which may hold part of a key) stay here.
         return UpstreamError("provider_auth", "The provider refused the gateway's credential.", detail=f"status {status}")
@@ -85,9 +96,7 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> Ups
         kind = "overloaded" if status == 529 or "overloaded" in str(fields.get("type")) else "server_error"
         return _made(kind, 503, fields if status == 503 else {}, retry_after, "The provider is overloaded.")
     if 400 <= status < 500 and status != 408:
-        error = _made("rejected", status, fields, retry_after, "The provider refused the request.")
-        error.more = _more(fields)
-        return error
+        return _made("rejected", status, fields, retry_after, "The provider refused the request.")
     if status == 408:
         return _made("upstream_timeout", 504, {}, retry_after, "The provider timed out.")
     if status == 504:
@@ -95,14 +104,18 @@ def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> Ups
     if status in (500, 502):
         return _made("server_error", status, fields, retry_after, "The provider failed.")
     if status > 500:
-        return _made("server_error", 502, {}, retry_after, "The provider failed.")
+        return _made("server_error", 502, fields, retry_after, "The provider failed.")
     error = UpstreamError("bad_upstream", "The provider answered with a status that means nothing here.", detail=f"status {status}")
     error.should_retry = False  # a redirect leads to the same place tomorrow
     return error
 
 
-def error_in_body(error: Any) -> UpstreamError:
-    """The error of an `error` member inside a 200, or of an event; rows 24-26 of docs/faults.md."""
+def error_in_body(error: Any, *, of_response: bool = False) -> UpstreamError:
+    """The error of an `error` member inside a 200, or of an event; rows 24-26 of docs/faults.md.
+
+    A response that failed (`of_response`) with a code that is not known here is taken for refused as the codes that OpenAI has added were:
+    of a failure of its own a server says `server_error`.
+    """
     fields = error if isinstance(error, dict) else {"message": error if isinstance(error, str) else None}
     for name in ("code", "type"):
         value = fields.get(name)
@@ -114,9 +127,9 @@ def error_in_body(error: Any) -> UpstreamError:
         if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
         if isinstance(value, int) and 400 <= value < 600:
-            texts = {member: fields[member] for member in ("message", "type", "param") if isinstance(fields.get(member), str)}
-            return error_of_status(value, {}, orjson.dumps({"error": texts}))
-    return _made("server_error", 502, fields, None, "The provider failed.")
+            return _of_status(value, fields, None)
+    is_worded = of_response and _worded(fields.get("code")) is not None
+    return _made("response_failed" if is_worded else "server_error", 502, fields, None, "The provider failed.")
 
 
 def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float | None, default: str) -> UpstreamError:
@@ -136,6 +149,8 @@ def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float 
     if kind == "rejected" and code is None and "code" in fields:
         # The provider's word on the client's request, and it said that there is none.
         error.code = None
+    if kind in _REFUSALS:
+        error.more = _more(fields)
     return error
 
 

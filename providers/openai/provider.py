@@ -125,10 +125,9 @@ class OpenAI:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
         if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
-        if answer.get("error"):
-            raise error_in_body(answer["error"])
-        if call.operation == "responses" and answer.get("status") == "failed":
-            raise error_in_body(None)
+        failed = call.operation == "responses" and answer.get("status") == "failed"
+        if failed or answer.get("error"):
+            raise error_in_body(answer.get("error"), of_response=failed)
         usage = read_usage(answer.get("usage"))
         if usage is None and call.operation == "embedding":
             usage = read_total(answer.get("usage"))

@@ -99,14 +99,13 @@ class TypedEventDecoder:
             self.usage = read_usage(usage) or _by_time(usage) or self.usage
         if kind == "error" or (name in (b"", b"error") and value.get("error")):
             error = value.get("error") or {member: value[member] for member in value if member != "type"}
-            raise self._failed(error, event if name or kind == "error" else None)
+            raise self._failed(error_in_body(error), event if name or kind == "error" else None)
         if kind == _FAILED and self._terminal:
-            raise self._failed(inner.get("error") if isinstance(inner, dict) else None, event)
+            raise self._failed(error_in_body(inner.get("error") if isinstance(inner, dict) else None, of_response=True), event)
         return kind if isinstance(kind, str) else None
 
-    def _failed(self, error: Any, event: Event | None) -> UpstreamError:
+    def _failed(self, failure: UpstreamError, event: Event | None) -> UpstreamError:
         """What the provider says went wrong; with its own event, if that may be shown, where content has gone out already."""
-        failure = error_in_body(error)
         if self.started and event is not None and failure.kind != "provider_auth":
             failure.event = _shown(event)
         return failure

@@ -119,6 +119,7 @@ UPSTREAM_KINDS: dict[str, tuple[int, str, bool]] = {
     "insufficient_quota": (429, "insufficient_quota", False),
     "overloaded": (503, "server_error", True),
     "server_error": (500, "server_error", True),
+    "response_failed": (502, "server_error", True),
     "rejected": (400, "invalid_request_error", False),
     "stream_interrupted": (502, "server_error", True),
     "stream_truncated": (502, "server_error", True),

@@ -47,7 +47,7 @@ CAUSES: dict[str, Callable[[GatewayError], bool]] = {
     "too_slow": _of_kinds("upstream_timeout", "connect_timeout"),
     "rate_limited": _of_kinds("rate_limit_exceeded", "insufficient_quota"),
     "overloaded": _of_kinds("overloaded"),
-    "server_error": _of_kinds("server_error", "reset", "bad_upstream", "invalid_response"),
+    "server_error": _of_kinds("server_error", "reset", "bad_upstream", "invalid_response", "response_failed"),
     "refused_credential": _of_kinds("provider_auth"),
     "unavailable": _is_unavailable,
     "context_window": _exceeds_context,

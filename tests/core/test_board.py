@@ -140,7 +140,7 @@ def test_a_provider_that_says_how_long_is_believed_when_it_is_taken_out():
 
 @pytest.mark.parametrize("kind", UPSTREAM_KINDS)
 def test_what_the_client_got_wrong_never_counts(kind: str):
-    assert counts(UpstreamError(kind, "m")) is (kind not in ("rejected", "response_too_large", "rate_limit_exceeded"))
+    assert counts(UpstreamError(kind, "m")) is (kind not in ("rejected", "response_too_large", "rate_limit_exceeded", "response_failed"))
 
 
 def test_a_provider_that_had_less_time_than_the_administrator_gives_it_has_not_failed():

@@ -70,6 +70,7 @@ def failed(kind: str, *, told: bool | None = None, spare: bool = False, **more: 
         (failed("invalid_response"), Again(1.0)),
         (failed("response_too_large"), Stop("kind")),
         (failed("stream_truncated"), Again(1.0)),
+        (failed("response_failed"), Again(1.0)),
         (failed("stream_interrupted"), Stop("kind")),
     ],
     ids=lambda value: value.kind if isinstance(value, UpstreamError) else "",

@@ -18,6 +18,7 @@ KINDS = {
     "reset": {"server_error"},
     "bad_upstream": {"server_error"},
     "invalid_response": {"server_error"},
+    "response_failed": {"server_error"},
     "server_error": {"server_error"},
     "upstream_timeout": {"too_slow"},
     "rate_limit_exceeded": {"rate_limited"},

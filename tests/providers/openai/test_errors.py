@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import ResponseError
 
-from providers.openai.errors import error_in_body, error_of_status
+from providers.openai.errors import _BY_CODE, error_in_body, error_of_status
+from proxy.core.board import counts
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 
 
@@ -33,6 +35,8 @@ STATUSES: list[tuple[int, bytes, str, int, str, str]] = [
     (408, body(), "upstream_timeout", 504, "server_error", "upstream_timeout"),
     (529, body(type="overloaded_error"), "overloaded", 503, "server_error", "overloaded"),
     (520, b"", "server_error", 502, "server_error", "server_error"),
+    (501, body(type="not_implemented_error", code=501), "server_error", 502, "not_implemented_error", "501"),
+    (507, body(code="full"), "server_error", 502, "server_error", "full"),
     (400, body(code="context_length_exceeded"), "rejected", 400, "invalid_request_error", "context_length_exceeded"),
     (400, b"", "rejected", 400, "invalid_request_error", "invalid_request"),
     (404, body(code="model_not_found"), "rejected", 404, "invalid_request_error", "model_not_found"),
@@ -55,13 +59,13 @@ def test_a_status_is_a_kind_of_failure(status: int, sent: bytes, kind: str, show
     assert error.message
 
 
-@pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 501, 503, 507, 520])
 def test_a_providers_own_words_and_parameter_are_passed_on(status: int):
     error = error_of_status(status, {}, body(message="too long", param="messages"))
     assert (error.message, error.param) == ("too long", "messages")
 
 
-@pytest.mark.parametrize("status", [401, 403, 529, 520, 408])
+@pytest.mark.parametrize("status", [401, 403, 529, 408])
 def test_words_that_may_hold_a_secret_or_a_page_are_not(status: int):
     error = error_of_status(status, {}, body(message="Incorrect API key provided: sk-secret"))
     assert "sk-secret" not in f"{error.message} {error.detail} {error.param}"
@@ -133,11 +137,21 @@ def test_plain_words_are_those_of_a_refusal(status: int, kind: str, sent: bytes,
 
 
 def test_what_else_a_refusal_says_is_passed_on_where_it_is_known_and_short():
-    groq = body(failed_generation='<function="x">', innererror={"code": "Filter"}, stack="no", metadata={"raw": 1})
+    groq = body(failed_generation='<function="x">', innererror={"code": "Filter"}, stack="no")
     assert error_of_status(400, {}, groq).more == {"failed_generation": '"<function=\\"x\\">"', "innererror": '{"code":"Filter"}'}
     assert error_of_status(500, {}, groq).more == {}
     assert error_of_status(400, {}, body(failed_generation="x" * 17_000, innererror=None)).more == {}
     assert error_of_status(400, {}, b'{"error":{"innererror":' + b"[" * 300 + b"]" * 300 + b"}}").more == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "value"),
+    [(400, "n_prompt_tokens", 5000), (400, "n_ctx", 4096), (400, "metadata", {"raw": "x"}), (429, "metadata", {"provider_name": "X"})],
+)
+def test_what_a_refusal_says_in_members_of_its_own_is_passed_on(status: int, name: str, value: object):
+    refusal = {"code": status, "message": "m", name: value}
+    assert error_of_status(status, {}, body(**refusal)).more == {name: orjson.dumps(value).decode()}
+    assert error_in_body(refusal).more == {name: orjson.dumps(value).decode()}
 
 
 def test_a_long_message_is_cut():
@@ -166,6 +180,9 @@ BODIES: list[tuple[Any, str, int]] = [
     ({"type": "permission_error"}, "provider_auth", 502),
     ({"code": "context_length_exceeded"}, "rejected", 400),
     ({"type": "not_found_error"}, "rejected", 404),
+    *[({"code": code}, "rejected", 400) for code in ("bio_policy", "misalignment_policy_violation", "data_residency_mismatch")],
+    ({"code": "vector_store_timeout"}, "server_error", 500),
+    ({"code": "not_known"}, "server_error", 502),
     ({"code": "timeout"}, "upstream_timeout", 504),
     ({"code": 429}, "rate_limit_exceeded", 429),
     ({"code": "503"}, "server_error", 503),
@@ -189,6 +206,43 @@ BODIES: list[tuple[Any, str, int]] = [
 def test_an_error_inside_a_200_is_its_mapped_status(error: object, kind: str, status: int):
     found = error_in_body(error)
     assert (found.kind, found.status) == (kind, status)
+
+
+def test_each_code_of_a_response_that_failed_is_known():
+    """Whoever sees this fail: say what the new code means in `_BY_CODE`."""
+    codes = get_args(ResponseError.model_fields["code"].annotation)
+    assert "server_error" in codes
+    assert set(codes) <= set(_BY_CODE)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "not_known", "message": "m"}, "response_failed"),
+        ({"code": "not_known", "type": "invalid_request_error"}, "rejected"),
+        ({"code": "server_error", "message": "m"}, "server_error"),
+        ({"code": 503, "message": "m"}, "server_error"),
+        ({"code": "503", "message": "m"}, "server_error"),
+        ({"code": "", "message": "m"}, "server_error"),
+        ({"code": None, "message": "m"}, "server_error"),
+        ({"message": "m"}, "server_error"),
+        (None, "server_error"),
+        ("words", "server_error"),
+    ],
+)
+def test_a_response_that_failed_with_an_unknown_code_is_a_kind_of_its_own(error: object, kind: str):
+    assert error_in_body(error, of_response=True).kind == kind
+
+
+def test_an_unknown_code_of_a_response_is_shown_and_speaks_against_no_target():
+    error = error_in_body({"code": "not_known", "message": "words"}, of_response=True)
+    assert (error.status, error.code, error.message) == (502, "not_known", "words")
+    assert not counts(error)
+
+
+@pytest.mark.parametrize("code", [429, 502, "429"])
+def test_a_code_that_is_a_status_is_shown(code: object):
+    assert error_in_body({"code": code, "message": "m"}).code == str(code)
 
 
 def test_words_inside_a_200_are_passed_on_but_not_where_a_key_was_refused():

@@ -302,6 +302,27 @@ def test_an_error_in_disguise_or_nonsense_is_an_error(body: bytes, kind: str, st
     assert (caught.value.kind, caught.value.status) == (kind, status)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (None, "server_error", 502),
+        ({"code": "server_error", "message": "m"}, "server_error", 500),
+        ({"code": "bio_policy", "message": "m"}, "rejected", 400),
+        ({"code": "not_known", "message": "m"}, "response_failed", 502),
+    ],
+)
+def test_a_response_that_failed_is_the_error_that_it_names(error: object, kind: str, status: int):
+    with pytest.raises(UpstreamError) as caught:
+        decode({"status": "failed", "error": error, "output": []}, "responses")
+    assert (caught.value.kind, caught.value.status) == (kind, status)
+
+
+def test_what_a_policy_found_is_passed_on():
+    with pytest.raises(UpstreamError) as caught:
+        decode({"status": "failed", "error": {"code": "misalignment_policy_violation", "misalignment": {"error_type": "x"}}}, "responses")
+    assert caught.value.more == {"misalignment": '{"error_type":"x"}'}
+
+
 def test_every_cut_of_an_answer_is_invalid():
     whole = orjson.dumps(ANSWER)
     for end in range(len(whole)):
