@@ -108,6 +108,7 @@ class Fallback:
             if call.refill is not None:
                 call.refill(call, step.model)
         self._router.direct(call, step.target)
+        call.usage = None  # it has not been asked yet, and may never be
         self._switches.labels(_public(before), _public(step.target), kind).value += 1
         self._emit(
             {

@@ -165,7 +165,6 @@ class Race:
         "_call",
         "_call_next",
         "_cancelling",
-        "_charged",
         "_client",
         "_cut",
         "_first_is_over",
@@ -188,7 +187,6 @@ class Race:
         self._cut: list[Attempt] | None = None
         self._has_interrupted = False
         self._had = len(call.attempts)
-        self._charged = call.usage
         self._waited = call.upstream_seconds
         self._started = hedge.clock.monotonic()
 
@@ -269,7 +267,7 @@ class Race:
         try:
             await asyncio.wait([self._second])
         except asyncio.CancelledError:
-            await self._dropped("cancelled")
+            await self._given_up()
             raise
         if not self._second.cancelled() and self._second.exception() is None:
             return self._won()
@@ -282,19 +280,39 @@ class Race:
         """The second one's answer is the client's."""
         assert self._second is not None, "a second one has won"
         reply, call, arm = self._second.result(), self._call, self._arm
-        self._write_off(call.attempts[self._had :], call.usage if call.usage is not self._charged else None)
-        self._take_attempts()
-        call.target, call.timeouts = arm.target, arm.timeouts
-        call.notes = {**arm.notes, NOTE: {**call.notes[NOTE], "hedge": "won"}}
-        call.upstream_seconds = self._waited + self._hedge.clock.monotonic() - self._started
-        _settle(call, arm)
+        self._take_over("won")
         stream: object = reply.stream
         if isinstance(stream, Told):
             stream.serve(call)
         elif stream is not None:
             reply.on_close(partial(_settle, call, arm))
-        self._hedge.count(_provider(arm), "won")
         return reply
+
+    def _take_over(self, outcome: str) -> None:
+        """The second one is the client's request now; the first one is what nobody gets."""
+        call, arm = self._call, self._arm
+        self._write_off(call.attempts[self._had :], call.usage)
+        self._take_attempts()
+        call.target, call.timeouts = arm.target, arm.timeouts
+        call.notes = {**arm.notes, NOTE: {"hedge": outcome}}
+        call.upstream_seconds = self._waited + self._hedge.clock.monotonic() - self._started
+        _settle(call, arm)
+        self._hedge.count(_provider(arm), outcome)
+
+    async def _given_up(self) -> None:
+        """The client has left when only the second one was still asked: that one was its request."""
+        task = self._second
+        assert task is not None, "a second one is waited for"
+        self._cut = []
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_TO_END)
+        elif not task.cancelled() and task.exception() is None:
+            task.result().close(asyncio.CancelledError())
+        if self._arm.attempts:
+            self._take_over("cancelled")
+        else:
+            self._unasked()
 
     async def _dropped(self, outcome: str) -> None:
         """`_drop`, and wait for what is cancelled; whoever does not end when told to is not waited for."""
@@ -315,13 +333,16 @@ class Race:
         else:
             task.result().close(asyncio.CancelledError())
         if not arm.attempts:  # there was no time for it, or the gateway itself refused it
-            self._hedge.refund()
-            del self._call.notes[NOTE]
+            self._unasked()
             return
         self._take_attempts()
         self._call.notes[NOTE]["hedge"] = outcome
         self._hedge.count(_provider(arm), outcome)
         self._write_off(arm.attempts, None if self._cut else arm.usage)
+
+    def _unasked(self) -> None:
+        self._hedge.refund()
+        del self._call.notes[NOTE]
 
     def _take_attempts(self) -> None:
         for attempt in self._arm.attempts:
@@ -336,7 +357,6 @@ class Race:
             return
         attempts[-1].usage = usage
         self._hedge.count_lost(attempts[-1].target.provider, usage)
-        self._call.notes[NOTE] |= {"lost_prompt_tokens": usage.prompt, "lost_completion_tokens": usage.completion}
 
 
 def _settle(call: Call, arm: Call, _error: BaseException | None = None) -> None:

@@ -79,6 +79,7 @@ class _Metrics:
         )
         self.rejected = registry.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self.tokens = registry.counter("llm_tokens_total", "Tokens, as reported or estimated.", *who, "kind")
+        self.lost = registry.counter("llm_lost_tokens_total", "Tokens of attempts whose answers nobody got.", "provider", "kind")
         self.active = registry.gauge("llm_active_requests", "Requests in flight.").labels()
         self.latency = registry.histogram("llm_latency_seconds", "From the request's head to the end of its answer.", LATENCY_BOUNDS, *who)
         self.length = registry.histogram("llm_response_length", "Bytes of answers.", LENGTH_BOUNDS, *who)
@@ -156,12 +157,13 @@ class Record:
 
     def _finish(self, call: Call, reply: Reply | None, error: BaseException | None) -> None:
         self._active.value -= 1.0
-        usage, target, notes = call.usage, call.target, call.notes
+        usage, target, notes, tries = call.usage, call.target, call.notes, len(call.attempts)
         if (
             error is not None
             or reply is None
             or usage is None
             or target is None
+            or tries > 1
             or call.fallback is not None
             or (notes and "hedge" in notes)
         ):
@@ -177,7 +179,7 @@ class Record:
         # fmt: off
         key = (
             call.operation, call.model, target.provider, target.model, target.public,
-            status, call.stream, len(call.attempts), usage.reported, settled,
+            status, call.stream, tries, usage.reported, settled,
         )
         # fmt: on
         kind = self._kinds.get(key)
@@ -200,6 +202,9 @@ class Record:
             error = call.interrupted
         status, outcome, code = verdict(reply, error)
         self._count(call, status, now - call.started)
+        for target, usage in call.lost:
+            self._metrics.lost.labels(target.provider, "prompt").value += usage.prompt
+            self._metrics.lost.labels(target.provider, "completion").value += usage.completion
         is_ours = not isinstance(error, UpstreamError) or error.is_impatience
         if error is not None and is_ours and outcome in ("client_error", "gateway_error"):
             self._metrics.rejected.labels(code or "unknown").value += 1
@@ -273,6 +278,9 @@ def line(call: Call, status: int, outcome: str, code: str | None, now: float) ->
         fields["fallback"] = call.fallback
     if "hedge" in call.notes:
         fields |= call.notes["hedge"]
+    if lost := call.lost:
+        fields["lost_prompt_tokens"] = sum(each.prompt for _, each in lost)
+        fields["lost_completion_tokens"] = sum(each.completion for _, each in lost)
     fields |= {
         "id": call.id,
         "prompt_tokens": usage.prompt if usage is not None else None,

@@ -136,6 +136,7 @@ class Dispatch:
             call.awaited = 0.0
         attempt = Attempt(target, started)
         call.attempts.append(attempt)
+        call.usage = None  # what others may have cost before is theirs
         response: UpstreamResponse | None = None
         try:
             timeouts = call.timeouts or upstream.timeouts(call)
@@ -159,7 +160,7 @@ class Dispatch:
             call.target = chosen  # another try takes the next credential in turn
             raise
         except CancelledError as error:
-            _spent(call, error, response)
+            _spent(call, attempt, error, response)
             raise
         finally:
             attempt.ended = ended = now()
@@ -184,18 +185,20 @@ class Dispatch:
         if response is not None:
             error.rate_limits = {name: value for name, value in response.headers.items() if name in RATE_LIMITS}
         self._note(call, attempt, error)
+        usage = error.usage
+        if usage is None and error.kind in MAY_HAVE_CHARGED and error.reached:
+            usage = call.estimated_usage()
+        attempt.usage = call.usage = usage
         self._rest(self._upstreams[attempt.target.provider], error, attempt.target.credential)
 
     def _note(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
-        """Count a failure, estimate what it may have cost, and see that no provider's message shows the credential."""
+        """Count a failure, and see that no provider's message shows the credential."""
         self._judge(call, attempt, error)
         attempt.error = error.kind
         if error.is_impatience:
             attempt.error = error.code
         else:
             self._count(attempt.target.provider, error.kind)
-        if error.kind in MAY_HAVE_CHARGED and error.reached:
-            call.usage = error.usage or call.estimated_usage()
         if attempt.target.credential is not None:
             error.redact(attempt.target.credential.secret)
 
@@ -249,7 +252,6 @@ class Dispatch:
         if response.status in REDIRECTS and is_download(call):
             headers = redirect(call, response)
             if headers is not None:
-                call.usage = None
                 return Reply(response.status, headers)
         error = upstream.provider.decode_error(response, body)
         error.should_retry = _SHOULD_RETRY.get(response.headers.get("x-should-retry", ""), error.should_retry)
@@ -262,7 +264,9 @@ class Dispatch:
         watch.stop()
         reply = self._decoded(call, upstream, response, body)
         if call.stream:
-            raise UpstreamError("bad_upstream", "The provider did not answer with a stream.")
+            error = UpstreamError("bad_upstream", "The provider did not answer with a stream.")
+            error.usage = call.usage
+            raise error
         return reply
 
     def _decoded(self, call: Call, upstream: Upstream, response: UpstreamResponse, body: bytes) -> Reply:
@@ -290,7 +294,6 @@ class Dispatch:
         downloads = is_download(call)
         if not downloads and media_type(response).startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
-        call.usage = None  # what an earlier attempt may have cost is not what this one did
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
         mask = None if downloads else mask_of(upstream.credentials, media_type(response))
@@ -346,10 +349,10 @@ def _is_good(response: UpstreamResponse) -> bool:
     return 200 <= response.status < 300
 
 
-def _spent(call: Call, cancelled: CancelledError, response: UpstreamResponse | None) -> None:
+def _spent(call: Call, attempt: Attempt, cancelled: CancelledError, response: UpstreamResponse | None) -> None:
     """Estimate what an attempt may have cost that was cancelled; nothing, if it had not been sent, or was refused."""
     if UNSENT not in cancelled.args and (response is None or _is_good(response)):
-        call.usage = call.estimated_usage()
+        attempt.usage = call.usage = call.estimated_usage()
 
 
 def _account(call: Call, provider: object, copy: Copy, error: BaseException | None) -> None:

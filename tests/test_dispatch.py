@@ -828,20 +828,56 @@ async def test_a_cancelled_attempt_closes_its_connection_and_estimates_what_it_c
     assert bench.failures == {}
 
 
-@pytest.mark.parametrize("before", [None, Usage(2, 0)])
-async def test_an_attempt_that_was_cancelled_before_anything_was_sent_costs_nothing(before: Usage | None):
-    bench = Bench()
+@pytest.mark.parametrize("before", [[], [UpstreamError("reset", "m")]], ids=["nobody asked", "one cut"])
+async def test_an_attempt_that_was_cancelled_before_anything_was_sent_costs_nothing(before: list[UpstreamError]):
+    bench = Bench(*before)
 
     class Full(ScriptedTransport):
         async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> ScriptedResponse:
             raise asyncio.CancelledError(UNSENT)
 
+    call = (await bench.fail())[0] if before else bench.call()
     bench.upstream.transport = Full()
-    call = bench.call(usage=before)
     with pytest.raises(asyncio.CancelledError):
         await bench.dispatch(call)
-    assert call.usage is before, "only what an earlier attempt may have cost"
-    assert call.attempts[0].ended is not None
+    assert call.usage is None
+    assert [usage for _, usage in call.lost] == [Usage(2, 0)] * len(before), "what an earlier attempt may have cost"
+    assert call.attempts[-1].ended is not None
+
+
+CUT, UNREACHED = UpstreamError("reset", "m"), UpstreamError("dns", "m", reached=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "usage", "lost"),
+    [
+        ([CUT, CUT, ScriptedResponse([b"x"])], Usage(1, 2, reported=True), [Usage(2, 0), Usage(2, 0)]),
+        ([CUT, UNREACHED], None, [Usage(2, 0)]),
+        ([CUT, ScriptedResponse([b"no"], status=422)], None, [Usage(2, 0)]),
+        ([UNREACHED, CUT], Usage(2, 0), []),
+        ([CUT, CUT], Usage(2, 0), [Usage(2, 0)]),
+    ],
+    ids=["then an answer", "then nobody reached", "then refused", "never reached before", "twice"],
+)
+async def test_what_each_attempt_may_have_cost_is_its_own(script: list[Any], usage: Usage | None, lost: list[Usage]):
+    bench = Bench(*script)
+    call = bench.call()
+    for _ in script:
+        try:
+            reply = await bench.dispatch(call)
+        except UpstreamError:
+            continue
+        reply.close()
+    assert call.usage == usage
+    assert [each for _, each in call.lost] == lost
+
+
+async def test_usage_that_was_reported_before_a_failure_is_no_estimate():
+    """Whatever the failure is: an error event that says of itself that nothing was charged is not asked."""
+    failed = UpstreamError("server_error", "m")
+    failed.usage = Usage(50, 9, reported=True)
+    call, _ = await Bench(failed).fail()
+    assert call.usage == call.attempts[0].usage == Usage(50, 9, reported=True)
 
 
 async def test_time_spent_on_the_provider_is_told_apart():

@@ -112,7 +112,8 @@ HEDGE_LOST = "hedge_lost"
 class Attempt:
     """One try at one target. Times are `Clock.monotonic()` seconds.
 
-    `is_hedge`: it was made beside another one that took long. `usage` is what it may have cost, where that is not the call's own.
+    `is_hedge`: it was made beside another one that took long. `usage` is what it may have cost where it gave no answer; of the one that is
+    told of, it is the call's own, too.
     """
 
     target: Target
@@ -240,6 +241,12 @@ class Call:
         if self.stand_in is not None:
             return self.stand_in
         return asked if asked is None or target.model is None or asked.endswith(target.model) else target.model
+
+    @property
+    def lost(self) -> list[tuple[Target, Usage]]:
+        """What attempts may have cost whose answers nobody got, beside that which is told of."""
+        own = self.usage
+        return [(each.target, each.usage) for each in self.attempts if each.usage is not None and each.usage is not own]
 
     def estimated_usage(self) -> Usage:
         """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""

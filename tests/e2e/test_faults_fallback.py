@@ -19,6 +19,7 @@ from tests.support.script import (
     CHAT_STREAM,
     DONE,
     LAST_CHUNK,
+    Fin,
     Pour,
     Reset,
     Script,
@@ -400,3 +401,15 @@ def test_all_targets_out_says_when_to_come_back(tmp_path: Any):
             assert len(one.requests) + len(two.requests) == asked + 1, "one is asked, since one of them may be back"
             one.otherwise = two.otherwise = script(CHAT)
             assert chat(gateway.url, "pair").status == 200
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_a_target_may_have_charged_before_it_failed_is_its_own(trio: Trio, answers: bool):
+    """And not the next one's, which refuses the request, or reports its own."""
+    trio.a.otherwise, trio.b.otherwise = script(CHAT[:-20], Wait(0.02), Fin()), script(CHAT if answers else error_response(400))
+    lost = trio.gateway.metric("llm_lost_tokens_total", provider="a", kind="prompt")
+    record = trio.gateway.record_of(trio.ask("pair"))
+    assert (record["provider"], record["usage"]) == ("b", "reported" if answers else "none")
+    assert record["prompt_tokens"] == (completion()["usage"]["prompt_tokens"] if answers else None)
+    assert record["lost_prompt_tokens"] > 10
+    assert trio.gateway.metric("llm_lost_tokens_total", provider="a", kind="prompt") - lost == record["lost_prompt_tokens"]

@@ -11,7 +11,7 @@ from policies.fallback import HEADER, Fallback, FallbackSettings
 from policies.resolve import Resolve
 from policies.route import Route
 from proxy.core.board import Board
-from proxy.core.call import Call, Principal, Target
+from proxy.core.call import Attempt, Call, Principal, Target, Usage
 from proxy.core.errors import CapacityError, ClientError, GatewayError, UpstreamError
 from proxy.core.hierarchy import Hierarchy, described
 from proxy.core.metrics import Registry
@@ -319,6 +319,24 @@ async def test_when_to_come_back_is_what_holds_once_all_have_failed(world: World
     with pytest.raises(CapacityError) as caught:
         await handler(make_call(model="plain"))
     assert (caught.value.code, caught.value.retry_after) == ("all_targets_unavailable", 55.0)
+
+
+async def test_what_the_last_one_asked_may_have_cost_is_not_that_of_one_that_never_was(world: World):
+    """Each keeps its own: see `Attempt.usage`."""
+
+    async def target(call: Call) -> Reply:
+        assert call.target is not None
+        if call.target.provider != "p":
+            raise CapacityError("full")
+        call.attempts.append(Attempt(call.target, 1000.0, usage=Usage(2, 0)))
+        call.usage = call.attempts[-1].usage
+        raise FAILED
+
+    call = make_call(model="plain")
+    with pytest.raises(GatewayError):
+        await compose([Route(world.router), Fallback(FallbackSettings(), world.services, world.router)], target)(call)
+    assert call.target is not None and call.target.provider == "q"
+    assert (call.usage, call.lost) == (None, [(call.attempts[0].target, Usage(2, 0))])
 
 
 async def test_a_request_that_is_at_fault_hears_so_even_when_all_are_out(world: World):

@@ -327,6 +327,42 @@ async def test_the_first_may_win_all_the_same(world: World):
     assert world.lost() == {("b", "prompt"): 2, ("b", "completion"): 0}
 
 
+@pytest.mark.parametrize("kind", ["server_error", "reset"])
+@pytest.mark.parametrize("answers", [False, True], ids=["waited for", "answers in the same moment"])
+def test_who_leaves_the_second_one_when_the_first_has_failed_has_left_that_one(kind: str, answers: bool):
+    """Then it is the request, and not one whose answer nobody wanted."""
+
+    async def main(clock: HandClock) -> None:
+        world = World(clock)
+        await world.warm()
+        charged = kind == "reset"
+
+        async def attempt(call: Call) -> Reply:
+            try:
+                reply = await world._attempt(call)
+            except UpstreamError:
+                call.usage = Usage(2, 0) if charged else None
+                raise
+            asyncio.get_running_loop().call_soon(asking.cancel)
+            return reply
+
+        world.plays.update(a=(1.5, UpstreamError(kind, "it failed")), b=(2.0 if answers else 60.0, None))
+        call = world.call(stream=False)
+        asking = asyncio.ensure_future(compose([world.hedge], attempt)(call))
+        asyncio.get_running_loop().call_later(60.0 if answers else 2.0, asking.cancel)
+        await asyncio.wait([asking])
+        assert asking.cancelled() and isinstance(world.closed.get("b"), asyncio.CancelledError) is answers
+        assert call.target is not None and call.target.provider == "b"
+        assert call.usage == (Usage(1, ord("b"), reported=True) if answers else Usage(2, 0))
+        assert [(each.target.provider, each.error, each.is_hedge) for each in call.attempts] == [("a", kind, False), ("b", None, True)]
+        record = line(call, 499, "cancelled", None, clock.now)
+        assert (record["provider"], record["hedge"], record.get("lost_prompt_tokens")) == ("b", "cancelled", 2 if charged else None)
+        assert world.hedges() == {("b", "cancelled"): 1}
+        assert world.lost() == ({("a", "prompt"): 2, ("a", "completion"): 0} if charged else {})
+
+    in_virtual_time(main)
+
+
 class Plain:
     """Of a provider nothing but where it is."""
 

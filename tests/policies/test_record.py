@@ -337,6 +337,25 @@ async def test_what_is_unusual_is_an_event(members: dict[str, Any]):
     assert not log.texts
 
 
+async def test_what_attempts_before_the_answer_may_have_cost_is_told_apart():
+    metrics, log = Registry(), Log()
+    record = Record(RecordSettings(), Services(HandClock(), metrics, log))
+    east, west = Target("east", "gpt", "fast"), Target("west", "gpt", "fast")
+    cut = [Attempt(each, 1000.0, usage=Usage(2, size)) for each, size in ((east, 0), (east, 3), (west, 0))]
+    refused, last = Attempt(west, 1000.0), Usage(9, 0)
+
+    async def answer(_call: Call) -> Reply:
+        return Reply(200)
+
+    await ended(record, answered(attempts=[*cut, refused, Attempt(west, 1000.0)]), answer)
+    failed = answered(attempts=[cut[1], Attempt(east, 1000.0, usage=last)], usage=last)
+    await ended(record, failed, answer, StreamError("stream_truncated", "m"))
+    told = [(each["prompt_tokens"], each["lost_prompt_tokens"], each["lost_completion_tokens"]) for each in log.events]
+    assert told == [(9, 6, 3), (9, 2, 3)]
+    lost = {labels: child.value for labels, child in metrics.counters["llm_lost_tokens_total"].children.items()}
+    assert lost == {("east", "prompt"): 6, ("east", "completion"): 6, ("west", "prompt"): 2, ("west", "completion"): 0}
+
+
 async def test_names_without_end_are_not_kept_without_end():
     log = Log()
     record = Record(RecordSettings(), Services(HandClock(), Registry(), log))
