@@ -174,8 +174,9 @@ def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:
 
 
 def _asks_for_usage(body: dict[str, Any]) -> bool:
-    options = body.get("stream_options")
-    return isinstance(options, dict) and options.get("include_usage") is True
+    """In OpenAI's way, or in OpenRouter's. Source: https://openrouter.ai/docs/use-cases/usage-accounting"""
+    options, usage = body.get("stream_options"), body.get("usage")
+    return (type(options) is dict and options.get("include_usage") is True) or (type(usage) is dict and usage.get("include") is True)
 
 
 def _choices(body: dict[str, Any]) -> int:

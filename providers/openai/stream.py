@@ -100,7 +100,7 @@ class ChatDecoder:
     """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
 
     `choices` is how many finish reasons make the stream whole. Usage is asked for on the client's behalf; unless `wants_usage`,
-    it is taken out again.
+    what that adds is taken out again: an event without choices, and `usage: null` in the others. See decision 023.
     """
 
     def __init__(self, limit: int, *, choices: int = 1, wants_usage: bool = False) -> None:
@@ -215,12 +215,9 @@ class ChatDecoder:
         if usage:
             self.usage = read_usage(usage) or self.usage
             is_content = False
-        if self._wants_usage:
-            shown, hidden = data, b""
-        elif usage and not choices:
-            return _beside_usage(data)
-        else:
-            shown, hidden = _without_usage(data)
+            if not choices and not self._wants_usage:
+                return _beside_usage(data)
+        shown, hidden = (data, b"") if usage is not None or self._wants_usage else _without_usage(data)
         if is_content:
             self._remember(data, shown, hidden)
         return shown
@@ -289,7 +286,7 @@ class ChatDecoder:
 
 
 def _without_usage(data: bytes) -> tuple[bytes, bytes]:
-    """An event's object without its own member `usage`, what is deeper inside stays; and the bytes taken out, where they can be told."""
+    """An event's object without its own `usage: null`, what is deeper inside stays; and the bytes taken out, where they can be told."""
     name, head = data.find(_USAGE), data.removesuffix(_LAST_NULL)
     if name == len(head) + 1:
         return head + b"}", _NULL_USAGES[0]

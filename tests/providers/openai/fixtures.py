@@ -59,13 +59,28 @@ CHAT: dict[str, Stream] = {
         chunk(ROLE) + chunk(delta(b"a"), b',"obfuscation":"xy"') + chunk(finish()) + DONE,
         USAGE,
     ),
-    "usage on the last content": Stream(
-        chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS) + DONE, chunk(delta(b"a")) + chunk(finish()) + DONE, USAGE
+    "usage on the last content stays": Stream(
+        chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS) + DONE,
+        chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS) + DONE,
+        USAGE,
     ),
     "what stands beside usage stays": Stream(
         chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
-        chunk(delta(b"a")) + chunk(finish(), b',"timings":{"n":1}') + DONE,
+        chunk(delta(b"a")) + chunk(finish(), b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
         USAGE,
+    ),
+    "usage on a choice that says nothing stays": Stream(
+        PLAIN + chunk(b'{"index":0,"delta":{"content":""},"finish_reason":null}', b',"usage":' + COUNTS) + DONE,
+        PLAIN + chunk(b'{"index":0,"delta":{"content":""},"finish_reason":null}', b',"usage":' + COUNTS) + DONE,
+        USAGE,
+    ),
+    "usage on each content, and alone at the end": Stream(
+        chunk(delta(b"a"), b',"usage":' + COUNTS) * 3 + chunk(finish()) + LAST + DONE,
+        chunk(delta(b"a"), b',"usage":' + COUNTS) * 3 + chunk(finish()) + DONE,
+        USAGE,
+    ),
+    "usage that says nothing stays": Stream(
+        chunk(delta(b"a"), b',"usage":{}') + PLAIN + DONE, chunk(delta(b"a"), b',"usage":{}') + PLAIN + DONE
     ),
     "what stands beside usage alone has a choice that says nothing": Stream(
         chunk(delta(b"a")) + chunk(finish()) + chunk(b"", b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
@@ -91,7 +106,7 @@ CHAT: dict[str, Stream] = {
     ),
     "usage repeated: the last one counts": Stream(
         chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":1}') + chunk(finish()) + LAST + DONE,
-        chunk(delta(b"a")) + chunk(finish()) + DONE,
+        chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":1}') + chunk(finish()) + DONE,
         USAGE,
     ),
     "numbers keep their spelling where usage goes": Stream(

@@ -376,6 +376,10 @@ def test_a_stream_is_whole_when_each_choice_has_ended(body: dict[str, Any], choi
         ({"stream_options": {"include_usage": True}}, True, True),
         ({"stream_options": {"include_usage": False}}, True, False),
         ({"stream_options": None}, True, False),
+        ({"usage": {"include": True}}, True, True),
+        ({"stream_options": {}, "usage": {"include": True}}, True, True),
+        ({"usage": {"include": False}}, True, False),
+        ({"usage": True}, True, False),
         ({}, False, True),
     ],
 )
