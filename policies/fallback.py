@@ -13,15 +13,13 @@ from proxy.core.recent import STOPPED
 from proxy.core.repeatable import may_be_done_twice
 from proxy.core.reply import Reply
 from proxy.fields import Section
+from proxy.routing.binding import is_bound
 from proxy.routing.causes import kind_of
 from proxy.routing.router import Router
 from proxy.routing.walk import OUT, Step, Walk
 
 #: Why another than the first choice has served: the kind of its failure.
 HEADER = "x-comporta-fallback"
-
-#: Members of a request that go on with what lies at one provider: no other one is asked before that one has failed, and may not know it.
-_BINDING = ("previous_response_id", "conversation")
 
 
 class FallbackSettings(Section):
@@ -85,7 +83,7 @@ class Fallback:
     def _around(self, call: Call) -> Walk | None:
         """Past a first choice that is out to the first of its chain that is in; None: there is none, and the first choice is asked."""
         first = call.target
-        if first is None or _is_bound(call):
+        if first is None or is_bound(call):
             return None
         walk = Walk(self._router, call, self._most, was_out=True)
         step = walk.around()
@@ -135,13 +133,9 @@ def _may_be_followed(call: Call, error: GatewayError) -> bool:
     return False
 
 
-def _is_bound(call: Call) -> bool:
-    return any(call.body.get(member) for member in _BINDING)
-
-
 def _is_unknown_there(call: Call, error: GatewayError) -> bool:
     """Whether another than the first choice refuses what it may not know: its word on the request is not the last then."""
-    return isinstance(error, UpstreamError) and error.kind == "rejected" and _is_bound(call)
+    return isinstance(error, UpstreamError) and error.kind == "rejected" and is_bound(call)
 
 
 def _named(target: Target | None) -> str | None:

@@ -17,7 +17,7 @@ from policies.fallback import Fallback
 from policies.hedge import Hedge
 from policies.resolve import Resolve
 from policies.retry import Retry
-from policies.route import Route
+from policies.route import Bound, Route
 from providers.settings import NetworkSettings, TimeoutSettings
 from proxy.catalogue import Catalogue, table_of
 from proxy.core import events
@@ -32,10 +32,11 @@ from proxy.http.models import Models
 from proxy.http.named_models import Naming, by_path, rename
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
+from proxy.routing.binding import BINDING
 from proxy.routing.router import Router
 from proxy.routing.walk import leads_on
 from proxy.secrets import Followed, SecretError, Store
-from proxy.settings import Settings
+from proxy.settings import SIMULATED, Settings
 from proxy.settings.access import is_open
 from proxy.transport import ClientTransport, PinnedResolver, PooledTransport
 
@@ -92,7 +93,8 @@ class Snapshot:
         server, services = self.settings.server, self._services
         # Bound once: an object that is called has its method looked up each time.
         dispatch = Dispatch(self.upstreams, services.clock, services.metrics).__call__
-        gateway = self._chain(PER_REQUEST, self._chain(PER_ATTEMPT, dispatch))
+        stages, attempt = self._stages(PER_REQUEST), self._chain(PER_ATTEMPT, dispatch)
+        gateway = compose(stages, attempt)
         named = self._named(self._chain(PER_ATTEMPT, dispatch))
         catalogue = Catalogue(self.table, self.upstreams, services.clock)
         models = self._chain(_ALWAYS, Models(catalogue, named, (self._hierarchy or Hierarchy()).allows))
@@ -106,7 +108,12 @@ class Snapshot:
         )
         tuning = by_path(self._chain(_ALWAYS, named), gateway)
         own = self._chain((*_ALWAYS, "receive"), self._own())
-        return Serving(gateway, {"models": models, "fine_tuning": tuning, "llm": self._llm(catalogue), "llm_config": own}, limits)
+        local = {"models": models, "fine_tuning": tuning, "llm": self._llm(catalogue), "llm_config": own}
+        if len(self.upstreams.keys() - {SIMULATED}) > 1:
+            # The same way, and the same policies, but for who chooses the target.
+            bound = compose([self._bound() if isinstance(each, Route) else each for each in stages], attempt)
+            local |= dict.fromkeys(BINDING, bound)
+        return Serving(gateway, local, limits)
 
     def _named(self, attempt: Handler) -> Handler:
         """What sends a request for the model that its path names, behind who asks: that one it is, so there is no fallback."""
@@ -140,6 +147,10 @@ class Snapshot:
             else [kind(section if section is not None else kind.Settings(), self._services)]
         )
 
+    def _bound(self) -> Policy:
+        section = self.settings.policies.get("fallback", Fallback.Settings())
+        return Bound(self._router, self._services, section.attempts if isinstance(section, Fallback.Settings) else 1)
+
     def _fallback(self) -> list[Policy]:
         section = self.settings.policies.get("fallback", Fallback.Settings())
         return [Fallback(section, self._services, self._router)] if isinstance(section, Fallback.Settings) else []
@@ -170,6 +181,9 @@ class Snapshot:
         return [policy for name in names if getattr(kinds[name], "per_attempt", False) is per_attempt for policy in self._policy(name)]
 
     def _chain(self, names: tuple[str, ...], innermost: Handler) -> Handler:
+        return compose(self._stages(names), innermost)
+
+    def _stages(self, names: tuple[str, ...]) -> list[Policy]:
         fixed: dict[str, list[Policy]] = {
             "authenticate": self._authenticate(),
             "receive": [receive],
@@ -180,7 +194,7 @@ class Snapshot:
             "retry": self._retry(),
             INSTALLED: self._installed(per_attempt=names is PER_ATTEMPT),
         }
-        return compose([policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))], innermost)
+        return [policy for name in names for policy in (fixed[name] if name in fixed else self._policy(name))]
 
     async def close(self, *, but: Iterable[Snapshot] = ()) -> None:
         """Close the connections to providers that are in none of the snapshots `but`."""

@@ -302,6 +302,11 @@ class EventStream:
         """The number that an event of the gateway's own would have, where they are numbered; else 0."""
         return getattr(self._decoder, "following", 0)
 
+    @property
+    def made(self) -> str | None:
+        """The id of what the stream is about, where it has one of its own, and has told it."""
+        return getattr(self._decoder, "made", None)
+
     def _broken(self, error: UpstreamError) -> StreamError:
         self._ended = True
         self._call.tokens_seen = self._decoder.tokens  # what is told of the failure estimates by it

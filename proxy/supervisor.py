@@ -251,12 +251,13 @@ class Supervisor:
         return [{"worker": slot.number, **each} for slot, each in zip(slots, found, strict=True) if isinstance(each, dict)]
 
     def _pass_on(self, origin: Slot, name: str, value: Any) -> None:
-        """Have every worker know what the one that checks the providers has found."""
+        """Have every worker know what one has found: the one that checks the providers, and each one of what lies where."""
         if name == "health":
             self._health.update(value)
+        if name in ("health", "whereabouts"):
             for slot in self._slots:
                 if slot is not origin:
-                    slot.tell("health", value)
+                    slot.tell(name, value)
         elif name == "ready" and self._health:
             origin.tell("health", self._health)
 

@@ -51,6 +51,7 @@ class Worker:
         # However many workers there are, one of them asks the providers how they are.
         self._gateway.standing.checker.asks = self._number == 0
         self._gateway.standing.checker.tell = partial(self._channel.send, "health")
+        self._gateway.whereabouts.tell = partial(self._channel.send, "whereabouts")
         await self._gateway.start(self._listening, stored=is_there(os.environ))
         self._channel.send("state", self._gateway.state)
         self._channel.send("ready", self._gateway.described)
@@ -70,6 +71,8 @@ class Worker:
                 self._tell_numbers()
             elif name == "health":
                 self._gateway.standing.checker.take(value)
+            elif name == "whereabouts":
+                self._gateway.whereabouts.take(value)
             elif name == "recent":
                 self._begin(self._tell_recent(*value))
             elif name == "standing":

@@ -33,6 +33,7 @@ class TypedEventDecoder:
 
     def __init__(self, limit: int, *, terminal: bool, at_once: bool = False) -> None:
         self.usage: Usage | None = None
+        self.made: str | None = None  # the response's id
         self.tokens = 0
         self.started = False
         self.done = False
@@ -94,6 +95,8 @@ class TypedEventDecoder:
         value = read_event(event.data)
         kind = value.get("type")
         inner = value.get("response")
+        if self.made is None and self._terminal and isinstance(inner, dict) and isinstance(inner.get("id"), str):
+            self.made = inner["id"]
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
         if usage:
             self.usage = read_usage(usage) or _by_time(usage) or self.usage

@@ -13,6 +13,7 @@ from proxy.core.metrics import Registry
 from proxy.core.recent import Recent
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences
+from proxy.core.whereabouts import Whereabouts
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
 
@@ -86,7 +87,7 @@ class Services:
     """What a policy may be given to work with: `Policy(settings, services)`.
 
     `identities` and `preferences` are None where there is no storage. `board` has the state of every target, `recent` the last
-    requests; both outlive reloads.
+    requests, `whereabouts` what is known of what lies at providers; they outlive reloads.
     """
 
     clock: Clock
@@ -96,6 +97,7 @@ class Services:
     preferences: UserPreferences | None = None
     board: Board = field(default_factory=Board)
     recent: Recent = field(default_factory=Recent)
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
 
 class Policy(Protocol):

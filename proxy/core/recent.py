@@ -16,8 +16,11 @@ from proxy.core.hierarchy import described
 from proxy.core.resolved import Resolved
 
 #: A key of `Call.notes`: why a target was not asked again after the n-th attempt (from 1), in the words of who decided it. 0: why the
-#: first choice was passed over before any attempt.
+#: first choice was passed over before any attempt (`out`), or what made it the first (`bound`: it has what the request is about).
 STOPPED = "stopped"
+
+#: What that 0 says -> why the first attempt was made.
+_FIRST: dict[str | None, str] = {"out": "fallback", "bound": "bound"}
 
 #: A provider chooses the codes of its errors.
 _LONGEST_CODE = 200
@@ -175,18 +178,18 @@ def _configuration(resolved: Resolved | None) -> dict[str, Any] | None:
 
 
 def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
-    """Each attempt: why it was made (the `first`, a `retry` at the same target, a `fallback` to another one, a `hedge` beside one that
-    took long), and why none followed it.
+    """Each attempt: why it was made (the `first`, or `bound` to who has what it is about; a `retry` at the same target, a `fallback` to
+    another one, a `search` for who has it, a `hedge` beside one that took long), and why none followed it.
     """
     before: Target | None = None
     stopped = request.stopped or {}
-    first = "fallback" if 0 in stopped else "first"
+    first = _FIRST.get(stopped.get(0), "first")
     for number, attempt in enumerate(request.attempts, 1):
         target = attempt.target
         yield {
             **_named(target),
             "credential": target.credential.id if target.credential is not None else None,
-            "why": "hedge" if attempt.is_hedge else first if before is None else "retry" if _is_same(before, target) else "fallback",
+            "why": "hedge" if attempt.is_hedge else first if before is None else _why(before, target, stopped.get(number - 1)),
             "error": attempt.error,
             "not_repeated": stopped.get(number),
             "started_ms": _ms(attempt.started - request.started),
@@ -194,6 +197,11 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
         }
         if not attempt.is_hedge:
             before = target
+
+
+def _why(before: Target, target: Target, stopped: str | None) -> str:
+    """Why another attempt followed one at `before`."""
+    return "retry" if _is_same(before, target) else "search" if stopped == "unknown" else "fallback"
 
 
 def _timeouts(request: Ended) -> dict[str, Any] | None:

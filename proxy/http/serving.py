@@ -22,7 +22,8 @@ class EdgeLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """What answers requests: `gateway` those that go to a provider, `local` those that are answered here.
+    """What answers requests: `gateway` those that go to a provider; `local`, by operation, those that are answered here or go a way of
+    their own.
 
     A reload puts another in its place; a request keeps the one that it began with.
     """

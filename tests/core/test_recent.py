@@ -114,6 +114,11 @@ def test_each_attempt_says_why_it_was_made_how_it_failed_and_why_it_was_the_last
     assert (told["retries"], told["fallback"]) == (1, "server_error")
 
 
+def test_an_explanation_tells_who_was_asked_for_what_lies_there_and_who_was_searched():
+    told = kept(eventful_call(notes={STOPPED: {0: "bound", 1: "spent", 2: "unknown"}}))
+    assert [each["why"] for each in told["attempts"]] == ["bound", "retry", "search"]
+
+
 def test_targets_that_were_never_asked_are_named():
     assert [each["provider"] for each in kept(eventful_call())["not_asked"]] == ["north"]
 

@@ -74,6 +74,17 @@ def test_a_response_begins_with_what_is_more_than_its_opening():
     assert decoder.started
 
 
+def test_a_response_has_the_id_that_it_was_made_with_and_events_without_one_have_none():
+    decoder = TypedEventDecoder(LIMIT, terminal=True)
+    assert decoder.made is None
+    for id in ("resp_1", "resp_2"):
+        decoder.feed(b'event: response.created\ndata: {"type":"response.created","response":{"id":"%b"}}\n\n' % id.encode())
+        assert decoder.made == "resp_1"
+    other = TypedEventDecoder(LIMIT, terminal=False)
+    other.feed(b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n')
+    assert other.made is None
+
+
 def test_a_provider_that_says_again_that_it_works_is_taken_to_have_begun():
     """It takes long, and says so: the client may know."""
     decoder = TypedEventDecoder(LIMIT, terminal=True)

@@ -1,0 +1,129 @@
+"""Two providers with ids of their own: what goes on with a response goes to who has it, in every worker and for every key."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import Gateway
+from tests.support.provider_double import Answer, ProviderDouble, Seen, event, refusal, stream
+from tests.support.raw_client import RawClient, ask
+
+TIMES = 12
+
+
+class Shop:
+    """Makes responses and knows them again, but nobody else's."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.made: set[str] = set()
+        self._numbers = itertools.count()
+        self.double = ProviderDouble(self._answer)
+
+    def _answer(self, seen: Seen) -> Answer:
+        segments = seen.path.removeprefix("/v1").split("/")
+        if segments[1] != "responses":
+            return Answer(body=b'{"object":"list","data":[]}')
+        if len(segments) > 2:
+            id = segments[2]
+            if id not in self.made:
+                return refusal(404, f"Response with id '{id}' not found.", "invalid_request_error")
+            if seen.method == "DELETE":
+                self.made.remove(id)
+            return Answer(body=json.dumps({"id": id, "object": "response", "status": "completed", "output": []}).encode())
+        before = seen.json.get("previous_response_id")
+        if before and before not in self.made:
+            return refusal(400, f"Previous response with id '{before}' not found.", "invalid_request_error", "previous_response_not_found")
+        id = f"resp_{self.name}{next(self._numbers)}"
+        self.made.add(id)
+        value = {"id": id, "object": "response", "status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 1}}
+        if not seen.json.get("stream"):
+            return Answer(body=json.dumps(value).encode())
+        events: list[tuple[str, dict[str, Any]]] = [
+            ("created", {"response": value}),
+            ("output_text.delta", {"delta": "hi"}),
+            ("completed", {"response": value}),
+        ]
+        return stream(event({"type": f"response.{kind}", **more}, f"response.{kind}") for kind, more in events)
+
+
+@pytest.fixture
+def shops() -> Iterator[tuple[Shop, Shop]]:
+    a, b = Shop("a"), Shop("b")
+    with a.double, b.double:
+        yield a, b
+
+
+def configured(shops: tuple[Shop, Shop], **more: Any) -> dict[str, Any]:
+    return {
+        "providers": {shop.name: {"kind": "openai", "base_url": shop.double.url, "api_key": "env:TEST_UPSTREAM_KEY"} for shop in shops},
+        "models": {
+            "m": {"targets": [{"provider": "a", "model": "x"}, {"provider": "b", "model": "x"}]},
+            "only_b": {"provider": "b", "model": "x"},
+        },
+        "default_provider": "a",
+        **more,
+    }
+
+
+def respond(url: str, model: str = "m", **more: Any) -> str:
+    """The id of what was made."""
+    answer = ask(url, "POST", "/v1/responses", json.dumps({"model": model, "input": "x", **more}).encode())
+    assert answer.status == 200, answer.body
+    if more.get("stream"):
+        line = next(line for line in answer.body.splitlines() if line.startswith(b"data:"))
+        return str(json.loads(line.removeprefix(b"data:"))["response"]["id"])
+    return str(json.loads(answer.body)["id"])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_second_turns_and_whatever_names_a_response_go_to_who_has_it(shops: tuple[Shop, Shop], tmp_path: Path, streamed: bool) -> None:
+    a, b = shops
+    with Gateway(configured(shops), tmp_path) as gateway:
+        for _ in range(TIMES):
+            first = respond(gateway.url, stream=streamed)
+            second = respond(gateway.url, stream=streamed, previous_response_id=first)
+            assert second[:6] == first[:6]
+            for method, path in [("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")]:
+                assert ask(gateway.url, method, f"/v1/responses/{first}{path}").status == 200
+            assert ask(gateway.url, "GET", f"/v1/responses/{first}").status == 404
+        assert a.made and b.made
+        deleted = [seen for shop in shops for seen in shop.double.seen if seen.method == "DELETE"]
+        assert len(deleted) == TIMES, "each by who has it, and by nobody else"
+
+
+def test_what_the_gateway_has_never_seen_is_searched_for(shops: tuple[Shop, Shop], tmp_path: Path) -> None:
+    for shop in shops:
+        shop.made.add(f"resp_{shop.name}_old")
+    with Gateway(configured(shops), tmp_path) as gateway, RawClient(gateway.url) as client:
+        answers = [
+            client.ask(
+                "POST", "/v1/responses", json.dumps({"model": "m", "input": "x", "previous_response_id": f"resp_{name}_old"}).encode()
+            )
+            for name in "abab"
+        ]
+        assert [answer.status for answer in answers] == [200] * 4
+        attempts = [gateway.record_of(answer)["attempts"] for answer in answers]
+        assert attempts[2:] == [1, 1]
+        nobody = client.ask("POST", "/v1/responses", b'{"model":"m","input":"x","previous_response_id":"resp_gone"}')
+        assert (nobody.status, gateway.record_of(nobody)["attempts"]) == (400, 2)
+
+
+def test_what_one_worker_has_seen_made_the_others_know(shops: tuple[Shop, Shop], tmp_path: Path) -> None:
+    with Gateway(configured(shops, server={"workers": 2}), tmp_path) as gateway:
+        made = respond(gateway.url, "only_b")
+        found: set[int] = set()
+        until = time.monotonic() + 10
+        while len(found) < 2:
+            assert time.monotonic() < until, found
+            with RawClient(gateway.url) as client:  # its connection is taken by either of them
+                answer = client.ask("GET", f"/v1/responses/{made}")
+                if answer.status == 200:
+                    found.add(gateway.record_of(answer)["worker"])
