@@ -66,6 +66,10 @@ def configured(shops: tuple[Shop, Shop], **more: Any) -> dict[str, Any]:
         "providers": {shop.name: {"kind": "openai", "base_url": shop.double.url, "api_key": "env:TEST_UPSTREAM_KEY"} for shop in shops},
         "models": {
             "m": {"targets": [{"provider": "a", "model": "x"}, {"provider": "b", "model": "x"}]},
+            "a_then_b": {
+                "targets": [{"provider": "a", "model": "x"}, {"provider": "b", "model": "x", "priority": 2}],
+                "strategy": "priority",
+            },
             "only_b": {"provider": "b", "model": "x"},
         },
         "default_provider": "a",
@@ -103,17 +107,12 @@ def test_what_the_gateway_has_never_seen_is_searched_for(shops: tuple[Shop, Shop
     for shop in shops:
         shop.made.add(f"resp_{shop.name}_old")
     with Gateway(configured(shops), tmp_path) as gateway, RawClient(gateway.url) as client:
-        answers = [
-            client.ask(
-                "POST", "/v1/responses", json.dumps({"model": "m", "input": "x", "previous_response_id": f"resp_{name}_old"}).encode()
-            )
-            for name in "abab"
-        ]
-        assert [answer.status for answer in answers] == [200] * 4
-        attempts = [gateway.record_of(answer)["attempts"] for answer in answers]
-        assert attempts[2:] == [1, 1]
-        nobody = client.ask("POST", "/v1/responses", b'{"model":"m","input":"x","previous_response_id":"resp_gone"}')
-        assert (nobody.status, gateway.record_of(nobody)["attempts"]) == (400, 2)
+        tried = []
+        for name in ("a_old", "b_old", "a_old", "b_old", "gone"):
+            body = {"model": "a_then_b", "input": "x", "previous_response_id": f"resp_{name}"}
+            answer = client.ask("POST", "/v1/responses", json.dumps(body).encode())
+            tried.append((answer.status, gateway.record_of(answer)["attempts"]))
+        assert tried == [(200, 1), (200, 2), (200, 1), (200, 1), (400, 2)]
 
 
 def test_what_one_worker_has_seen_made_the_others_know(shops: tuple[Shop, Shop], tmp_path: Path) -> None:
