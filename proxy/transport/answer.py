@@ -31,8 +31,8 @@ class Answer:
         "_decoder",
         "_error",
         "_head_size",
+        "_head_tail",
         "_header_limit",
-        "_header_size",
         "_known",
         "_known_bytes",
         "_length",
@@ -55,7 +55,6 @@ class Answer:
         self._parts: list[bytes] = []
         self._size = 0
         self.stage = ASKED
-        self._header_size = 0
         self._known_bytes: bytes | None = None
         self._known: Head = (0, {}, 0)
         self._between_chunks = False
@@ -64,7 +63,9 @@ class Answer:
         self.status = 0
         self.headers: dict[str, str] = {}
         self._bare = -1
+        #: Bytes of heads that the parser was shown, and the last of them that may be the beginning of an empty line.
         self._head_size = 0
+        self._head_tail = b""
         self._length = 0
         self._unshown = b""
         self._paused = False
@@ -88,6 +89,7 @@ class Answer:
             if found is None:
                 self.stage = BEGUN
                 self.headers = {}
+                self._head_size, self._head_tail = 0, b""
                 return None
             known = found
             if len(head) <= _MOST_KEPT:
@@ -101,12 +103,33 @@ class Answer:
         self._decoder = None  # a head that says how its body is coded is not plain
         return body
 
+    def _show(self, data: bytes) -> None:
+        """Have the parser read `data`, heads one by one. Raises UpstreamError for heads over their limit, the same however they are cut.
+
+        They count from the answer's first byte to the last one before its body, interim answers and all but the last empty line included.
+        """
+        while self.stage < HEAD and data:
+            seen = self._head_tail + data
+            end = seen.find(b"\r\n\r\n")
+            before = self._head_size - len(self._head_tail)
+            if (before + end if end >= 0 else before + len(seen) - 3) > self._header_limit:
+                self._parser.feed_data(data[: max(self._header_limit - self._head_size, 0)])  # what is no HTTP is that first
+                raise UpstreamError("response_too_large", HEAD_TOO_LARGE)
+            cut = end + 4 - len(self._head_tail) if end >= 0 else len(data)
+            self._parser.feed_data(data[:cut])
+            self._head_size += cut
+            self._head_tail = seen[-3:] if end < 0 else b""
+            data = data[cut:]
+            if self.stage < HEAD and end >= 0 and not self.keep_alive:
+                self._parser = httptools.HttpResponseParser(self)  # an interim answer that says `close` means the one behind it
+        if data:
+            self._parser.feed_data(data)
+
     # -- httptools' callbacks --
 
     def on_message_begin(self) -> None:
         if self.stage == WHOLE:
             raise Refused(UpstreamError("bad_upstream", "The provider sent more than one answer."))
-        self._header_size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.stage >= HEAD:
@@ -115,9 +138,6 @@ class Answer:
         text = value.decode("latin-1")
         headers = self.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        self._header_size += len(name) + len(value)
-        if self._header_size > self._header_limit:
-            raise Refused(UpstreamError("response_too_large", HEAD_TOO_LARGE))
 
     def on_headers_complete(self) -> None:
         if self.stage >= HEAD:
@@ -127,8 +147,13 @@ class Answer:
             if status < 100:
                 raise Refused(UpstreamError("bad_upstream", NOT_HTTP))
             self.headers = {}
+            self.keep_alive = self._parser.should_keep_alive()
             return
         headers = self.headers
+        coding = headers.get("transfer-encoding", "chunked").rpartition(",")[2]
+        if coding.lstrip(" \t").rstrip(" ").lower() != "chunked":
+            # Such a body ends with its connection, which its sender may not mean: so the parser takes `chunked` with a tab behind it.
+            raise Refused(UpstreamError("bad_upstream", NOT_HTTP))
         try:
             self._decoder = decoder_for(headers.get("content-encoding", ""), self._body_limit, status)
         except UpstreamError as error:

@@ -15,7 +15,7 @@ import httptools
 from proxy.core.errors import START, UpstreamError, late
 from proxy.core.protocols import TakeChunk
 from proxy.outbox import Outbox
-from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, HEAD_TOO_LARGE, LOST, NOT_HTTP, WHOLE, Answer
+from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, LOST, NOT_HTTP, WHOLE, Answer
 from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
@@ -250,7 +250,6 @@ class Connection(Answer, asyncio.Protocol):
         """The first bytes of an answer. The parser stands where a message begins: all before was whole, or was not shown to it."""
         body = self._read_head(data)
         if body is None:
-            self._head_size = 0
             self._bare = -1
             self._parse(data)
         elif self._length == len(body):
@@ -320,8 +319,8 @@ class Connection(Answer, asyncio.Protocol):
         if self._unshown:
             data, self._unshown = self._unshown + data, b""
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            (self._show if self.stage < HEAD else self._parser.feed_data)(data)
+        except (UpstreamError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail_parsing(error)
             return
         if self._between_chunks and data[TAIL] != LINE_END:
@@ -333,14 +332,10 @@ class Connection(Answer, asyncio.Protocol):
             self._bare = 0
             if not take(self._take()) or self.stage == WHOLE:
                 self._detach()
-        elif self.stage < HEAD:
-            self._head_size += arrived
-            if self._head_size > self._header_limit:
-                self.fail(UpstreamError("response_too_large", HEAD_TOO_LARGE))
         elif self._size != size:
             self._bare = 0
             self._wake()
-        else:
+        elif self.stage >= HEAD:
             self._count_bare(arrived)
             self._wake()
 
@@ -370,6 +365,8 @@ class Connection(Answer, asyncio.Protocol):
             if self.draining:
                 self.abort()
             self._wake()
+        elif isinstance(error, UpstreamError):
+            self.fail(error)
         elif isinstance(error.__context__, Refused):
             self.fail(error.__context__.reason)
         else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -118,6 +121,85 @@ async def test_a_head_does_not_count_for_what_follows_it():
     for byte in b"2;" + b"a" * (LIMIT - 20) + b"\r\n{}\r\n0\r\n\r\n":
         wire.feed(bytes((byte,)))
     assert connection.ready() == b"{}"
+
+
+def head_of(size: int, *, blank: bytes = b" ", before: bytes = b"", lines: int = 10) -> bytes:
+    """A head of so many bytes, `before` it included, but for its empty line."""
+    plain = (
+        before
+        + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+        + b"".join(b"X-%d:%bvalue\r\n" % (each, blank) for each in range(lines))
+        + b"Y: "
+    )
+    return plain + b"y" * (size - len(plain))
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+HEADS = {
+    "plain": head_of,
+    "no blanks": partial(head_of, blank=b""),
+    "many blanks": partial(head_of, blank=b"  \t "),
+    "many lines": partial(head_of, lines=60),
+    "an interim answer before it": partial(head_of, before=EARLY),
+    "many before it": partial(head_of, before=EARLY * 15),
+}
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100, 10 * LIMIT])
+@pytest.mark.parametrize("made", HEADS.values(), ids=HEADS.keys())
+async def test_a_head_is_measured_by_its_bytes_however_they_come(made: Callable[[int], bytes], size: int):
+    for length, kind in ((LIMIT, None), (LIMIT + 1, "response_too_large")):
+        assert await failure_of(made(length) + b"\r\n\r\n{}", size) == kind
+
+
+@pytest.mark.parametrize("size", [1, 7, 10 * LIMIT])
+@pytest.mark.parametrize(("at", "kind"), [(LIMIT - 5, "bad_upstream"), (LIMIT + 5, "response_too_large")])
+async def test_a_head_that_is_no_http_and_too_large_is_what_comes_first(at: int, kind: str, size: int):
+    assert await failure_of(head_of(at) + b"\x00" + b"z" * LIMIT + b"\r\n\r\n{}", size) == kind
+
+
+@pytest.mark.parametrize("end", range(1, 4))
+async def test_an_empty_line_may_come_in_two_pieces(end: int):
+    head = head_of(LIMIT) + b"\r\n\r\n"
+    for before in (0, 400):
+        assert await failure_of(head + b"{}", before, len(head) - end) is None
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("coding", [b"chunked\t", b"chunked \t", b"identity", b"chunked, gzip", b"xchunked"])
+async def test_chunks_that_the_parser_does_not_take_for_chunks_are_refused_and_not_waited_for(coding: bytes, size: int):
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %b\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding
+    assert await failure_of(answer, size) == "bad_upstream"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("coding", [b"chunked ", b"  chunked", b"Chunked", b"\tchunked"])
+async def test_blanks_around_a_coding_say_nothing(coding: bytes, size: int):
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding:%b\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding
+    assert await failure_of(answer, size) is None
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_an_interim_answer_that_speaks_of_a_close_means_that_of_the_one_behind_it(size: int):
+    early = EARLY.replace(b"Link", b"Connection: close\r\nLink")
+    assert await failure_of(early * 2 + head_of(100) + b"\r\n\r\n{}", size) is None
+
+
+async def failure_of(answer: bytes, *cuts: int) -> str | None:
+    """The kind of failure that an answer of `{}` ends in, if any: it comes in pieces of one size, or cut at two places."""
+    connection = Connection(lambda _: None, lambda _: None, header_limit=LIMIT, body_limit=LIMIT)
+    wire = Wire(connection)
+    connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+    at = range(0, len(answer), cuts[0]) if len(cuts) == 1 else sorted({0, *cuts})
+    for start, end in pairwise((*at, len(answer))):
+        wire.feed(answer[start:end])
+    try:
+        connection.check()
+    except UpstreamError as error:
+        assert wire.is_closing()
+        return error.kind
+    assert connection.ready() == b"{}"
+    return None
 
 
 # -- chunks that come one at a time, while somebody takes each piece as it comes --
