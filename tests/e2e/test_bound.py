@@ -91,14 +91,14 @@ def respond(url: str, model: str = "m", **more: Any) -> str:
 def test_second_turns_and_whatever_names_a_response_go_to_who_has_it(shops: tuple[Shop, Shop], tmp_path: Path, streamed: bool) -> None:
     a, b = shops
     with Gateway(configured(shops), tmp_path) as gateway:
-        for _ in range(TIMES):
-            first = respond(gateway.url, stream=streamed)
+        for turn in range(TIMES):
+            first = respond(gateway.url, ("a_then_b", "only_b")[turn % 2], stream=streamed)
             second = respond(gateway.url, stream=streamed, previous_response_id=first)
             assert second[:6] == first[:6]
             for method, path in [("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")]:
                 assert ask(gateway.url, method, f"/v1/responses/{first}{path}").status == 200
             assert ask(gateway.url, "GET", f"/v1/responses/{first}").status == 404
-        assert a.made and b.made
+        assert (len(a.made), len(b.made)) == (TIMES / 2, TIMES / 2), "the second turns'"
         deleted = [seen for shop in shops for seen in shop.double.seen if seen.method == "DELETE"]
         assert len(deleted) == TIMES, "each by who has it, and by nobody else"
 
