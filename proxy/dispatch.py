@@ -16,7 +16,7 @@ from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, Accounting, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.download import REDIRECTS, is_download
-from proxy.heads import RATE_LIMITS, SHOWN, is_event_stream, made_at, media_type, redirect, shown_of_download
+from proxy.heads import is_event_stream, is_rate_limit, is_shown, made_at, media_type, redirect, shown_of_download
 from proxy.masking import mask_of, masked
 from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, Copy, EventStream, read_begun, read_some, read_whole, relayed
@@ -183,7 +183,7 @@ class Dispatch:
     def _failed(self, call: Call, attempt: Attempt, error: UpstreamError, response: UpstreamResponse | None) -> None:
         """What follows of a failure before anything of the answer has gone out."""
         if response is not None:
-            error.rate_limits = {name: value for name, value in response.headers.items() if name in RATE_LIMITS}
+            error.rate_limits = {name: value for name, value in response.headers.items() if is_rate_limit(name)}
         self._note(call, attempt, error)
         usage = error.usage
         if usage is None and error.kind in MAY_HAVE_CHARGED and error.reached:
@@ -338,7 +338,7 @@ class Dispatch:
         if shown is None:
             if len(self._shown_of) >= _MOST_SHOWN:
                 self._shown_of.clear()
-            shown = self._shown_of[names] = tuple(name for name in names if name in SHOWN)
+            shown = self._shown_of[names] = tuple(filter(is_shown, names))
         found = {}
         for name in shown:  # a comprehension would be a call of its own
             found[name] = headers[name]

@@ -9,11 +9,11 @@ from proxy.core.protocols import UpstreamResponse
 from proxy.download import ADDED, location_of
 from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
 
-#: What a provider says of its rate limits: clients pace themselves by it, most of all when it has refused one.
-RATE_LIMITS = frozenset(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens"))
+#: What a provider says of its rate limits: clients pace themselves by it, most of all when it has refused one. OpenAI has them of requests
+#: and of tokens; others of nothing in particular (OpenRouter), a minute's or a day's (Mistral, Cerebras), a prompt's (Fireworks).
+_RATE_LIMIT = re.compile(r"x-(?:ratelimit|tokenlimit)-(?:limit|remaining|reset)(?:-[a-z-]+)?")
 
-#: Upstream headers that the client may see.
-SHOWN = RATE_LIMITS.union(
+_SHOWN = frozenset(
     (
         "content-type",
         "content-disposition",
@@ -31,6 +31,15 @@ SHOWN = RATE_LIMITS.union(
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,255}")
 
 
+def is_rate_limit(name: str) -> bool:
+    return _RATE_LIMIT.fullmatch(name) is not None
+
+
+def is_shown(name: str) -> bool:
+    """Whether the client may see a header of the provider's; `name` is in lower case."""
+    return name in _SHOWN or is_rate_limit(name)
+
+
 def media_type(response: UpstreamResponse) -> str:
     """With its parameters, in lower case: it is the same in any (RFC 9110, 8.3.1)."""
     return response.headers.get("content-type", "").lower()
@@ -42,7 +51,7 @@ def is_event_stream(response: UpstreamResponse) -> bool:
 
 def shown_of_download(response: UpstreamResponse) -> dict[str, str]:
     """What of a file content's headers the client may see."""
-    headers = {name: value for name, value in response.headers.items() if name in SHOWN or name in SHOWN_OF_DOWNLOADS}
+    headers = {name: value for name, value in response.headers.items() if is_shown(name) or name in SHOWN_OF_DOWNLOADS}
     headers.update(ADDED)
     return headers
 

@@ -122,7 +122,7 @@ def error_in_body(error: Any, *, of_response: bool = False) -> UpstreamError:
         if isinstance(value, str) and value in _BY_CODE:
             kind, status = _BY_CODE[value]
             return _made(kind, status, fields if kind != "provider_auth" else {}, None, "The provider failed.")
-    for name in ("code", "status"):
+    for name in ("code", "status", "http_status_code"):  # the last is of Text Generation Inference
         value = fields.get(name)
         if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)

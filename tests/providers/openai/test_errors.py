@@ -187,6 +187,7 @@ BODIES: list[tuple[Any, str, int]] = [
     ({"code": 429}, "rate_limit_exceeded", 429),
     ({"code": "503"}, "server_error", 503),
     ({"status": 529}, "overloaded", 503),
+    ({"message": "Input validation error", "http_status_code": 422}, "rejected", 422),
     ({"code": 401}, "provider_auth", 502),
     ({"code": 404, "message": "no"}, "rejected", 404),
     ({"code": 200}, "server_error", 502),

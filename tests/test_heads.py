@@ -1,0 +1,29 @@
+"""What of a provider's head the client may see."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.heads import is_rate_limit, is_shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-reset-tokens",
+        "x-ratelimit-remaining",
+        "x-ratelimit-remaining-req-minute",
+        "x-ratelimit-limit-requests-day",
+        "x-ratelimit-limit-tokens-cache-adjusted-prompt",
+        "x-tokenlimit-remaining",
+    ],
+)
+def test_rate_limits_are_shown_in_each_providers_spelling(name: str):
+    assert is_rate_limit(name)
+    assert is_shown(name)
+
+
+@pytest.mark.parametrize("name", ["x-ratelimit-other", "x-ratelimit-limits", "x-ratelimit", "set-cookie", "server", "location"])
+def test_what_is_in_no_list_is_not_shown(name: str):
+    assert not is_shown(name)
