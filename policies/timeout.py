@@ -20,11 +20,6 @@ CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
 #: openai-java for all of it. openai-node and openai-go say it only where their caller has set it.
 CLIENT_TIMEOUT = "x-stainless-timeout"
 
-#: Which of OpenAI's own clients it is. Where they say no time, they wait at least so long, in seconds: openai-node by itself for the head,
-#: and then without an end (`client.js`), openai-go without an end, openai-python where its caller has set no bound.
-CLIENT_KIND = "x-stainless-lang"
-CLIENT_WAITS = 600.0
-
 #: Seconds that a client's word may lengthen our defaults to: what waits longer than that is no client of an answer.
 CLIENT_WAITS_AT_MOST = 3600.0
 
@@ -47,8 +42,7 @@ class TimeoutSettings(Section):
     honour_client: bool = Field(
         True,
         description=f"go by what the client says of its own time-outs ({CLIENT_READ_TIMEOUT}, {CLIENT_TIMEOUT}): wait no longer than it "
-        "does, and as long as it does where nobody has set first_token, idle or total; OpenAI's own clients "
-        f"({CLIENT_KIND}) wait ten minutes",
+        "does, and as long as it does where nobody has set first_token, idle or total",
     )
 
 
@@ -58,12 +52,10 @@ class Patience:
 
     silence  how long it waits for the next byte
     answer   how long it waits for the answer's beginning, if not for all of it
-    least    how long it waits in any case, though it does not say how long
     """
 
     silence: float | None = None
     answer: float | None = None
-    least: float | None = None
     _kept: tuple[Timeouts, bool, Timeouts] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -80,7 +72,6 @@ class Patience:
 
 
 _UNTOLD = Patience()
-_OPENAIS_OWN = Patience(least=CLIENT_WAITS)
 
 
 class Timeout:
@@ -124,13 +115,13 @@ def narrowed(limits: Timeouts, patience: Patience, *, awaits_answer: bool) -> Ti
     """
     first, idle, total = limits.first_token, limits.idle, limits.total
     silence, answer = patience.silence, patience.answer
-    told = silence if silence is not None else answer if answer is not None else patience.least
+    told = silence if silence is not None else answer
     bears = None if told is None else min(told, CLIENT_WAITS_AT_MOST)
     if silence is not None:
         first = bears if "first_token" in limits.defaults else _least(first, silence)
         idle = bears if "idle" in limits.defaults else _least(idle, silence)
     elif bears is not None:
-        # What waits so long for the whole, or after the head for ever, bears a silence that is as long.
+        # What waits so long for the whole, or for its beginning, bears a silence that is as long.
         first = max(first, bears) if first is not None and "first_token" in limits.defaults else first
         idle = max(idle, bears) if idle is not None and "idle" in limits.defaults else idle
     if bears is not None and total is not None and "total" in limits.defaults and bears > total + _AFTER_CLIENT:
@@ -144,7 +135,7 @@ def patience_of(headers: Mapping[str, str]) -> Patience:
     """What a request's headers say; always the same object where they say nothing."""
     silence, answer = headers.get(CLIENT_READ_TIMEOUT), headers.get(CLIENT_TIMEOUT)
     if silence is None and answer is None:
-        return _OPENAIS_OWN if CLIENT_KIND in headers else _UNTOLD
+        return _UNTOLD
     waits = parse_patience(silence) if silence is not None else None
     ends = parse_patience(answer) if answer is not None else None
     if waits is None and ends is None:

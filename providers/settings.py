@@ -43,6 +43,11 @@ class PoolSettings(Section):
     keep_alive: Duration = Field(60.0, description="how long an idle connection is kept")
 
 
+#: Seconds for which a provider is waited for where nobody says anything. Models that reason are silent for minutes, and the common clients
+#: bear it directly at the provider: OpenAI's own wait for ten minutes or longer, others without an end.
+_WAITED = 600.0
+
+
 class TimeoutSettings(Section):
     """How long to wait for one provider."""
 
@@ -50,11 +55,11 @@ class TimeoutSettings(Section):
     first_token: Duration | None = Field(
         None,
         description="from sending to the first content; if unset, as long as the client says that it waits for a byte, or of streams "
-        '"60s". Set, it also bounds the first byte of whole answers',
+        '"10m". Set, it also bounds the first byte of whole answers',
     )
     idle: Duration | None = Field(
         None,
-        description='between two contents; if unset, as long as the client says that it waits for a byte, or "30s". '
+        description='between two contents; if unset, as long as the client says that it waits for a byte, or "10m". '
         "Set, comments and pings do not count",
     )
     total: Duration | None = Field(
@@ -68,9 +73,9 @@ class TimeoutSettings(Section):
     window: Duration = Field(30.0, description="how long a stream may be slower than that", gt=0)
 
     def decided(self, *, stream: bool) -> Timeouts:
-        first = self.first_token if self.first_token is not None else 60.0 if stream else None
-        idle = self.idle if self.idle is not None else 30.0
-        total = self.total if self.total is not None else 600.0
+        first = self.first_token if self.first_token is not None else _WAITED if stream else None
+        idle = self.idle if self.idle is not None else _WAITED
+        total = self.total if self.total is not None else _WAITED
         unset = frozenset(name for name in ("first_token", "idle", "total") if getattr(self, name) is None)
         return Timeouts(self.connect, first, idle, total, self.min_tokens_per_second, self.window, unset)
 

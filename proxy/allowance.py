@@ -18,21 +18,29 @@ _NEARLY = 0.9
 
 _FOREVER = float("inf")
 
-#: Seconds to the first content where nobody has set any.
-_UNBOUNDED = Timeouts().first_token
+#: Seconds that are due to an attempt where nobody has set any: to its first content, of whole answers to their end; and in silence after
+#: it. A provider that is silent for longer is waited for by who has the patience; it is not kept for those who have it not.
+_FIRST_TOKEN, _IDLE = 60.0, 30.0
 
 
 def had_its_time(bound: str, given: Timeouts, due: Timeouts, deadline: float | None = None) -> bool:
     """Whether an attempt that `bound` has ended, of the limits it was `given`, had the time that is `due` to it.
 
-    That are the administrator's limits for an attempt, and of `deadline` seconds for the whole request. Whole answers whose beginning
-    nobody bounds are given as long as a stream's, lest a provider that is silent to everybody be kept for good.
+    That are the administrator's limits for an attempt, and of `deadline` seconds for the whole request. Silences that nobody bounds have
+    limits of their own, lest a provider that is silent to everybody be kept for good.
     """
     if bound == PACE:
         floor, least = given.min_tokens_per_second or 0.0, due.min_tokens_per_second or 0.0
         return floor <= least and given.window >= due.window
-    own = _longest(bound, due, _UNBOUNDED)
-    return _longest(bound, given, None) >= _NEARLY * (own if deadline is None else min(own, deadline))
+    own = _longest(bound, _due(due))
+    return _longest(bound, given) >= _NEARLY * (own if deadline is None else min(own, deadline))
+
+
+def _due(own: Timeouts) -> Timeouts:
+    """The administrator's limits, with those of ours where nobody has set any."""
+    unset = own.defaults
+    first = _FIRST_TOKEN if own.first_token is None or "first_token" in unset else own.first_token
+    return replace(own, first_token=first, idle=_IDLE if "idle" in unset else own.idle)
 
 
 def own_share(given: Timeouts, awaited: float) -> Timeouts:
@@ -53,11 +61,8 @@ def due_to(call: Call, own: Timeouts) -> tuple[Timeouts, float | None]:
     return own.overridden(set_for_it) if set_for_it else own, resolved.timeout if by.get("timeout") in _ADMINISTRATORS else None
 
 
-def _longest(bound: str, limits: Timeouts, first_token: float | None) -> float:
-    """Seconds from the beginning of the attempt, or of the silence, to its end by that bound. `first_token` holds where it is unset."""
-    if bound == START:
-        limit = first_token if limits.first_token is None else limits.first_token
-    else:
-        limit = limits.connect if bound == CONNECT else limits.idle if bound == IDLE else limits.total
+def _longest(bound: str, limits: Timeouts) -> float:
+    """Seconds from the beginning of the attempt, or of the silence, to its end by that bound."""
+    limit = {START: limits.first_token, CONNECT: limits.connect, IDLE: limits.idle}.get(bound, limits.total)
     total = _FOREVER if limits.total is None else limits.total
     return total if limit is None or limit > total else limit

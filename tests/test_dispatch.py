@@ -450,13 +450,15 @@ SILENCE = [b" "] * 31  # five minutes
         ([*SILENCE, b"a", b"."], {}, 20.0, None),
         ([*SILENCE, b"a", b"."], {"first_token": "25s"}, 20.0, 20),
         ([*SILENCE, b"a", b"."], {"idle": "25s"}, 20.0, None),
-        ([*SILENCE, b"a", b"."], {}, None, 60),
+        ([*SILENCE, b"a", b"."], {}, None, None),
         ([b"a", *SILENCE, b"b", b"."], {}, 20.0, None),
         ([b"a", *[b"-"] * 31, b"b", b"."], {}, 20.0, None),
         ([b"a", *SILENCE, b"b", b"."], {"idle": "25s"}, 20.0, 30),
         ([b"a", *[b"-"] * 31, b"b", b"."], {"idle": "25s"}, 20.0, 30),
         ([b"a", *SILENCE, b"b", b"."], {"first_token": "25s"}, 20.0, None),
-        ([b"a", *SILENCE, b"b", b"."], {}, None, 40),
+        ([b"a", *SILENCE, b"b", b"."], {}, None, None),
+        (SILENCE * 3, {}, None, 600),
+        ([b"a", *SILENCE * 3], {}, None, 610),
         (SILENCE * 3, {}, 20.0, 600),
         ([b"a", *SILENCE * 3], {}, 20.0, 610),
         ([b"a", *SILENCE * 3], {"total": "9m"}, 20.0, 540),
@@ -795,7 +797,7 @@ async def test_no_message_of_a_provider_shows_the_credential():
     assert error.message == "the key *** is not good"
 
 
-@pytest.mark.parametrize(("stream", "first_token"), [(False, None), (True, 60.0)])
+@pytest.mark.parametrize(("stream", "first_token"), [(False, None), (True, 600.0)])
 async def test_patience_is_the_calls_own_or_the_providers(stream: bool, first_token: float | None):
     own = Timeouts(total=7)
     bench = Bench(

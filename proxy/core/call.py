@@ -76,8 +76,8 @@ class Timeouts:
     """
 
     connect: float | None = 5.0
-    first_token: float | None = 60.0
-    idle: float | None = 30.0
+    first_token: float | None = 600.0
+    idle: float | None = 600.0
     total: float | None = 600.0
     min_tokens_per_second: float | None = None
     window: float = 30.0

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from policies.timeout import (
-    CLIENT_KIND,
     CLIENT_READ_TIMEOUT,
     CLIENT_TIMEOUT,
     CLIENT_WAITS_AT_MOST,
@@ -92,7 +91,6 @@ def test_a_deadline_bounds_what_flows_also_where_the_total_does_not(left: float,
         ({CLIENT_READ_TIMEOUT: "60"}, True, 600),
         ({CLIENT_READ_TIMEOUT: "600"}, True, 600),
         ({CLIENT_TIMEOUT: "1200"}, True, 1201 + GRACE),
-        ({CLIENT_KIND: "js"}, True, 600),
         ({CLIENT_READ_TIMEOUT: "1e9"}, True, CLIENT_WAITS_AT_MOST),
     ],
 )
@@ -162,14 +160,6 @@ def test_a_client_says_how_long_it_waits_for_a_byte_and_for_an_answer(headers: d
     assert patience_of(headers) == Patience(silence, answer)
 
 
-@pytest.mark.parametrize("kind", ["js", "go", "python"])
-def test_openais_own_clients_wait_for_minutes_where_they_do_not_say_how_long(kind: str):
-    patience = patience_of({CLIENT_KIND: kind})
-    assert patience == Patience(least=600)
-    assert patience.whole is None, "nobody says that they wait no longer"
-    assert patience_of({CLIENT_KIND: kind, CLIENT_READ_TIMEOUT: "9"}) == Patience(9 + GRACE)
-
-
 @pytest.mark.parametrize(
     ("defaults", "patience", "first_token", "idle"),
     [
@@ -187,9 +177,6 @@ def test_openais_own_clients_wait_for_minutes_where_they_do_not_say_how_long(kin
         (True, Patience(None, 45), 60, 45),
         (True, Patience(None, 20), 60, 30),
         (True, Patience(40, 600), 40, 40),
-        # Who says nothing and is known to wait for minutes lengthens defaults, and bounds nothing.
-        (False, Patience(least=600), 60, 30),
-        (True, Patience(least=600), 600, 600),
     ],
 )
 def test_a_stream_may_be_silent_for_as_long_as_its_client_waits(defaults: bool, patience: Patience, first_token: float, idle: float):

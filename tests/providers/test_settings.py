@@ -68,7 +68,7 @@ def test_keys_are_used_in_the_order_in_which_they_are_written() -> None:
 
 @pytest.mark.parametrize(
     ("written", "stream", "first_token"),
-    [({}, True, 60.0), ({}, False, None), ({"first_token": "2s"}, True, 2.0), ({"first_token": "2s"}, False, 2.0)],
+    [({}, True, 600.0), ({}, False, None), ({"first_token": "2s"}, True, 2.0), ({"first_token": "2s"}, False, 2.0)],
 )
 def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
     written: dict[str, str], stream: bool, first_token: float | None
@@ -79,10 +79,10 @@ def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
 @pytest.mark.parametrize(
     ("written", "first_token", "idle", "total", "defaults"),
     [
-        ({}, 60.0, 30.0, 600.0, frozenset(("first_token", "idle", "total"))),
-        ({"first_token": "60s"}, 60.0, 30.0, 600.0, frozenset(("idle", "total"))),
-        ({"idle": "30s"}, 60.0, 30.0, 600.0, frozenset(("first_token", "total"))),
-        ({"total": "10m"}, 60.0, 30.0, 600.0, frozenset(("first_token", "idle"))),
+        ({}, 600.0, 600.0, 600.0, frozenset(("first_token", "idle", "total"))),
+        ({"first_token": "10m"}, 600.0, 600.0, 600.0, frozenset(("idle", "total"))),
+        ({"idle": "30s"}, 600.0, 30.0, 600.0, frozenset(("first_token", "total"))),
+        ({"total": "10m"}, 600.0, 600.0, 600.0, frozenset(("first_token", "idle"))),
         ({"first_token": "2s", "idle": "1s", "total": "3s"}, 2.0, 1.0, 3.0, frozenset()),
     ],
 )
