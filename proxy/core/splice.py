@@ -42,11 +42,22 @@ def _lone_member(raw: bytes, key: str) -> list[tuple[int, int]]:
 
     That is so where its quoted name occurs once, and no name is spelt with escapes.
     """
-    name = b'"%b"' % key.encode()
-    if raw.count(name) != 1 or b"\\u" in raw:
-        return []
-    match = re.compile(name + rb'\s*:\s*("[^"\\]*")').search(raw)
+    at = lone_name(raw, key)
+    match = re.compile(rb'"[a-z_]+"\s*:\s*("[^"\\]*")').match(raw, at) if at >= 0 else None
     return [match.span(1)] if match else []
+
+
+def lone_name(raw: bytes, key: str) -> int:
+    """Where `key`, of letters and underscores, stands in quotes: the one such place in an object no name of which is spelt with escapes.
+
+    -1 where there are others, or may be.
+    """
+    # From the end on, where names are: and a quote, which is looked for then, is rarer in texts than the letters of any name.
+    name = b'"%b"' % key.encode()
+    at = raw.rfind(name)
+    if at < 0 or raw.rfind(name, 0, at) >= 0 or (b"\\" in raw and raw.rfind(b"\\u00") >= 0):
+        return -1
+    return at
 
 
 def member_spans(raw: bytes, key: str, *, whole: bool = False) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ import orjson
 
 from proxy.core.call import Call
 from proxy.core.errors import ClientError
+from proxy.core.splice import lone_name
 
 MAX_DEPTH = 64
 
@@ -17,6 +19,9 @@ _RAW = frozenset({"files", "uploads", "containers", "skills", "realtime", "live"
 
 #: Control characters never belong into a name that ends up in a header, a log line or a metric.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+#: A body that begins with its model, as many clients write it.
+_MODEL_FIRST = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\]*)"')
 
 #: Operation -> the member that must be there, with what it must be. `model` may also come from the configuration: `resolve` asks for it.
 _REQUIRED: dict[str, tuple[str, tuple[type, ...], str]] = {
@@ -106,6 +111,8 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
     model = body.get("model")
     if model is not None:
         call.model = checked_model(model)
+        if call.principal.models is not None:
+            _refuse_another_model(call.raw, model)
     stream = body.get("stream")
     if stream is not None:
         if not isinstance(stream, bool):
@@ -123,6 +130,24 @@ def _refuse_look_alikes(body: dict[str, Any]) -> None:
         meant = name.casefold()
         if meant != name and meant in _OURS:
             raise ClientError(f"{name!r} must be written {meant!r}.", param=name, code="unknown_parameter")
+
+
+def _refuse_another_model(raw: bytes, model: str) -> None:
+    """Raises ClientError where a body names its model more than once: `model` is the last, and a provider may take the first.
+
+    Asked where a key may not use all models. A body that begins with its model has no other first one.
+    """
+    begins = _MODEL_FIRST.match(raw)
+    if begins is not None and begins[1] == model.encode():
+        return
+    if begins is not None or (lone_name(raw, "model") < 0 and _names(raw).count("model") > 1):
+        raise ClientError("The request's body has more than one member 'model'.", param="model", code="ambiguous_model")
+
+
+def _names(raw: bytes) -> list[str]:
+    """The names of an object's members, each as often as it is there."""
+    members: list[tuple[str, Any]] = json.loads(raw, object_pairs_hook=list)
+    return [name for name, _ in members]
 
 
 def checked_model(model: Any) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.call import ANONYMOUS, Call, Principal
 from proxy.core.errors import ClientError
 from proxy.http import parse
 from tests.core.doubles import make_call
@@ -126,6 +127,54 @@ def test_a_member_that_a_provider_could_take_for_another_is_refused(name: str):
         parse.read_members(make_call(), {**CHAT, name: "dear"})
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "unknown_parameter")
     assert repr(name.casefold()) in caught.value.message
+
+
+LONG = b'"messages":[' + b",".join(b'{"role":"user","content":"the \\n model"}' for _ in range(50)) + b"]"
+LIMITED = Principal("someone", models=("dear",))
+
+
+def limited(raw: bytes, principal: Principal = LIMITED) -> Call:
+    call = make_call(raw=raw, principal=principal)
+    parse.read_members(call, parse.parse_object(raw))
+    return call
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model":"other","model":"dear",%b}' % LONG,
+        b'{"model":"other",%b,"model":"dear"}' % LONG,
+        b'{%b,"model":"other","model":"dear"}' % LONG,
+        b'{"model":"other","model":"other","model":"dear",%b}' % LONG,
+        b'{"mod\\u0065l":"other",%b,"model":"dear"}' % LONG,
+        b'{%b,"model":"other","\\u006dodel":"dear"}' % LONG,
+        b'{"model":7,"model":"dear",%b}' % LONG,
+    ],
+)
+def test_a_key_of_some_models_names_its_model_once(raw: bytes):
+    """The last one is checked, and where its name stays nothing is changed: a provider that takes the first would serve that."""
+    with pytest.raises(ClientError) as caught:
+        limited(raw)
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, "model", "ambiguous_model")
+    assert limited(raw, ANONYMOUS).model == "dear", "who may use all of them reaches nothing by it"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model":"dear",%b}' % LONG,
+        b' {\n "model" : "dear", %b}' % LONG,
+        b'{%b,"model":"dear"}' % LONG,
+        b'{%b,"model":"dear","tools":[{"function":{"parameters":{"properties":{"model":{"type":"string"}}}}}]}' % LONG,
+        b'{%b,"metadata":{"model":"other"},"model":"dear"}' % LONG,
+        b'{%b,"user":"model","model":"dear"}' % LONG,
+        b'{%b,"model":"dear","metadata":{"a":"\\u00e9"}}' % LONG,
+        b'{"\\u006dodel":"dear",%b}' % LONG,
+        b'{"model":"dear",%b,"model":"dear"}' % LONG,
+    ],
+)
+def test_a_model_that_is_named_once_at_the_top_is_the_one(raw: bytes):
+    assert limited(raw).model == "dear"
 
 
 @pytest.mark.parametrize("name", ["Model name", "extraBody", "X", "to\u212aen", "\u00dcber", "modal", "safetySettings"])
