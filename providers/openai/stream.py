@@ -31,9 +31,7 @@ _AROUND = len(b"data: \n\n")
 _LAST_NULL = b',"usage":null}'
 _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
 
-#: What llama.cpp says in the last event of a stream alone: in that of its usage, where usage was asked for.
-#: Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
-_AT_THE_END = "timings"
+#: A choice that says nothing, of a chat and of a completion.
 _NO_DELTA = b'{"index":0,"delta":{},"finish_reason":null}'
 _NO_TEXT = b'{"index":0,"text":"","logprobs":null,"finish_reason":null}'
 
@@ -216,7 +214,7 @@ class ChatDecoder:
             self.usage = read_usage(usage) or self.usage
             is_content = False
             if not choices and not self._wants_usage:
-                return _beside_usage(data)
+                return _beside_usage(data) if chunk.timings else b""
         shown, hidden = (data, b"") if usage is not None or self._wants_usage else _without_usage(data)
         if is_content:
             self._remember(data, shown, hidden)
@@ -304,13 +302,11 @@ def _without_usage(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _beside_usage(data: bytes) -> bytes:
-    """What is shown of an event that is there for its usage: what would stand in the event before if no usage had been asked for.
+    """What is shown of an event with `timings` beside its usage: what would stand in the event before if no usage had been asked for.
 
     It stands beside a choice that says nothing: clients that asked for no usage reckon with no event without choices.
     """
-    value = read_event(data) if _AT_THE_END.encode() in data else {}
-    if not value.get(_AT_THE_END):
-        return b""
+    value = read_event(data)
     choice = _NO_TEXT if value.get("object") == "text_completion" else _NO_DELTA
     return set_member(remove_member(data, "usage"), "choices", b"[%b]" % choice, present="choices" in value)
 
@@ -321,6 +317,9 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: Any = None
     usage: Any = msgspec.UNSET
     error: Any = None
+    #: llama.cpp's, in the last event of a stream alone: in that of its usage, where usage was asked for.
+    #: Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
+    timings: Any = None
 
 
 _decode_chunk: Final = msgspec.json.Decoder(_Chunk).decode
@@ -331,4 +330,4 @@ def _chunk(data: bytes) -> _Chunk:
         return _decode_chunk(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         value = read_event(data)
-        return _Chunk(value.get("choices"), value.get("usage", msgspec.UNSET), value.get("error"))
+        return _Chunk(value.get("choices"), value.get("usage", msgspec.UNSET), value.get("error"), value.get("timings"))
