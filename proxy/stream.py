@@ -354,5 +354,5 @@ def broken(error: UpstreamError) -> StreamError:
     failure.bound = error.bound
     failure.is_impatience = error.is_impatience
     failure.fault = error.fault
-    failure.event = error.event
+    failure.event, failure.more = error.event, error.more
     return failure

@@ -149,6 +149,8 @@ def test_a_failure_after_content_keeps_the_providers_own_event():
     failure = UpstreamError("server_error", "words")
     failure.event = b"event: error\n\n"
     assert broken(failure).event == failure.event
+    failure.more = {"failed_generation": '"x"'}
+    assert broken(failure).more == failure.more
 
 
 # -- event streams --

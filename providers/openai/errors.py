@@ -14,8 +14,9 @@ from proxy.core.retry_after import parse_retry_after
 _LONGEST_MESSAGE = 4000
 
 #: What else of a refusal's error object says what the client must change: what the model wrote (Groq), which filter it was (Azure), what
-#: a policy found (OpenAI), how long the prompt is and how long it may be (llama.cpp), whose refusal it is and in what words (OpenRouter).
-_MORE = ("failed_generation", "innererror", "misalignment", "n_prompt_tokens", "n_ctx", "metadata")
+#: a policy found (OpenAI), how long the prompt is and how long it may be (llama.cpp), whose refusal it is and in what words (OpenRouter),
+#: which field or quota it is (Google).
+_MORE = ("failed_generation", "innererror", "content_filters", "misalignment", "n_prompt_tokens", "n_ctx", "metadata", "details")
 
 #: Of these, the longest that is passed on, in bytes of JSON.
 _LONGEST_MORE = 16 * 1024
@@ -181,7 +182,7 @@ def _code(kind: str, status: int) -> str:
 def _fields(body: bytes) -> dict[str, Any]:
     """The error object of a body in any of the shapes that OpenAI-compatible servers use; empty for HTML, text and nonsense.
 
-    Google's endpoint wraps it in a list; FastAPI's servers (vLLM, Mistral) say `detail`.
+    Google's endpoint wraps it in a list; FastAPI's servers (vLLM, Mistral) say `detail`; Cloudflare has a list of `errors`.
     """
     try:
         value = orjson.loads(body)
@@ -191,12 +192,14 @@ def _fields(body: bytes) -> dict[str, Any]:
         value = value[0]
     if not isinstance(value, dict):
         return {}
-    error = value.get("error")
+    message = value.get("message") or value.get("detail")
+    error = value.get("error") or (None if message else value.get("errors"))
+    if isinstance(error, list) and len(error) == 1:
+        error = error[0]
     if isinstance(error, dict):
         return error
-    if isinstance(error, str):
-        return {"message": error}
-    message = value.get("message") or value.get("detail")
+    if error and isinstance(error, (str, list)):
+        return {"message": error, **{name: value[name] for name in ("type", "code") if value.get(name)}}
     return {"message": message, "type": value.get("type"), "code": value.get("code")} if _text(message) else {}
 
 

@@ -95,6 +95,11 @@ CHAT: dict[str, Stream] = {
         + DONE,
         USAGE,
     ),
+    "citations beside usage alone": Stream(
+        PLAIN + chunk(b"", b',"usage":' + COUNTS + b',"citations":["u"]') + DONE,
+        PLAIN + chunk(b'{"index":0,"delta":{},"finish_reason":null}', b',"citations":["u"]') + DONE,
+        USAGE,
+    ),
     "usage with what every event may say": Stream(
         PLAIN + chunk(b"", b',"usage":' + COUNTS + b',"system_fingerprint":"f","timings":null,"x_timings":{"n":1}') + DONE,
         PLAIN + DONE,

@@ -45,6 +45,8 @@ STATUSES: list[tuple[int, bytes, str, int, str, str]] = [
     (413, b"", "rejected", 413, "invalid_request_error", "request_too_large"),
     (422, b"", "rejected", 422, "invalid_request_error", "unprocessable_entity"),
     (418, body(type="teapot", code=7), "rejected", 418, "teapot", "7"),
+    (400, b'{"code":"invalid-argument","error":"words"}', "rejected", 400, "invalid_request_error", "invalid-argument"),
+    (404, b'{"error":"words"}', "rejected", 404, "invalid_request_error", "not_found"),
     (401, body(code="invalid_api_key"), "provider_auth", 502, "server_error", "provider_auth"),
     (403, body(), "provider_auth", 502, "server_error", "provider_auth"),
     (301, b"", "bad_upstream", 502, "server_error", "bad_upstream"),
@@ -105,6 +107,12 @@ def test_a_hint_that_makes_no_sense_is_not(hint: str):
         (b'{"detail":' + b"[" * 300 + b"]" * 300 + b"}", None),
         (b'{"detail":true}', "true"),
         (b'{"error":7}', None),
+        (b'{"error":["a"]}', "a"),
+        (b'{"error":["a","b"]}', '["a","b"]'),
+        (b'{"errors":[{"message":"a","code":5006}],"success":false,"messages":[]}', "a"),
+        (b'{"message":"a","errors":[{"message":"b"}]}', "a"),
+        (b'{"errors":{"field":["no"]}}', None),
+        (b'{"error":[]}', None),
         (b'["list"]', None),
         (b"<html><body>secret page</body></html>", None),
         (b"plain text", None),
@@ -146,7 +154,14 @@ def test_what_else_a_refusal_says_is_passed_on_where_it_is_known_and_short():
 
 @pytest.mark.parametrize(
     ("status", "name", "value"),
-    [(400, "n_prompt_tokens", 5000), (400, "n_ctx", 4096), (400, "metadata", {"raw": "x"}), (429, "metadata", {"provider_name": "X"})],
+    [
+        (400, "n_prompt_tokens", 5000),
+        (400, "n_ctx", 4096),
+        (400, "metadata", {"raw": "x"}),
+        (400, "content_filters", [{}]),
+        (429, "details", [{}]),
+        (429, "metadata", {"provider_name": "X"}),
+    ],
 )
 def test_what_a_refusal_says_in_members_of_its_own_is_passed_on(status: int, name: str, value: object):
     refusal = {"code": status, "message": "m", name: value}
