@@ -263,6 +263,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/moderations", moderation),
     ("POST", "/responses", response),
     ("GET", "/responses/resp_1", fixed(response_object("completed", "Hello there", "gpt-4.1"))),
+    ("GET", "/responses/resp_long_ago", fixed(response_object("completed", "Hello there", "gpt-4.1"))),
     ("POST", "/batches", fixed(batch("validating"))),
     ("GET", "/batches", lambda _, __: listing([batch("completed")])),
     ("GET", "/batches/batch_1", fixed(batch("completed"))),

@@ -182,8 +182,8 @@ def test_a_response_goes_to_the_provider_that_its_model_names(sdk: Sdk, client: 
     assert double.last.json["model"] == "gpt-4.1"
 
 
-def test_a_stored_response_is_read_from_the_default_provider(sdk: Sdk, client: Any, double: ProviderDouble) -> None:
-    assert sdk.do(client.responses.retrieve("resp_1")).output_text == "Hello there"
+def test_a_stored_response_that_nobody_saw_made_is_read_from_the_default_provider(sdk: Sdk, client: Any, double: ProviderDouble) -> None:
+    assert sdk.do(client.responses.retrieve("resp_long_ago")).output_text == "Hello there"
     assert double.last.headers["Authorization"] == f"Bearer {UPSTREAM_KEYS['DOUBLE_KEY']}"
 
 
