@@ -214,7 +214,7 @@ class ChatDecoder:
             self.usage = read_usage(usage) or self.usage
             is_content = False
             if not choices and not self._wants_usage:
-                return _beside_usage(data) if chunk.timings or chunk.citations else b""
+                return _beside_usage(data) if chunk.citations else b""
         shown, hidden = (data, b"") if usage is not None or self._wants_usage else _without_usage(data)
         if is_content:
             self._remember(data, shown, hidden)
@@ -302,7 +302,7 @@ def _without_usage(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _beside_usage(data: bytes) -> bytes:
-    """What is shown of an event that says more beside its usage: what would stand in the event before if no usage had been asked for.
+    """What is shown of an event with `citations` beside its usage.
 
     It stands beside a choice that says nothing: clients that asked for no usage reckon with no event without choices.
     """
@@ -317,10 +317,7 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: Any = None
     usage: Any = msgspec.UNSET
     error: Any = None
-    #: llama.cpp's, in the last event of a stream alone: in that of its usage, where usage was asked for.
-    #: Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
-    timings: Any = None
-    #: The same of xAI's. Source: https://docs.x.ai/docs/guides/live-search
+    #: xAI's, in the last event of a stream. Source: https://docs.x.ai/docs/guides/live-search
     citations: Any = None
 
 
@@ -333,4 +330,4 @@ def _chunk(data: bytes) -> _Chunk:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         value = read_event(data)
         usage = value.get("usage", msgspec.UNSET)
-        return _Chunk(value.get("choices"), usage, value.get("error"), value.get("timings"), value.get("citations"))
+        return _Chunk(value.get("choices"), usage, value.get("error"), value.get("citations"))

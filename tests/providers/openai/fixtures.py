@@ -82,17 +82,14 @@ CHAT: dict[str, Stream] = {
     "usage that says nothing stays": Stream(
         chunk(delta(b"a"), b',"usage":{}') + PLAIN + DONE, chunk(delta(b"a"), b',"usage":{}') + PLAIN + DONE
     ),
-    "what stands beside usage alone has a choice that says nothing": Stream(
-        chunk(delta(b"a")) + chunk(finish()) + chunk(b"", b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
-        chunk(delta(b"a")) + chunk(finish()) + chunk(b'{"index":0,"delta":{},"finish_reason":null}', b',"timings":{"n":1}') + DONE,
+    "what the engine says beside usage alone goes with it": Stream(
+        PLAIN + chunk(b"", b',"usage":' + COUNTS + b',"timings":{"n":1}') + DONE,
+        PLAIN + DONE,
         USAGE,
     ),
-    "what stands beside usage alone, and no choices": Stream(
-        chunk(delta(b"a")) + chunk(finish()) + b'data: {"usage":' + COUNTS + b',"timings":{"n":1}}\n\n' + DONE,
-        chunk(delta(b"a"))
-        + chunk(finish())
-        + b'data: {"choices":[{"index":0,"delta":{},"finish_reason":null}],"timings":{"n":1}}\n\n'
-        + DONE,
+    "citations beside usage alone, and no choices": Stream(
+        PLAIN + b'data: {"usage":' + COUNTS + b',"citations":["u"]}\n\n' + DONE,
+        PLAIN + b'data: {"choices":[{"index":0,"delta":{},"finish_reason":null}],"citations":["u"]}\n\n' + DONE,
         USAGE,
     ),
     "citations beside usage alone": Stream(

@@ -204,7 +204,7 @@ def test_a_usage_that_is_none_does_not_erase_an_earlier_one():
 
 def test_what_stands_beside_usage_in_a_legacy_completion_has_a_choice_of_its_kind():
     text = b'data: {"object":"text_completion","choices":[{"index":0,"text":"a","finish_reason":"stop"}]}\n\n'
-    last = b'data: {"object":"text_completion","choices":[],"usage":{"prompt_tokens":1},"timings":{"n":1}}\n\n'
+    last = b'data: {"object":"text_completion","choices":[],"usage":{"prompt_tokens":1},"citations":["u"]}\n\n'
     choice = b'{"index":0,"text":"","logprobs":null,"finish_reason":null}'
     for parts in every_cut(text + last + DONE):
         assert (
