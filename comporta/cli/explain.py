@@ -85,10 +85,17 @@ def _tail(found: dict[str, Any]) -> Iterator[str]:
     for each in found["not_asked"]:
         yield f"not asked: {each['provider']}, {each['model']}"
     if tokens is not None:
-        yield f"tokens: {tokens['prompt']} and {tokens['completion']}, {tokens['usage']}"
+        yield f"tokens: {_counted(tokens)}"
+    for number, each in enumerate(found["attempts"], 1):
+        if each["error"] is not None and each.get("tokens") is not None:
+            yield f"tokens that attempt {number} may have cost: {_counted(each['tokens'])}"
     first = "" if timing["first_token_ms"] is None else f"the first token after {timing['first_token_ms']:g} ms, "
     where = f"{timing['overhead_ms']:g} ms here and {timing['upstream_ms']:g} ms at providers"
     yield f"{first}{timing['total_ms']:g} ms in all, of which {where}"
+
+
+def _counted(tokens: dict[str, Any]) -> str:
+    return f"{tokens['prompt']} and {tokens['completion']}, {tokens['usage']}"
 
 
 def _since(fallback: str) -> str:

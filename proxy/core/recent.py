@@ -179,7 +179,7 @@ def _configuration(resolved: Resolved | None) -> dict[str, Any] | None:
 
 def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
     """Each attempt: why it was made (the `first`, or `bound` to who has what it is about; a `retry` at the same target, a `fallback` to
-    another one, a `search` for who has it, a `hedge` beside one that took long), and why none followed it.
+    another one, a `search` for who has it, a `hedge` beside one that took long), what it may have cost where it failed, and why none followed it.
     """
     before: Target | None = None
     stopped = request.stopped or {}
@@ -191,6 +191,7 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
             "credential": target.credential.id if target.credential is not None else None,
             "why": "hedge" if attempt.is_hedge else first if before is None else _why(before, target, stopped.get(number - 1)),
             "error": attempt.error,
+            "tokens": _tokens(attempt.usage),
             "not_repeated": stopped.get(number),
             "started_ms": _ms(attempt.started - request.started),
             "ended_ms": None if attempt.ended is None else _ms(attempt.ended - request.started),

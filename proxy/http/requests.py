@@ -71,10 +71,19 @@ class TargetShown(_Shape):
     public: str | None
 
 
+class TokensShown(_Shape):
+    prompt: int
+    completion: int
+    cached: int
+    reasoning: int
+    usage: str = Field(description="reported or estimated")
+
+
 class AttemptShown(TargetShown):
     credential: str | None = Field(description="the reference of the provider's key, never the key")
     why: str = Field(description="first, retry or fallback")
     error: str | None = Field(description="a kind of docs/faults.md")
+    tokens: TokensShown | None = Field(None, description="what it may have cost, where it failed")
     not_repeated: str | None = Field(description="why no other try followed at this target")
     started_ms: float
     ended_ms: float | None = Field(description="when the answer, of a stream its first content, was there")
@@ -89,14 +98,6 @@ class TimeoutsShown(_Shape):
     total: float | None
     min_tokens_per_second: float | None
     deadline: float | None
-
-
-class TokensShown(_Shape):
-    prompt: int
-    completion: int
-    cached: int
-    reasoning: int
-    usage: str = Field(description="reported or estimated")
 
 
 class TimingShown(_Shape):

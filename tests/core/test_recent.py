@@ -37,7 +37,7 @@ def eventful_call(**members: Any) -> Call:
         "target": WEST,
         "others": (WEST, Target("north", "qwen", "fast")),
         "attempts": [
-            Attempt(EAST, 1000.01, 1000.51, "reset"),
+            Attempt(EAST, 1000.01, 1000.51, "reset", usage=Usage(9, 2)),
             Attempt(EAST_AGAIN, 1000.6, 1000.7, "server_error"),
             Attempt(WEST, 1000.8, 1000.9),
         ],
@@ -112,6 +112,8 @@ def test_each_attempt_says_why_it_was_made_how_it_failed_and_why_it_was_the_last
     ]
     assert [(each["started_ms"], each["ended_ms"]) for each in told["attempts"]] == [(10.0, 510.0), (600.0, 700.0), (800.0, 900.0)]
     assert (told["retries"], told["fallback"]) == (1, "server_error")
+    lost = {"prompt": 9, "completion": 2, "cached": 0, "reasoning": 0, "usage": "estimated"}
+    assert [each["tokens"] for each in told["attempts"]] == [lost, None, None]
 
 
 def test_an_explanation_tells_who_was_asked_for_what_lies_there_and_who_was_searched():
