@@ -179,7 +179,8 @@ def _configuration(resolved: Resolved | None) -> dict[str, Any] | None:
 
 def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
     """Each attempt: why it was made (the `first`, or `bound` to who has what it is about; a `retry` at the same target, a `fallback` to
-    another one, a `search` for who has it, a `hedge` beside one that took long), what it may have cost where it failed, and why none followed it.
+    another one, a `search` for who has it, a `hedge` beside one that took long), what it may have cost where it failed, and why none
+    followed it.
     """
     before: Target | None = None
     stopped = request.stopped or {}
