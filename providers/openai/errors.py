@@ -81,7 +81,9 @@ _TYPES = {404: "invalid_request_error", 429: "requests"}
 
 def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """The error of an answer outside 2xx; rows 11-18 of docs/faults.md."""
-    return _of_status(status, _fields(body) or _plain(status, headers, body), parse_retry_after(headers))
+    fields = _fields(body) or _plain(status, headers, body)
+    hint = parse_retry_after(headers)
+    return _of_status(status, fields, _delay(fields) if hint is None else hint)
 
 
 def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None) -> UpstreamError:
@@ -128,7 +130,7 @@ def error_in_body(error: Any, *, of_response: bool = False) -> UpstreamError:
         if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
         if isinstance(value, int) and 400 <= value < 600:
-            return _of_status(value, fields, None)
+            return _of_status(value, fields, _delay(fields))
     is_worded = of_response and _worded(fields.get("code")) is not None
     return _made("response_failed" if is_worded else "server_error", 502, fields, None, "The provider failed.")
 
@@ -166,6 +168,16 @@ def _more(fields: Mapping[str, Any]) -> dict[str, str]:
             if len(text) <= _LONGEST_MORE:
                 found[name] = text.decode()
     return found
+
+
+def _delay(fields: Mapping[str, Any]) -> float | None:
+    """The hint in the details of an error of Google's, such as `"34.07s"`. Source: RetryInfo in `google/rpc/error_details.proto`."""
+    details = fields.get("details")
+    for each in details if isinstance(details, list) else ():
+        delay = each.get("retryDelay") if isinstance(each, dict) else None
+        if isinstance(delay, str) and delay[-1:] == "s":
+            return parse_retry_after({"retry-after": delay[:-1]})
+    return None
 
 
 def _worded(code: Any) -> str | None:

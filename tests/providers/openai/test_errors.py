@@ -291,3 +291,26 @@ def test_any_answer_outside_2xx_is_some_error(status: int, sent: bytes):
     assert isinstance(error, UpstreamError)
     assert 400 <= error.status < 600
     assert error.status != 401
+
+
+@pytest.mark.parametrize(
+    ("delay", "hint"),
+    [
+        ("34.07s", 34.07),
+        ("0s", 0.0),
+        ("-1s", None),
+        ("nans", None),
+        ("9999999s", None),
+        ("s", None),
+        ("34", None),
+        (34, None),
+        (None, None),
+    ],
+)
+def test_googles_endpoint_says_in_the_body_how_long_to_wait(delay: Any, hint: float | None):
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    fields = {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED", "details": ["?", {"@type": "x"}, info]}
+    error = error_of_status(429, {}, orjson.dumps([{"error": fields}]))
+    assert (error.kind, error.retry_after) == ("rate_limit_exceeded", hint)
+    assert error_in_body(fields).retry_after == hint
+    assert error_of_status(429, {"retry-after": "3"}, orjson.dumps([{"error": fields}])).retry_after == 3.0
