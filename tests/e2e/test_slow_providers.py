@@ -96,7 +96,8 @@ def test_a_slow_first_target_is_overtaken_by_a_fast_second_one(pair: Pair, strea
         assert answer.events[-1] == "[DONE]"
     else:
         assert answer.json() == completion()
-    [lost], [won] = pair.a.requests, pair.b.requests
+    lost, won = pair.a.wait_request(), pair.b.wait_request()
+    assert (len(pair.a.requests), len(pair.b.requests)) == (1, 1)
     assert (lost.json()["model"], won.json()["model"]) == ("m-a", "m-b")
     assert lost.connection.closed.wait(1), "the slow one still works for nobody"
     record = pair.gateway.record_of(answer)
