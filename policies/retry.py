@@ -43,6 +43,9 @@ _NEVER_REPEATED = frozenset({"kind", "streamed", "unrepeatable", "spent"})
 #: A credential was refused: worth one try with another, if there is one.
 CREDENTIAL = frozenset({"provider_auth", "insufficient_quota"})
 
+#: It was refused by a 429, which says nothing of the request: worth a try with each other one, and no retry, since nothing was done yet.
+_ITS_OWN = frozenset({"rate_limit_exceeded", "insufficient_quota"})
+
 _MOST = 10
 
 
@@ -92,6 +95,7 @@ class Situation:
     idempotent  by its method: doing it twice is doing it once
     streamed    its body is passed on as it arrives, and is gone
     ejected     the target has been taken out, and there are others: of the model, or of its chain
+    first       with the credential that has failed: it was not tried before
     affordable  the provider's budget has a retry left
     """
 
@@ -103,11 +107,14 @@ class Situation:
     idempotent: bool = False
     streamed: bool = False
     ejected: bool = False
+    first: bool = True
     affordable: bool = True
 
 
 def decide(error: UpstreamError, seen: Situation, rules: Rules, jitter: Callable[[float], float]) -> Again | Stop:
     """Whether to try again. `jitter` takes the longest wait and gives one between nothing and it. Rows 1-28 of docs/faults.md."""
+    if is_change(error, seen):
+        return _changed(seen)
     hint = error.retry_after or 0.0
     room = rules.cap if seen.left is None else min(rules.cap, seen.left)
     refused = _refused(error, seen, rules)
@@ -124,6 +131,20 @@ def decide(error: UpstreamError, seen: Situation, rules: Rules, jitter: Callable
     if seen.left is not None:
         ceiling = min(ceiling, (seen.left - hint) / 2)  # an attempt needs time, too
     return Again(hint + jitter(ceiling))
+
+
+def is_change(error: UpstreamError, seen: Situation) -> bool:
+    """Whether another try is none again, but the first one with another credential. There are as many of these as credentials."""
+    return error.spare_credential and error.kind in _ITS_OWN and seen.first
+
+
+def _changed(seen: Situation) -> Again | Stop:
+    """Whether to go on with another credential. Nothing was done with the one before, and nothing is to be waited for."""
+    if seen.streamed:
+        return Stop("streamed")
+    if seen.ejected:
+        return Stop("ejected")
+    return Stop("deadline") if seen.left is not None and seen.left <= 0 else Again(0.0)
 
 
 def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
@@ -148,8 +169,11 @@ def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
 def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
     """Whether the client may try again itself: the provider said when, and that was not waited for here.
 
-    Not after tries that are spent: their hints were waited for, and the client would begin all of it anew.
+    Not after tries that are spent: their hints were waited for, and the client would begin all of it anew. Nor is there a hint where
+    another credential is left: the next request takes that one.
     """
+    if error.spare_credential and error.kind in _ITS_OWN:
+        return True
     is_asked_to = error.kind in ("rate_limit_exceeded", "overloaded") or (error.kind == "server_error" and error.status == 503)
     return is_asked_to and error.retry_after is not None and error.should_retry is not False and stop.reason != "spent"
 
@@ -205,15 +229,19 @@ class Retry:
         return await self._again(call, call_next, failed)
 
     async def _again(self, call: Call, call_next: Handler, failed: UpstreamError) -> Reply:
-        rules, seen = self._rules_for(call), self._situation(call)
+        rules, seen, changes = self._rules_for(call), self._situation(call), 0
         while True:
             seen = self._seen_now(call, seen, failed)
             decision = decide(failed, seen, rules, self._jitter)
             if isinstance(decision, Stop):
-                raise self._final(call, failed, decision, repeated=seen.retries > 0 or len(call.attempts) > 1)
-            self._count(call, failed)
-            waited = seen.waited + decision.after
-            seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN), waited=waited)
+                raise self._final(call, failed, decision, repeated=seen.retries > 0 or len(call.attempts) > 1 + changes)
+            change = is_change(failed, seen)
+            self._count(call, failed, is_retry=not change)
+            if change:
+                changes += 1
+            else:
+                waited = seen.waited + decision.after
+                seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN), waited=waited)
             await self._wait(call, decision.after)
             try:
                 return await call_next(call)
@@ -240,6 +268,7 @@ class Retry:
             seen,
             left=self._left(call, now, seen.waited if leads_on else None),
             # The only target is never out altogether: there is nobody whom another try would spare it for.
+            first=not failed.spare_credential or _is_first(call),
             ejected=is_ejected(self._board.of(target), now) and (bool(call.others) or leads_on),
             affordable=self._board.provider(target.provider).budget.can_take(now, self._share),
         )
@@ -261,10 +290,11 @@ class Retry:
             ends.append((self._rules.cap if first is None else min(first, self._rules.cap)) - waited)
         return min(ends, default=None)
 
-    def _count(self, call: Call, failed: UpstreamError) -> None:
+    def _count(self, call: Call, failed: UpstreamError, *, is_retry: bool) -> None:
         assert call.target is not None
         provider = call.target.provider
-        self._board.provider(provider).budget.take()
+        if is_retry:
+            self._board.provider(provider).budget.take()
         self._retries.labels(provider, failed.kind).value += 1
 
     def _final(self, call: Call, failed: UpstreamError, stop: Stop, *, repeated: bool) -> UpstreamError:
@@ -285,3 +315,9 @@ class Retry:
             await asyncio.sleep(seconds)
         finally:
             call.upstream_seconds += self._clock.monotonic() - started
+
+
+def _is_first(call: Call) -> bool:
+    """Whether the last attempt was the first at its target with its credential."""
+    *earlier, last = call.attempts or (None,)
+    return last is None or all(each.target != last.target for each in earlier)

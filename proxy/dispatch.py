@@ -68,6 +68,7 @@ class Upstream:
     _turns: itertools.count[int] = field(default_factory=itertools.count)
     _authorised: dict[int | tuple[int, int], tuple[Target, Target]] = field(default_factory=dict)
     _resting: dict[Credential, float] = field(default_factory=dict)
+    _limited: dict[Credential, float] = field(default_factory=dict)
 
     def timeouts(self, call: Call) -> Timeouts:
         return self.stream_timeouts if call.stream else self.whole_timeouts
@@ -87,7 +88,22 @@ class Upstream:
         """Take a credential out of the turns for a while; whether it was in them, and whether another one is."""
         was_in = self._resting.get(credential, now) <= now
         self._resting[credential] = max(now + seconds, self._resting.get(credential, now))
+        self._limited.pop(credential, None)
         return was_in, any(self._resting.get(each, now) <= now for each in self.credentials)
+
+    def limit(self, credential: Credential, now: float, hint: float | None) -> tuple[bool, float | None]:
+        """As `rest`, for a credential that had its share for now: whether another one is in, and else the hint of the whole.
+
+        That is when the first of those that are limited has its share again, which may be before this one. `hint` as the provider said it.
+        """
+        told = hint or COOL_DOWN
+        until = max(now + told, self._limited.get(credential, now))
+        _, is_another_in = self.rest(credential, now, min(told, CREDENTIAL_RESTS))
+        self._limited[credential] = until
+        if is_another_in:
+            return True, None
+        soonest = min((end for end in self._limited.values() if end > now), default=until) - now
+        return False, hint and min(hint, soonest)
 
     def authorised(self, target: Target, now: float = 0.0) -> Target:
         """`target` with the next credential in turn."""
@@ -218,12 +234,13 @@ class Dispatch:
             return
         if error.kind == "rate_limit_exceeded":
             if len(upstream.credentials) > 1:
-                seconds = min(error.retry_after or COOL_DOWN, CREDENTIAL_RESTS)
-                _, error.spare_credential = upstream.rest(credential, self._now(), seconds)
+                error.spare_credential, error.retry_after = upstream.limit(credential, self._now(), error.retry_after)
         elif error.kind in ("provider_auth", "insufficient_quota"):
             was_in, error.spare_credential = upstream.rest(credential, self._now())
             if was_in:
                 self._out.labels(upstream.name).value += 1
+        if error.spare_credential and error.kind != "provider_auth":
+            error.retry_after = error.should_retry = None  # that was said of one credential, and another is asked at once
 
     def _count(self, provider: str, kind: str) -> None:
         self._failures.labels(provider, kind).value += 1

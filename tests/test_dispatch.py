@@ -785,6 +785,39 @@ async def test_what_is_limited_has_no_other_credential_where_there_is_one():
     await bench.ask()
 
 
+@pytest.mark.parametrize("kind", ["rate_limit_exceeded", "insufficient_quota"])
+async def test_what_is_said_of_one_credential_is_not_said_of_the_others(kind: str):
+    error = UpstreamError(kind, "m", retry_after=3600.0)
+    error.should_retry = False
+    _, error = await Bench(error, credentials=KEYS).fail()
+    assert (error.spare_credential, error.retry_after, error.should_retry) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("hints", "told"),
+    [
+        ((2.0, 3600.0), 2.0),
+        ((3600.0, 2.0), 2.0),
+        ((7200.0, 3600.0), 3600.0),
+        ((None, 3600.0), 1.0),
+        ((3600.0, None), None),
+        ((None, None), None),
+    ],
+)
+async def test_where_all_credentials_are_limited_the_first_that_is_free_again_counts(hints: tuple[float | None, ...], told: float | None):
+    bench = Bench(*[UpstreamError("rate_limit_exceeded", "m", retry_after=hint) for hint in hints], credentials=KEYS)
+    await bench.fail()
+    _, error = await bench.fail()
+    assert (error.spare_credential, error.retry_after) == (False, told)
+
+
+async def test_a_credential_that_is_refused_is_not_waited_for_in_place_of_one_that_is_limited():
+    limited = UpstreamError("rate_limit_exceeded", "m", retry_after=3600.0)
+    bench = Bench(UpstreamError("provider_auth", "m"), limited, credentials=KEYS)
+    await bench.fail()
+    assert (await bench.fail())[1].retry_after == 3600.0
+
+
 async def test_a_target_that_brings_its_credential_keeps_it():
     bench = Bench(ScriptedResponse([b"x"]), credentials=KEYS)
     await bench.ask(target=Target("p", "m", credential=Credential("env:C", "sk-cccc")))

@@ -11,7 +11,7 @@ import pytest
 
 from policies.retry import Again, Retry, RetrySettings, Rules, Situation, Stop, decide
 from proxy.core.board import Ejection, note_failure
-from proxy.core.call import Attempt, Call, Target, Timeouts
+from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
 from proxy.core.errors import CONNECT, START, UPSTREAM_KINDS, CapacityError, ClientError, GatewayError, UpstreamError, late
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
@@ -101,6 +101,14 @@ FAILED, CUT, UNREACHED = failed("server_error"), failed("reset"), failed("connec
         (CUT, {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
         (failed("invalid_response"), {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
         (failed("provider_auth", spare=True), {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
+        # Another credential is no other try: bounded by how many there are.
+        (failed("rate_limit_exceeded", spare=True), {"retries": 2, "affordable": False}, {"most": 0}, Again(0.0)),
+        (failed("insufficient_quota", spare=True), {"retries": 2, "once": 1}, {"most": 0}, Again(0.0)),
+        (failed("rate_limit_exceeded", spare=True), {"repeatable": False}, {}, Again(0.0)),
+        (failed("rate_limit_exceeded", spare=True), {"first": False}, {"most": 0}, Stop("spent")),
+        (failed("rate_limit_exceeded", spare=True), {"streamed": True}, {}, Stop("streamed")),
+        (failed("rate_limit_exceeded", spare=True), {"left": 0.0}, {}, Stop("deadline")),
+        (failed("rate_limit_exceeded", spare=True), {"ejected": True}, {}, Stop("ejected")),
         # What may not be done twice.
         (FAILED, {"repeatable": False}, {}, Stop("unrepeatable")),
         (FAILED, {"repeatable": False, "idempotent": True}, {}, Again(1.0)),
@@ -319,6 +327,70 @@ def test_where_another_target_is_there_all_waits_together_have_an_end(leads_on: 
     limited = failures(6, "rate_limit_exceeded", retry_after=12.0)
     _, bench = outcome(*limited, settings=settings, timeouts=Timeouts(first_token=first_token))
     assert len(bench.asked) == asked
+
+
+# ------------------------------------------------------------------------------------------------------------------ other credentials
+def with_keys(*errors: UpstreamError, **members: Any) -> tuple[Any, Call, list[float]]:
+    """A request whose attempts take one credential after the other; these are the failures that they meet."""
+
+    async def main(clock: HandClock) -> tuple[Any, Call, list[float]]:
+        bench = Bench(clock, [*errors, Reply()], **members.pop("settings", {}))
+        call = make_call(target=TARGET, **members)
+
+        async def upstream(call: Call) -> Reply:
+            key = Credential(f"env:{len(call.attempts)}", "s")
+            call.attempts.append(Attempt(replace(TARGET, credential=key), clock.now))
+            return await bench.upstream(call)
+
+        try:
+            return await bench.policy(call, upstream), call, bench.asked
+        except UpstreamError as error:
+            return error, call, bench.asked
+
+    return in_virtual_time(main)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_retries": 0}, {"budget": 0.0, "max_retries": 0}])
+@pytest.mark.parametrize("kind", ["rate_limit_exceeded", "insufficient_quota"])
+def test_all_credentials_are_tried_before_a_limit_is_told(kind: str, settings: dict[str, Any]):
+    got, _, asked = with_keys(*failures(15, kind, spare=True), settings=settings)
+    assert isinstance(got, Reply)
+    assert asked == [1000.0] * 16, "nothing is waited for, and a provider's budget of ten is not what bounds it"
+
+
+def test_a_limit_of_all_credentials_is_waited_for_as_often_as_ever():
+    limited = failed("rate_limit_exceeded", retry_after=5.0)
+    got, _, asked = with_keys(*failures(3, "rate_limit_exceeded", spare=True), limited, settings={"base": "1s"})
+    assert isinstance(got, Reply) and asked == [1000.0] * 4 + [1006.0]
+
+
+@pytest.mark.parametrize(("hint", "told"), [(5.0, None), (60.0, None), (None, None)])
+def test_where_no_retries_are_allowed_a_limit_of_all_credentials_is_the_client_s(hint: float | None, told: bool | None):
+    limited = failed("rate_limit_exceeded", retry_after=hint)
+    got, _, asked = with_keys(*failures(1, "rate_limit_exceeded", spare=True), limited, settings={"max_retries": 0})
+    assert (got, got.retry_after, got.should_retry, len(asked)) == (limited, hint, told, 2)
+
+
+def test_a_credential_that_has_its_turn_again_is_a_retry():
+    async def main(clock: HandClock) -> tuple[Any, int]:
+        bench = Bench(clock, [*failures(9, "rate_limit_exceeded", spare=True), Reply()], max_retries=1)
+        call = make_call(target=TARGET)
+
+        async def upstream(call: Call) -> Reply:
+            key = Credential(f"env:{len(call.attempts) % 2}", "s")
+            call.attempts.append(Attempt(replace(TARGET, credential=key), clock.now))
+            return await bench.upstream(call)
+
+        with pytest.raises(UpstreamError) as caught:
+            await bench.policy(call, upstream)
+        return caught.value.should_retry, len(bench.asked)
+
+    assert in_virtual_time(main) == (None, 4), "two credentials, the first again, and one retry"
+
+
+def test_an_upload_that_met_one_credentials_limit_may_come_back_at_once():
+    got, _, asked = with_keys(*failures(1, "rate_limit_exceeded", spare=True), content=object())
+    assert (got.should_retry, got.retry_after, len(asked)) == (None, None, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------------ the provider's budget
