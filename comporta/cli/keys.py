@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,7 @@ Exit status: 0 listed, 1 the database cannot be read, 2 wrong usage or configura
 ROTATE_EPILOG = """\b
 Examples:
   comporta keys rotate Ab12Cd34Ef56 --overlap 24h
+  comporta keys rotate Ab12Cd34Ef56 --expires 90d    its successor's end; otherwise that is the old one's
   comporta keys rotate Ab12Cd34Ef56 --overlap 0s --json
 
 \b
@@ -77,16 +79,32 @@ Exit status: 0 revoked, 1 there is no such key, 2 wrong usage or configuration.
 _COLUMNS = ("id", "user_id", "last4", "name", "expires_at", "revoked_at", "replaced_by", "created_at")
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    if text is None:
-        return None
-    days = text.removesuffix("d")
-    if days != text and days.isdigit():
-        return int(days) * 86400.0
+#: Seconds of 100 years: whoever wants a key for longer wants one that never expires.
+_LONGEST = 36_525 * 86_400.0
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, text: str) -> float:
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is no duration; such as 12h or 90d") from None
+    if seconds > _LONGEST:
+        raise click.BadParameter(f"{text!r} is longer than 100 years")
+    return seconds
+
+
+def _lifetime(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Seconds, infinitely many for `never`."""
+    if text is None or text == "never":
+        return None if text is None else math.inf
+    seconds = _seconds(context, option, text)
+    if seconds == 0:
+        raise click.BadParameter("a key that has expired when it is made lets nobody in")
+    return seconds
+
+
+def _end(seconds: float) -> datetime | None:
+    return None if seconds == math.inf else datetime.fromtimestamp(time.time() + seconds, UTC)
 
 
 @click.group(epilog=EPILOG)
@@ -99,18 +117,17 @@ def keys() -> None:
 @click.option("--name", help="For people.")
 @click.option("--models", metavar="A,B", help="What it may ask for.  [default: everything]")
 @click.option("--from", "addresses", metavar="NETWORK,...", help="Where it may come from.  [default: everywhere]")
-@click.option("--expires", metavar="DURATION", callback=_seconds, help="Such as 12h or 90d.  [default: never]")
+@click.option("--expires", metavar="DURATION", callback=_lifetime, default="never", show_default=True, help="Such as 12h or 90d.")
 @config_option
 @json_option("Print the key as an object; the key itself is its member `key`.")
-def create(user: str, path: Path | None, as_json: bool, expires: float | None, **given: str | None) -> None:
+def create(user: str, path: Path | None, as_json: bool, expires: float, **given: str | None) -> None:
     """Make a key of USER, and show it this once."""
 
     async def work(records: Records) -> tuple[VirtualKey, str]:
         await known_user(records, user)
         models, addresses = (tuple(text.split(",")) if text else None for text in (given["models"], given["addresses"]))
         limits = records.limits(models=models, addresses=addresses)
-        end = datetime.fromtimestamp(time.time() + expires, UTC) if expires is not None else None
-        new, token = _made(records, user, given["name"], limits, end)
+        new, token = _made(records, user, given["name"], limits, _end(expires))
         return await records.keys.create(actor(), new), token
 
     _print_once(*with_records(path, work), as_json)
@@ -134,14 +151,16 @@ def list_(user: str | None, after: str, limit: int, path: Path | None, as_json: 
 @keys.command(epilog=ROTATE_EPILOG)
 @click.argument("id", shell_complete=keys_of_gateway)
 @click.option("--overlap", default="24h", show_default=True, callback=_seconds, help="How long the old one goes on; 0s ends it now.")
+@click.option("--expires", metavar="DURATION", callback=_lifetime, help="Such as 12h, 90d or never.  [default: when the old one would]")
 @config_option
 @json_option("Print the new key as an object; the key itself is its member `key`.")
-def rotate(id: str, overlap: float, path: Path | None, as_json: bool) -> None:
+def rotate(id: str, overlap: float, expires: float | None, path: Path | None, as_json: bool) -> None:
     """Make the successor of the key ID, and show it this once."""
 
     async def work(records: Records) -> tuple[VirtualKey, str]:
         old = await _known_key(records, id)
-        new, token = _made(records, old.user_id, old.name, old.limits, None)
+        end = old.expires_at if expires is None else _end(expires)
+        new, token = _made(records, old.user_id, old.name, old.limits, end)
         made = await records.keys.rotate(actor(), id, new, overlap=overlap)
         await records.tell("key", id)
         return made, token

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from proxy.core import keys as tokens
@@ -130,7 +130,7 @@ class Administration:
     async def create_key(self, asked: Asked) -> shapes.KeyMade:
         wanted: shapes.KeyNew = asked.body
         records = await self._opened()
-        limits = _limits(records, wanted.limits)
+        limits = records.limits(**_named(wanted.limits, shapes.LimitsShape.model_fields))
         new, token = _made(records, wanted.user_id, wanted.name, limits, wanted.expires_at)
         key = await records.keys.create(asked.actor, new)
         return shapes.KeyMade(**_key(key).model_dump(), key=token)
@@ -145,7 +145,8 @@ class Administration:
         wanted: shapes.KeyChange = asked.body
         fields: dict[str, Any] = {name: getattr(wanted, name) for name in wanted.model_fields_set}
         if "limits" in fields:
-            fields["limits"] = _limits(records, wanted.limits)
+            before = (await self._existing(asked)).limits
+            fields["limits"] = replace(before, **_named(wanted.limits, wanted.limits.model_fields_set))
         key = await records.keys.update(asked.actor, asked.path["id"], fields)
         await records.tell("key", key.id)
         return _key(key)
@@ -159,8 +160,10 @@ class Administration:
     async def rotate_key(self, asked: Asked) -> shapes.KeyMade:
         records = await self._opened()
         old = await self._existing(asked)
-        new, token = _made(records, old.user_id, old.name, old.limits, None)
-        key = await records.keys.rotate(asked.actor, old.id, new, overlap=asked.body.overlap_seconds)
+        wanted: shapes.KeyRotation = asked.body
+        end = wanted.expires_at if "expires_at" in wanted.model_fields_set else old.expires_at
+        new, token = _made(records, old.user_id, old.name, old.limits, end)
+        key = await records.keys.rotate(asked.actor, old.id, new, overlap=wanted.overlap_seconds)
         await records.tell("key", old.id)
         return shapes.KeyMade(**_key(key).model_dump(), key=token)
 
@@ -190,15 +193,16 @@ def _made(records: Records, user: str, name: str | None, limits: Limits, expires
     return records.new_key(public, user, digest, token[-4:], name, limits, expires_at), token
 
 
-def _limits(records: Records, wanted: shapes.LimitsShape) -> Limits:
-    named = wanted.model_dump()
+def _named(wanted: shapes.LimitsShape, names: Iterable[str]) -> dict[str, Any]:
+    """Those limits, as `proxy.storage.limits` has them."""
     made: dict[str, Any] = {}
-    for name, value in named.items():
+    for name in names:
+        value = getattr(wanted, name)
         if isinstance(value, list):
             made[name] = tuple(value) if name in ("models", "addresses") else frozenset(value)
         else:
             made[name] = value
-    return records.limits(**made)
+    return made
 
 
 def _key(key: VirtualKey) -> shapes.KeyShown:

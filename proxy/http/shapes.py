@@ -63,7 +63,7 @@ class KeyNew(Shape):
 
 
 class KeyChange(Shape):
-    """Members that are left out stay as they are."""
+    """Members that are left out stay as they are, those of `limits` too; null removes a limit."""
 
     name: Name | None = None
     limits: LimitsShape = LimitsShape()
@@ -72,6 +72,7 @@ class KeyChange(Shape):
 
 class KeyRotation(Shape):
     overlap_seconds: float = Field(86_400.0, ge=0, le=30 * 86_400, description="how long the old key goes on")
+    expires_at: datetime | None = Field(None, description="the new key's end; left out, it is the old one's; null is none")
 
 
 class KeyShown(Shape):

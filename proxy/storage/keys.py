@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, Select, case, func, insert, literal, select, update
@@ -19,6 +19,9 @@ from proxy.storage.tables import users, virtual_keys
 
 #: What may be changed of one that is there.
 FIELDS = frozenset({"name", "limits", "expires_at"})
+
+#: Ends between these are the same time wherever on earth they are read.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 _SHOWN = [column for column in virtual_keys.columns if column.name != "digest"]
 _AUDITED = [column for column in _SHOWN if column.name != "created_at"]
@@ -84,16 +87,18 @@ class Keys:
         return tuple(_key(row) for row in await self._database.fetch(query))
 
     async def create(self, actor: str, new: NewKey) -> VirtualKey:
+        self._require_future(new)
         await self._database.change(
             actor, "key.create", f"key {new.id}", None, _audited(new.id), insert(virtual_keys).values(**_stored(new))
         )
         return await self._existing(new.id)
 
     async def update(self, actor: str, id: str, fields: Mapping[str, Any]) -> VirtualKey:
-        """Set some of `FIELDS`; `limits` is a `Limits`."""
+        """Set some of `FIELDS`; `limits` is a `Limits`. An end that has passed ends the key."""
         if unknown := set(fields) - FIELDS:
             raise ClientError("This cannot be changed.", param=min(unknown), code="invalid_value")
         if fields:
+            _require_calendar(fields.get("expires_at"))
             values = {name: value.encode() if isinstance(value, Limits) else value for name, value in fields.items()}
             statement = update(virtual_keys).where(virtual_keys.c.id == id).values(**values)
             await self._database.change(actor, "key.update", f"key {id}", _audited(id), _audited(id), statement)
@@ -109,7 +114,8 @@ class Keys:
     async def rotate(self, actor: str, id: str, new: NewKey, *, overlap: float) -> VirtualKey:
         """Put `new` in the place of the key `id`, which goes on for `overlap` seconds at most. Returns the new one.
 
-        Raises ClientError: 404 for a key that is not there, 409 for one that is revoked or was replaced before.
+        Raises ClientError: 404 for a key that is not there, 409 for one that is revoked or was replaced before, 400 where the end of `new`
+        has passed.
         """
         key = virtual_keys.c
         end = literal(self._database.now() + timedelta(seconds=overlap), key.expires_at.type)
@@ -119,19 +125,36 @@ class Keys:
         usable = _audited(id).where(key.revoked_at.is_(None), key.replaced_by.is_(None)).with_for_update()
         insertion = insert(virtual_keys).values(**_stored(new))
         try:
+            self._require_future(new)
             await self._database.change(actor, "key.rotate", f"key {id}", usable, _audited(id), insertion, statement)
         except ClientError as error:
-            old = await self.get(id) if error.status == 404 else None
+            old = await self.get(id) if error.status in (400, 404) else None
             if old is not None and (old.revoked_at is not None or old.replaced_by is not None):
                 raise ClientError("Refused: the key is revoked or was replaced.", status=409, code="not_usable") from None
             raise
         return await self._existing(new.id)
+
+    def _require_future(self, new: NewKey) -> None:
+        """Raises ClientError (400) for a key that would never let anybody in."""
+        _require_calendar(new.expires_at)
+        if new.expires_at is not None and new.expires_at.astimezone(UTC) <= self._database.now():
+            message = "expires_at: has passed, so the key would let nobody in. Give another end, or null for none."
+            raise ClientError(message, param="expires_at", code="invalid_value")
 
     async def _existing(self, id: str) -> VirtualKey:
         found = await self.get(id)
         if found is None:
             raise missing(f"key {id}")
         return found
+
+
+def _require_calendar(end: datetime | None) -> None:
+    try:
+        is_there = end is None or _FIRST <= end.astimezone(UTC) < _LAST
+    except (OverflowError, ValueError):
+        is_there = False
+    if not is_there:
+        raise ClientError("expires_at: from 1970 to the end of 9998.", param="expires_at", code="invalid_value")
 
 
 def _audited(id: str) -> Select[Any]:

@@ -59,6 +59,25 @@ def test_rotation_makes_a_successor_and_revocation_ends_a_key(run):
     assert run("keys", "rotate", first["id"]).exit_code == 1
 
 
+@pytest.mark.parametrize(("arguments", "is_kept"), [((), True), (("--expires", "never"), False)])
+def test_a_successor_ends_when_the_old_key_would_unless_it_is_to_never(run, arguments: tuple[str, ...], is_kept: bool):
+    run("users", "add", "ana")
+    first = _json(run("keys", "create", "ana", "--expires", "90d", "--json"))
+    second = _json(run("keys", "rotate", first["id"], *arguments, "--json"))
+    assert second["expires_at"] == (first["expires_at"] if is_kept else None)
+
+
+@pytest.mark.parametrize("end", ["0d", "0s", "99999999999d", "²d", "9" * 5000 + "d", "soon"])
+def test_a_lifetime_that_makes_no_sense_is_wrong_usage(run, end: str):
+    run("users", "add", "ana")
+    key = _json(run("keys", "create", "ana", "--json"))["id"]
+    for arguments in (("create", "ana"), ("rotate", key)):
+        result = run("keys", *arguments, "--expires", end)
+        assert (result.exit_code, "--expires" in result.stderr) == (2, True)
+    assert run("keys", "rotate", key, "--overlap", "99999999999d").exit_code == 2
+    assert len(_json(run("keys", "list", "--json"))) == 1
+
+
 def test_every_change_is_audited_with_who_made_it(run):
     run("users", "add", "ana")
     run("keys", "create", "ana")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -135,6 +136,31 @@ async def test_only_what_is_named_of_a_key_is_changed(client: TestClient, ada: s
     assert (changed["name"], changed["limits"]["models"]) == ("two", ["a"])
     refused = await client.patch(f"/admin/keys/{made['id']}", json={"user_id": "somebody"})
     assert (refused.status, (await refused.json())["error"]["param"]) == (400, "user_id")
+
+
+async def test_only_the_limits_that_are_named_are_changed_and_null_removes_one(client: TestClient, ada: str):
+    limits: dict[str, Any] = {"models": ["a", "b"], "addresses": ["10.0.0.0/8"], "grants": ["files"]}
+    path = f"/admin/keys/{(await (await client.post('/admin/keys', json={'user_id': ada, 'limits': limits})).json())['id']}"
+    for change in ({"models": ["a"]}, {"addresses": None}):
+        changed = await (await client.patch(path, json={"limits": change})).json()
+        limits |= change
+        assert {name: changed["limits"][name] for name in limits} == limits
+
+
+OLD_END, NEW_END = "2090-01-01T00:00:00Z", "2091-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(("asked", "end"), [({}, OLD_END), ({"expires_at": None}, None), ({"expires_at": NEW_END}, NEW_END)])
+async def test_a_successor_ends_when_the_old_key_would_unless_another_end_is_asked_for(client: TestClient, ada: str, asked: Any, end: Any):
+    old = await (await client.post("/admin/keys", json={"user_id": ada, "expires_at": OLD_END})).json()
+    new = await (await client.post(f"/admin/keys/{old['id']}/rotate", json=asked)).json()
+    assert new["expires_at"] == end
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "0001-01-01T00:00:00", "2001-01-01T00:00:00Z"])
+async def test_an_end_that_makes_no_sense_is_refused(client: TestClient, ada: str, end: str):
+    refused = await client.post("/admin/keys", json={"user_id": ada, "expires_at": end})
+    assert (refused.status, (await refused.json())["error"]["param"]) == (400, "expires_at")
 
 
 async def test_preferences_are_put_shown_and_deleted(client: TestClient, ada: str, told: Told):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import update
@@ -81,6 +81,40 @@ async def test_a_rotation_ends_the_old_key_and_never_makes_it_last_longer(keys: 
             await keys.rotate("root", done, NewKey("k3", "ana", DIGEST, "abcd"), overlap=1.0)
         assert refused.value.status == {"k1": 409, "k9": 404}[done]
     assert await keys.get("k3") is None
+
+
+ENDS = {
+    "passed": datetime(2001, 1, 1, tzinfo=UTC),
+    "late": datetime.max.replace(tzinfo=timezone(-timedelta(hours=12))),
+    "early": datetime.min,
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_a_key_that_would_let_nobody_in_is_not_made(keys: Keys, end: datetime) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    dead = NewKey("k2", "ana", DIGEST, "wxyz", expires_at=end)
+    for refusal in (keys.create("root", dead), keys.rotate("root", "k1", dead, overlap=1.0)):
+        with pytest.raises(ClientError) as refused:
+            await refusal
+        assert (refused.value.status, refused.value.param) == (400, "expires_at")
+    assert [(key.id, key.replaced_by) for key in await keys.list()] == [("k1", None)]
+
+
+async def test_a_key_can_be_ended_by_an_end_that_has_passed_and_by_none_that_no_calendar_has(keys: Keys) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    assert (await keys.update("root", "k1", {"expires_at": ENDS["passed"]})).expires_at == ENDS["passed"]
+    assert await keys.find("k1") is None
+    with pytest.raises(ClientError):
+        await keys.update("root", "k1", {"expires_at": ENDS["late"]})
+
+
+async def test_a_key_that_was_replaced_is_told_so_whatever_end_is_wanted(keys: Keys) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    await keys.rotate("root", "k1", NewKey("k2", "ana", DIGEST, "abcd"), overlap=0.0)
+    with pytest.raises(ClientError) as refused:
+        await keys.rotate("root", "k1", NewKey("k3", "ana", DIGEST, "abcd", expires_at=ENDS["passed"]), overlap=1.0)
+    assert refused.value.status == 409
 
 
 @pytest.mark.parametrize("change", ["expires_at", "revoked_at"])
