@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 
 #: Connections that wait to be accepted.
 _BACKLOG = 4096
@@ -62,21 +62,33 @@ def is_exposed(listening: socket.socket) -> bool:
 def handed_over(environ: MutableMapping[str, str], *, pid: int | None = None, first: int = _FIRST) -> dict[str, socket.socket]:
     """The sockets that systemd (or whoever speaks its protocol) has opened for this process, by role.
 
-    The variables are taken out of `environ`: they are not for children. Raises OSError for a descriptor that is no listening socket.
+    A name that is a role says what a socket is for; the others are for what is left, in their order. The variables are taken out of
+    `environ`: they are not for children. Raises OSError for a descriptor that is no listening socket, and for sockets that nothing is for.
     """
     count, meant = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if not count.isdigit() or meant != str(os.getpid() if pid is None else pid):
         return {}
-    found: dict[str, socket.socket] = {}
-    for index in range(int(count)):
-        opened = socket.socket(fileno=first + index)
-        opened.set_inheritable(False)
-        opened.setblocking(False)
-        if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            opened.close()
-            raise OSError(f"file descriptor {first + index} was handed over, and is no listening socket")
-        name = names[index] if index < len(names) else ""
-        role = name if name in ROLES else ROLES[min(index, len(ROLES) - 1)]
-        found[role] = opened
-    return found
+    roles = _roles([names[index] if index < len(names) else "" for index in range(int(count))])
+    return {role: _taken(first + index) for index, role in enumerate(roles)}
+
+
+def _roles(names: Sequence[str]) -> list[str]:
+    """What each socket is for. Raises OSError where two are for the same, and where there are more than there are roles."""
+    named = [name for name in names if name in ROLES]
+    free = [role for role in ROLES if role not in named]
+    if twice := next((role for role in ROLES if named.count(role) > 1), None):
+        raise OSError(f"several of the sockets that were handed over are named {twice}: one is for each of {', '.join(ROLES)}")
+    if len(names) > len(ROLES):
+        raise OSError(f"{len(names)} sockets were handed over: one is for each of {', '.join(ROLES)}, and nothing for the others")
+    return [name if name in ROLES else free.pop(0) for name in names]
+
+
+def _taken(descriptor: int) -> socket.socket:
+    opened = socket.socket(fileno=descriptor)
+    opened.set_inheritable(False)
+    opened.setblocking(False)
+    if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        opened.close()
+        raise OSError(f"file descriptor {descriptor} was handed over, and is no listening socket")
+    return opened

@@ -171,6 +171,42 @@ def test_a_name_says_what_it_is_for(listening: socket.socket):
         assert list(found) == ["admin"]
 
 
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        ("", ["data", "admin"]),
+        ("comporta.socket:comporta.socket", ["data", "admin"]),
+        ("admin:comporta.socket", ["admin", "data"]),
+        ("comporta.socket:data", ["admin", "data"]),
+        ("admin:data", ["admin", "data"]),
+    ],
+)
+def test_a_name_goes_before_the_order(names: str, roles: list[str]):
+    ports, first = _descriptors(2)
+    found = handed_over(_environ(7, LISTEN_FDS="2", LISTEN_FDNAMES=names), pid=7, first=first)
+    assert [found[role].getsockname()[1] for role in roles] == ports
+    for each in found.values():
+        each.close()
+
+
+@pytest.mark.parametrize(("names", "count"), [("data:data", 2), ("", 3), ("data:admin:comporta.socket", 3)])
+def test_a_socket_that_nothing_is_for_is_refused(names: str, count: int):
+    with pytest.raises(OSError, match="one is for each of data, admin"):
+        handed_over(_environ(7, LISTEN_FDS=str(count), LISTEN_FDNAMES=names), pid=7, first=9999)
+
+
+def _descriptors(count: int) -> tuple[list[int], int]:
+    """Ports of sockets that listen, and the first of their descriptors, which follow each other."""
+    made = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    first = 700
+    for index, each in enumerate(made):
+        os.dup2(each.fileno(), first + index)
+    ports = [each.getsockname()[1] for each in made]
+    for each in made:
+        each.close()
+    return ports, first
+
+
 @pytest.mark.parametrize("environ", [{}, {"LISTEN_PID": "8", "LISTEN_FDS": "1"}, {"LISTEN_PID": "7", "LISTEN_FDS": "x"}])
 def test_what_is_meant_for_another_process_is_left_alone(environ: dict[str, str]):
     assert handed_over(environ, pid=7, first=9999) == {}
