@@ -20,7 +20,7 @@ CLIENT_READ_TIMEOUT = "x-stainless-read-timeout"
 #: openai-java for all of it. openai-node and openai-go say it only where their caller has set it.
 CLIENT_TIMEOUT = "x-stainless-timeout"
 
-#: Seconds that a client's word may lengthen our defaults to: what waits longer than that is no client of an answer.
+#: Seconds that a client's word, or a deadline, may lengthen our defaults to: what waits longer than that is no client of an answer.
 CLIENT_WAITS_AT_MOST = 3600.0
 
 #: Operations whose answers are read whole before anything of them goes out, unless they are streamed: to the client such an answer's first
@@ -83,6 +83,8 @@ class Timeout:
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
         # Without a coroutine of its own: nothing is waited for here.
+        if call.deadline is not None and call.timeouts is not None:
+            call.timeouts = lengthened(call.timeouts, call.deadline - self._clock.monotonic())
         if self._honour_client:
             patience = call.memo.get(self)
             if patience is None:
@@ -105,6 +107,20 @@ class Timeout:
             ends = self._clock.monotonic() + whole if whole is not None else None
             if ends is not None and (call.deadline is None or ends < call.deadline):
                 call.deadline = ends
+
+
+def lengthened(limits: Timeouts, left: float) -> Timeouts:
+    """`limits` whose defaults give way to a deadline that is further off: who set it bears an answer that takes so long.
+
+    Not to `idle`: of silences between contents it says nothing.
+    """
+    first, total = limits.first_token, limits.total
+    bears = min(left, CLIENT_WAITS_AT_MOST)
+    if total is None or bears <= total or "total" not in limits.defaults:
+        return limits
+    if first is not None and "first_token" in limits.defaults:
+        first = max(first, bears)
+    return replace(limits, first_token=first, total=bears)
 
 
 def narrowed(limits: Timeouts, patience: Patience, *, awaits_answer: bool) -> Timeouts:

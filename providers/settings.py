@@ -64,8 +64,8 @@ class TimeoutSettings(Section):
     )
     total: Duration | None = Field(
         None,
-        description='the whole attempt; if unset, "10m", or as long as the client says that it waits, for what comes whole or has not '
-        "begun, while what flows is bounded by idle alone",
+        description='the whole attempt; if unset, "10m", or as long as first_token, the time of the whole request or what the client says, '
+        "for what comes whole or has not begun, while what flows is bounded by idle alone",
     )
     min_tokens_per_second: float | None = Field(
         None, description="what a stream must bring from its first content on, or it is ended as if it were silent", gt=0
@@ -75,7 +75,8 @@ class TimeoutSettings(Section):
     def decided(self, *, stream: bool) -> Timeouts:
         first = self.first_token if self.first_token is not None else _WAITED if stream else None
         idle = self.idle if self.idle is not None else _WAITED
-        total = self.total if self.total is not None else _WAITED
+        # A default cuts nothing short that somebody has set.
+        total = self.total if self.total is not None else max(_WAITED, self.first_token or 0.0)
         unset = frozenset(name for name in ("first_token", "idle", "total") if getattr(self, name) is None)
         return Timeouts(self.connect, first, idle, total, self.min_tokens_per_second, self.window, unset)
 

@@ -520,6 +520,20 @@ def test_what_has_not_begun_and_whole_answers_have_their_total(script: list[byte
     in_virtual_time(main)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_content_may_take_longer_than_the_total_that_nobody_has_set_where_that_is_written(stream: bool):
+    script = [b" "] * 105 + ([b"a", b"."] if stream else [b"{}"])
+
+    async def main(clock: HandClock) -> None:
+        bench = Bench(Dripping(script, 10, headers=EVENTS if stream else JSON), clock=clock, body_limit=1000)
+        limits = TimeoutSettings.model_validate({"first_token": "20m"}).decided(stream=stream)
+        _, reply = await bench.ask(timeouts=limits, stream=stream)
+        with closing(reply):
+            await read(reply)
+
+    in_virtual_time(main)
+
+
 @pytest.mark.parametrize(("awaited", "is_impatience"), [(0.0, False), (59.0, True)])
 async def test_an_upload_whose_client_took_its_time_is_no_failure_of_the_provider(awaited: float, is_impatience: bool):
     class Uploading(ScriptedTransport):

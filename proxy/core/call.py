@@ -85,7 +85,10 @@ class Timeouts:
     left: float | None = None
 
     def overridden(self, values: Mapping[str, float]) -> Timeouts:
-        """With what a level of the configuration sets."""
+        """With what a level of the configuration sets. A total that nobody has set gives way to a longer `first_token`."""
+        first, total = values.get("first_token"), self.total
+        if first is not None and total is not None and total < first and "total" in self.defaults and "total" not in values:
+            return replace(self, **values, total=first, defaults=self.defaults.difference(values))
         return replace(self, **values, defaults=self.defaults.difference(values))
 
 

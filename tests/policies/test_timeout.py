@@ -117,6 +117,47 @@ async def test_a_total_that_anybody_has_set_holds_for_a_client_of_any_patience(l
     assert (found.total, found.left, found.defaults) == (600, None, frozenset())
 
 
+DEFAULTS = Timeouts(defaults=frozenset({"first_token", "idle", "total"}))
+
+
+@pytest.mark.parametrize(
+    ("limits", "headers", "stream", "seconds", "expected"),
+    [
+        (DEFAULTS, {}, True, 1200.0, {"first_token": 1200.0, "idle": 600.0, "total": 1200.0, "left": 1200.0}),
+        (replace(DEFAULTS, first_token=None), {}, False, 1200.0, {"first_token": None, "total": 1200.0, "left": None}),
+        (DEFAULTS, {}, True, 9000.0, {"first_token": CLIENT_WAITS_AT_MOST, "total": CLIENT_WAITS_AT_MOST, "left": 9000.0}),
+        (DEFAULTS, {CLIENT_READ_TIMEOUT: "60"}, True, 1200.0, {"first_token": 60 + GRACE, "idle": 60 + GRACE, "total": 1200.0}),
+        (DEFAULTS, {CLIENT_READ_TIMEOUT: "900"}, True, 1200.0, {"first_token": 900 + GRACE, "total": 1200.0}),
+        (replace(DEFAULTS, first_token=None), {CLIENT_READ_TIMEOUT: "900"}, False, 1200.0, {"total": 900 + GRACE}),
+        (DEFAULTS.overridden({"first_token": 20.0}), {}, True, 1200.0, {"first_token": 20.0, "total": 1200.0}),
+        (DEFAULTS.overridden({"total": 700.0}), {}, True, 1200.0, {"first_token": 600.0, "total": 700.0, "left": None}),
+        (DEFAULTS, {}, True, 500.0, {"first_token": 500.0, "total": 500.0}),
+    ],
+)
+async def test_a_deadline_that_is_further_off_than_the_defaults_lengthens_them(
+    limits: Timeouts, headers: dict[str, str], stream: bool, seconds: float, expected: dict[str, float | None]
+):
+    clock = HandClock()
+    call = make_call(headers=headers, stream=stream, timeouts=limits, deadline=clock.now + seconds)
+    found = await decided(call, clock=clock)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "values", "total"),
+    [
+        (DEFAULTS, {"first_token": 1200.0}, 1200.0),
+        (DEFAULTS, {"first_token": 20.0}, 600.0),
+        (DEFAULTS, {"first_token": 1200.0, "total": 900.0}, 900.0),
+        (LIMITS, {"first_token": 1200.0}, 600),
+    ],
+)
+def test_a_total_that_nobody_has_set_gives_way_to_a_longer_wait_for_content_of_any_level(
+    limits: Timeouts, values: dict[str, float], total: float
+):
+    assert limits.overridden(values).total == total
+
+
 @pytest.mark.parametrize("left", [0.0, -1.0])
 def test_nothing_is_tried_when_nothing_is_left(left: float):
     with pytest.raises(CapacityError) as caught:

@@ -81,6 +81,8 @@ def test_the_first_token_bounds_whole_answers_only_where_it_is_written(
     [
         ({}, 600.0, 600.0, 600.0, frozenset(("first_token", "idle", "total"))),
         ({"first_token": "10m"}, 600.0, 600.0, 600.0, frozenset(("idle", "total"))),
+        ({"first_token": "20m"}, 1200.0, 600.0, 1200.0, frozenset(("idle", "total"))),
+        ({"first_token": "20m", "total": "15m"}, 1200.0, 600.0, 900.0, frozenset(("idle",))),
         ({"idle": "30s"}, 600.0, 30.0, 600.0, frozenset(("first_token", "total"))),
         ({"total": "10m"}, 600.0, 600.0, 600.0, frozenset(("first_token", "idle"))),
         ({"first_token": "2s", "idle": "1s", "total": "3s"}, 2.0, 1.0, 3.0, frozenset()),
