@@ -526,10 +526,13 @@ def test_content_may_take_longer_than_the_total_that_nobody_has_set_where_that_i
 
     async def main(clock: HandClock) -> None:
         bench = Bench(Dripping(script, 10, headers=EVENTS if stream else JSON), clock=clock, body_limit=1000)
+        started = clock.now
         limits = TimeoutSettings.model_validate({"first_token": "20m"}).decided(stream=stream)
         _, reply = await bench.ask(timeouts=limits, stream=stream)
         with closing(reply):
-            await read(reply)
+            answer = await read(reply) if stream else reply.body
+        assert clock.now - started > 1000
+        assert answer.endswith(script[-1])
 
     in_virtual_time(main)
 
