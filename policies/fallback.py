@@ -57,6 +57,7 @@ class Fallback:
         was_out = first is not None and self._router.rests(first) is not None
         walk = self._around(call) if was_out else None
         told: GatewayError | None = None
+        spent = call.usage
         while True:
             try:
                 reply = await call_next(call)
@@ -69,11 +70,12 @@ class Fallback:
                     final = walk.outcome(error)
                     if told is not None and first is not None and _is_unknown_there(call, final):
                         self._router.direct(call, first)
-                        call.stand_in, final = None, told
+                        call.stand_in, call.usage, final = None, spent, told
                     if final is error:
                         raise
                     raise final from None
-                told = told or error
+                if told is None:
+                    told, spent = error, call.usage
                 self._switch(call, step, error)
             else:
                 if call.fallback is not None:

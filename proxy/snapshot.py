@@ -149,7 +149,8 @@ class Snapshot:
 
     def _bound(self) -> Policy:
         section = self.settings.policies.get("fallback", Fallback.Settings())
-        return Bound(self._router, self._services, section.attempts if isinstance(section, Fallback.Settings) else 1)
+        most = section.attempts if isinstance(section, Fallback.Settings) else 1
+        return Bound(self._router, self._services, most, [name for name in self.upstreams if name != SIMULATED])
 
     def _fallback(self) -> list[Policy]:
         section = self.settings.policies.get("fallback", Fallback.Settings())

@@ -185,12 +185,14 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
     before: Target | None = None
     stopped = request.stopped or {}
     first = _FIRST.get(stopped.get(0), "first")
+    is_sought = False  # from the first one on that has it not
     for number, attempt in enumerate(request.attempts, 1):
         target = attempt.target
+        is_sought = is_sought or stopped.get(number - 1) == "unknown"
         yield {
             **_named(target),
             "credential": target.credential.id if target.credential is not None else None,
-            "why": "hedge" if attempt.is_hedge else first if before is None else _why(before, target, stopped.get(number - 1)),
+            "why": "hedge" if attempt.is_hedge else first if before is None else _why(before, target, is_sought=is_sought),
             "error": attempt.error,
             "tokens": _tokens(attempt.usage),
             "not_repeated": stopped.get(number),
@@ -201,9 +203,9 @@ def _attempts(request: Ended) -> Iterator[dict[str, Any]]:
             before = target
 
 
-def _why(before: Target, target: Target, stopped: str | None) -> str:
+def _why(before: Target, target: Target, *, is_sought: bool) -> str:
     """Why another attempt followed one at `before`."""
-    return "retry" if _is_same(before, target) else "search" if stopped == "unknown" else "fallback"
+    return "retry" if _is_same(before, target) else "search" if is_sought else "fallback"
 
 
 def _timeouts(request: Ended) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -19,6 +20,17 @@ BINDING = ("responses", "stored_response", "conversations")
 
 #: Members of a request that name one.
 _MEMBERS = ("previous_response_id", "conversation")
+
+#: A key of `Call.notes`: the one provider that may be asked now, whatever fails there. Others do not know what the request goes on with,
+#: and some would answer all the same.
+ONLY = "only"
+
+#: So many items of a request's input are looked at for one that names another item.
+_MOST_ITEMS = 64
+
+#: What OpenAI says of an id that is none of its own, having another shape: these codes, with what named it as the parameter.
+_FOREIGN = frozenset({"invalid_value", "string_above_max_length"})
+_NAMING = frozenset({"previous_response_id", "conversation", "conversation.id", "response_id", "conversation_id"})
 
 #: An answer as all known servers begin it.
 _BEGINNING = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
@@ -33,7 +45,7 @@ _decode = msgspec.json.Decoder(_Made).decode
 
 def is_bound(call: Call) -> bool:
     """Whether its body goes on with what lies at one provider."""
-    return any(call.body.get(member) for member in _MEMBERS)
+    return any(call.body.get(member) for member in _MEMBERS) or _item(call) is not None
 
 
 def named(call: Call) -> str | None:
@@ -46,6 +58,16 @@ def named(call: Call) -> str | None:
         found = value.get("id") if isinstance(value, dict) else value
         if isinstance(found, str) and found:
             return found
+    return _item(call)
+
+
+def _item(call: Call) -> str | None:
+    """The first item of an earlier answer that its input names instead of repeating it."""
+    items = call.body.get("input")
+    for item in islice(items, _MOST_ITEMS) if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("type") == "item_reference":
+            found = item.get("id")
+            return found if isinstance(found, str) and found else None
     return None
 
 
@@ -88,4 +110,6 @@ def is_unknown(error: GatewayError) -> bool:
     """Whether a provider says that it has not what is named: it has done nothing then."""
     if not isinstance(error, UpstreamError) or error.kind != "rejected" or error.code == "model_not_found":
         return False
-    return error.status == 404 or error.code == "previous_response_not_found"
+    if error.status == 404 or error.code == "previous_response_not_found":
+        return True
+    return error.code in _FOREIGN and error.param in _NAMING

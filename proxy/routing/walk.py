@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from proxy.core.call import Call, Target
 from proxy.core.errors import CapacityError, ClientError, GatewayError
+from proxy.routing.binding import ONLY
 from proxy.routing.causes import CAUSES, may_move
 from proxy.routing.router import Router
 from proxy.routing.table import Rule
@@ -27,7 +28,8 @@ class Step(NamedTuple):
 
 
 class Walk:
-    """Keeps what was tried. It ends: no target and no model comes twice, and at most `most` targets are asked.
+    """Keeps what was tried. It ends: no target and no model comes twice, and at most `most` targets are asked, all of them at one provider
+    where only that may be.
 
     Targets that are out are passed over. The last resort is one of them, if the first choice was not one already.
     """
@@ -40,6 +42,7 @@ class Walk:
         self._router = router
         self._call = call
         self._left = most - 1
+        self._only = call.notes.get(ONLY) if call.notes else None
         self._waiting = deque(call.others)
         self._tried = {(first.provider, first.model)}
         self._models = {call.model}
@@ -118,7 +121,7 @@ class Walk:
         while self._waiting:
             target = self._waiting.popleft()
             key = (target.provider, target.model)
-            if key in self._tried:
+            if key in self._tried or self._only not in (None, target.provider):
                 continue
             self._tried.add(key)
             if self._router.rests(target) is None:

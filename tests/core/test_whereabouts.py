@@ -11,9 +11,22 @@ def test_what_is_noted_is_found_and_told_once_and_what_was_told_is_not_told_on()
     known.tell = told.append
     known.note("resp_1", "a")
     known.take(("resp_2", "b"))
-    known.note("resp_1", "c")
-    assert (known.find("resp_1"), known.find("resp_2"), known.find("resp_3")) == ("c", "b", None)
-    assert told == [("resp_1", "a"), ("resp_1", "c")]
+    known.note("resp_1", "a")
+    assert (known.find("resp_1"), known.find("resp_2"), known.find("resp_3")) == ("a", "b", None)
+    assert told == [("resp_1", "a")]
+
+
+def test_what_was_noted_first_holds_whatever_another_answer_calls_itself():
+    told: list[tuple[str, str]] = []
+    known = Whereabouts()
+    known.tell = told.append
+    known.note("resp_1", "a")
+    known.note("resp_1", "b")
+    known.take(("resp_1", "b"))
+    assert (known.find("resp_1"), known.holders, told) == ("a", ("a", "b"), [("resp_1", "a")])
+    known.forget("resp_1")
+    known.note("resp_1", "b")
+    assert known.find("resp_1") == "b"
 
 
 def test_the_oldest_that_nobody_asks_for_is_forgotten_first_and_who_ever_held_something_never():
@@ -29,6 +42,10 @@ def test_the_oldest_that_nobody_asks_for_is_forgotten_first_and_who_ever_held_so
 
 
 def test_an_id_without_measure_is_not_kept():
+    told: list[tuple[str, str]] = []
     known = Whereabouts()
-    known.note("x" * 201, "a")
-    assert (known.find("x" * 201), known.holders) == (None, ())
+    known.tell = told.append
+    known.note("x" * 513, "a")
+    assert (known.find("x" * 513), known.holders, told) == (None, (), [])
+    known.note("x" * 512, "a")
+    assert known.find("x" * 512) == "a"
