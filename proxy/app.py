@@ -22,6 +22,7 @@ from proxy.gateway import Gateway
 from proxy.health import require_listed
 from proxy.http.admin import AdminPlane, Numbers, State
 from proxy.http.callers import Patience
+from proxy.http.certificate import context_for
 from proxy.pressure import descriptors
 from proxy.reload import FileWatch, Reload
 from proxy.secrets import SecretError, resolve
@@ -128,6 +129,7 @@ async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Loa
     signals = Signals()
     services = Services(SystemClock(), Registry(), emit)
     await _validated(opened.settings, services)
+    context_for(opened.settings.server.tls)  # raises once, where each worker would
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
     await supervisor.start()
     cabinet = Cabinet(supervisor)

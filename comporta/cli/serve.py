@@ -56,6 +56,8 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
+        if error.errno is None:  # our own words, and not about an address
+            raise click.ClickException(f"cannot start: {error}") from error
         where = f"on {loaded.settings.server.listen} and {loaded.settings.server.admin_listen}"
         raise click.ClickException(f"cannot start {where}: {error.strerror or error}; --listen and --admin-listen choose others") from error
     raise SystemExit(status)

@@ -18,13 +18,32 @@ class Files(Protocol):
 def context_for(files: Files | None) -> ssl.SSLContext | None:
     """What the data plane shows to its clients; None for plain HTTP.
 
-    Raises OSError for files that cannot be read, or do not belong together.
+    Raises OSError for files that cannot be read, and, with words for people and no `errno`, for what cannot be used.
     """
     if files is None:
         return None
+    certificate, key = files.paths["certificate"], files.paths["key"]
+
+    def password() -> str:
+        raise OSError(f"{key} is encrypted, and nobody is asked for its password")
+
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(files.paths["certificate"], files.paths["key"])
+    try:
+        context.load_cert_chain(certificate, key, password)
+    except ssl.SSLError as error:
+        raise OSError(_wrong(certificate, key, error.reason)) from error
     return context
+
+
+def _wrong(certificate: Path, key: Path, reason: str | None) -> str:
+    """What is wrong with the two; OpenSSL names it only where it could read them."""
+    if reason == "KEY_VALUES_MISMATCH":
+        return f"{certificate} and {key} do not belong together"
+    if b"-----BEGIN CERTIFICATE-----" not in certificate.read_bytes():
+        return f"{certificate} is no PEM certificate"
+    if b"PRIVATE KEY-----" not in key.read_bytes():
+        return f"{key} is no PEM private key"
+    return f"{certificate} and {key} cannot be used: " + (reason.replace("_", " ").lower() if reason else "one of them is damaged")
 
 
 class Shown:

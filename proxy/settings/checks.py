@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from proxy.core.hierarchy import Hierarchy
+from proxy.http.certificate import context_for
 from proxy.settings.access import is_exposed, is_open
 from proxy.settings.discovery import is_literal, is_loopback_name
 from proxy.settings.messages import KEY, Findings, nearest
@@ -91,13 +92,19 @@ def _storage(settings: Settings, findings: Findings) -> None:
 
 
 def _certificate(settings: Settings, findings: Findings) -> None:
-    """Nothing starts without these files, so they are looked for before anything does."""
+    """Nothing starts without these files, so they are tried before anything does."""
+    found = len(findings.problems)
     for name, file in settings.server.tls.paths.items() if settings.server.tls else ():
         path = ("server", "tls", name)
         if not (file.is_file() and os.access(file, os.R_OK)):
             findings.problem(path, f"{file} cannot be read", "run this where the gateway will run")
         elif name == "key" and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             findings.problem(path, f"{file} is open to every user of this machine", f"chmod 600 {file}")
+    if len(findings.problems) == found:
+        try:
+            context_for(settings.server.tls)
+        except OSError as error:
+            findings.problem(("server", "tls"), str(error))
 
 
 def _base_urls(settings: Settings, findings: Findings) -> None:

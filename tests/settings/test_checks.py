@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.settings import secret_warnings
+from tests.lifecycle.test_certificate import write_certificate
 from tests.settings.conftest import Load, Refused
 
 
@@ -113,8 +116,7 @@ def test_references_that_lead_nowhere_are_told_with_their_line(loaded: Load):
 
 
 def test_the_certificates_files_are_looked_for(refused: Refused, loaded: Load, tmp_path: Path):
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).write_text("not looked into")
+    write_certificate(tmp_path, "here.test")
     text = f'server:\n  tls:\n    certificate: "file:{tmp_path}/cert.pem"\n    key: "file:{tmp_path}/key.pem"\n'
     (tmp_path / "key.pem").chmod(0o644)
     (problem,) = refused(text)
@@ -125,3 +127,29 @@ def test_the_certificates_files_are_looked_for(refused: Refused, loaded: Load, t
     assert tls.paths["key"] == tmp_path / "key.pem"
     (tmp_path / "cert.pem").unlink()
     assert "cert.pem cannot be read" in str(refused(text)[0])
+
+
+PEM = "-----BEGIN {0}-----\nAAAA\n-----END {0}-----\n"
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "said"),
+    [
+        (None, "another's", "{0}/cert.pem and {0}/key.pem do not belong together"),
+        ("words", None, "{0}/cert.pem is no PEM certificate"),
+        (None, "words", "{0}/key.pem is no PEM private key"),
+        (PEM.format("CERTIFICATE"), None, "{0}/cert.pem and {0}/key.pem cannot be used: one of them is damaged"),
+        (None, "encrypted", "{0}/key.pem is encrypted, and nobody is asked for its password"),
+    ],
+)
+def test_the_certificates_files_are_tried(refused: Refused, tmp_path: Path, certificate: str | None, key: str | None, said: str):
+    write_certificate(tmp_path, "here.test")
+    if certificate is not None:
+        (tmp_path / "cert.pem").write_text(certificate)
+    if key is not None:
+        secret = ec.generate_private_key(ec.SECP256R1())
+        locked = serialization.BestAvailableEncryption(b"p") if key == "encrypted" else serialization.NoEncryption()
+        written = secret.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+        (tmp_path / "key.pem").write_bytes(b"words" if key == "words" else written)
+    (problem,) = refused(f'server:\n  tls:\n    certificate: "file:{tmp_path}/cert.pem"\n    key: "file:{tmp_path}/key.pem"\n')
+    assert (problem.path, problem.message) == ("server.tls", said.format(tmp_path))
