@@ -373,9 +373,9 @@ def _spent(call: Call, attempt: Attempt, cancelled: CancelledError, response: Up
 
 
 def _account(call: Call, provider: object, copy: Copy, error: BaseException | None) -> None:
-    """Take the usage of an answer that was passed on whole from who can read it."""
-    if error is None and isinstance(provider, Accounting):
-        call.usage = provider.usage_of(copy.body)
+    """Take the usage of an answer that was passed on from who can read it; of one that was not passed on whole, estimate it else."""
+    usage = provider.usage_of(copy.body) if isinstance(provider, Accounting) else None
+    call.usage = call.estimated_usage() if usage is None and error is not None else usage
 
 
 def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:

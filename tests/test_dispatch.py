@@ -615,7 +615,7 @@ class Accountant(Echo):
         ("rerank", "POST", JSON, 2**20, None, Usage(2**20, reported=True)),
         ("rerank", "POST", JSON, 2**20 + 1, None, None),
         ("images", "POST", JSON, 8 * 2**20 + 1, None, None),
-        ("images", "POST", JSON, 6, ConnectionError(), None),
+        ("images", "POST", JSON, 6, ConnectionError(), Usage(6, reported=True)),
         ("audio", "GET", JSON, 6, None, None),
         ("audio", "POST", {"content-type": "audio/mpeg"}, 6, None, None),
         ("batches", "POST", JSON, 6, None, None),
@@ -630,6 +630,37 @@ async def test_what_is_passed_on_and_charged_is_accounted_for_once_it_is_whole(
     assert len(await read(reply)) == size
     reply.close(error)
     assert call.usage == usage
+
+
+class Silent(Accountant):
+    def usage_of(self, body: bytes) -> Usage | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("operation", "headers", "expected"),
+    [
+        ("images", JSON, Usage(2, 0)),
+        ("rerank", JSON, Usage(2, 0)),
+        ("audio", {"content-type": "audio/mpeg"}, None),
+        ("batches", JSON, None),
+    ],
+)
+@pytest.mark.parametrize("broken", [True, False])
+async def test_what_is_charged_and_not_passed_on_whole_is_estimated(
+    operation: str, headers: dict[str, str], expected: Usage | None, broken: bool
+):
+    """Whether it breaks or its client leaves: as it would be before the head."""
+    bench = Bench(ScriptedResponse([b"{", UpstreamError("reset", "m")] if broken else [b"{", b"}"], headers=headers))
+    bench.upstream.provider = Silent()
+    call, reply = await bench.ask(operation=operation)
+    if broken:
+        with pytest.raises(StreamError) as caught:
+            await read(reply)
+        reply.close(caught.value)
+    else:
+        reply.close(asyncio.CancelledError())
+    assert call.usage == expected
 
 
 async def test_a_file_is_whatever_it_is():
