@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from proxy.core.call import Call
+from proxy.core.hiding import shows
 
 #: Statuses that name another place for what was asked (RFC 9110, 15.4).
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -51,7 +52,7 @@ def location_of(headers: Mapping[str, str], secret: str) -> str | None:
 
 def _holds(text: str, secret: str) -> bool:
     """Whether `secret` stands in it, however often it is escaped."""
-    while secret not in text:
+    while not shows(text, secret):
         plain = unquote(text)
         if plain == text:
             return False

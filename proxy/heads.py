@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from proxy.core.call import Call
+from proxy.core.hiding import shows
 from proxy.core.protocols import UpstreamResponse
 from proxy.download import ADDED, location_of
 from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
@@ -63,7 +64,7 @@ def made_at(call: Call, response: UpstreamResponse) -> str | None:
     """
     before, _, name = response.headers.get("location", "").partition("?")[0].rpartition("/")
     credential = call.target.credential if call.target is not None else None
-    if not before.endswith(call.path) or not _NAME.fullmatch(name) or (credential is not None and credential.secret in name):
+    if not before.endswith(call.path) or not _NAME.fullmatch(name) or (credential is not None and shows(name, credential.secret)):
         return None
     return f"/v1{call.path}/{name}"
 

@@ -23,7 +23,7 @@ from tests.test_stream import WordDecoder
 
 EVENTS = {"content-type": "text/event-stream"}
 JSON = {"content-type": "application/json; charset=utf-8"}
-KEYS = (Credential("env:A", "sk-aaaa"), Credential("env:B", "sk-bbbb"))
+KEYS = (Credential("env:A", "sk-aaaa0123456789"), Credential("env:B", "sk-bbbb0123456789"))
 
 
 class Echo:
@@ -317,7 +317,7 @@ async def test_a_stream_that_breaks_later_is_counted_and_estimated():
 
 
 async def test_a_stream_that_breaks_is_its_own_targets_failure_whatever_was_asked_beside_it():
-    error = UpstreamError("server_error", "the key sk-aaaa is not good")
+    error = UpstreamError("server_error", "the key sk-aaaa0123456789 is not good")
     bench = Bench(ScriptedResponse([b"a", error], headers=EVENTS), credentials=KEYS[:1])
     call, reply = await bench.ask(stream=True)
     call.attempts.append(Attempt(Target("q", "m"), 1000.0, 1000.0, "hedge_lost", is_hedge=True))
@@ -694,7 +694,7 @@ async def test_a_relay_after_a_failed_attempt_does_not_report_that_ones_cost():
         ("/v1/realtime/calls/rtc_1/sk", None),
         ("/v1/realtime/calls/a%2fb", None),
         ("https://elsewhere.example/?/v1/realtime/calls/rtc_1", None),
-        ("/v1/realtime/calls/rtc_sk-aaaa", None),
+        ("/v1/realtime/calls/rtc_sk-aaaa0123456789", None),
         ("/v1/realtime/calls/" + "x" * 257, None),
         ("/v1/realtime/calls/a\r\nb", None),
     ],
@@ -730,7 +730,7 @@ async def test_media_types_are_the_same_in_any_case():
 )
 async def test_a_failure_keeps_what_the_provider_said_of_its_rate_limits_and_nothing_else(answer):
     said = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "6m0s"}
-    bench = Bench(answer({**JSON, **said, "openai-version": "2020", "x-ratelimit-limit-tokens": "sk-aaaa"}), credentials=KEYS[:1])
+    bench = Bench(answer({**JSON, **said, "openai-version": "2020", "x-ratelimit-limit-tokens": "sk-aaaa0123456789"}), credentials=KEYS[:1])
     _, error = await bench.fail()
     assert error.rate_limits == said, "and none that shows the credential"
 
@@ -772,9 +772,9 @@ async def test_what_is_no_files_content_is_never_elsewhere(asked: dict[str, str]
 
 
 async def test_a_redirect_that_shows_the_credential_is_not_passed_on():
-    response = ScriptedResponse(status=302, headers={"location": "https://cdn.example/f?key=sk-aaaa"})
+    response = ScriptedResponse(status=302, headers={"location": "https://cdn.example/f?key=sk-aaaa0123456789"})
     _, error = await Bench(response, credentials=KEYS[:1]).fail(operation="files", method="GET", path="/files/file-1/content")
-    assert "sk-aaaa" not in str(error.__dict__)
+    assert "sk-aaaa0123456789" not in str(error.__dict__)
 
 
 async def test_a_page_is_never_passed_on():
@@ -796,10 +796,15 @@ async def test_credentials_are_used_in_turn():
     bench = Bench(*[ScriptedResponse([b"x"]) for _ in range(4)], credentials=KEYS)
     for _ in range(4):
         await bench.ask()
-    assert [request.headers["key"] for request in bench.transport.sent] == ["sk-aaaa", "sk-bbbb", "sk-aaaa", "sk-bbbb"]
+    assert [request.headers["key"] for request in bench.transport.sent] == [
+        "sk-aaaa0123456789",
+        "sk-bbbb0123456789",
+        "sk-aaaa0123456789",
+        "sk-bbbb0123456789",
+    ]
 
 
-@pytest.mark.parametrize(("credentials", "expected"), [((), ""), (KEYS[:1], "sk-aaaa")])
+@pytest.mark.parametrize(("credentials", "expected"), [((), ""), (KEYS[:1], "sk-aaaa0123456789")])
 async def test_one_credential_takes_every_turn(credentials: tuple[Credential, ...], expected: str):
     bench = Bench(ScriptedResponse([b"x"]), ScriptedResponse([b"x"]), credentials=credentials)
     await bench.ask()
@@ -822,7 +827,11 @@ async def test_a_credential_that_is_limited_is_left_alone_while_there_are_others
     assert not (await bench.fail())[1].spare_credential, "all of them are limited now"
     bench.clock.move(0.1)
     await bench.ask()
-    assert [request.headers["key"] for request in bench.transport.sent] == ["sk-aaaa", *["sk-bbbb"] * 4, "sk-aaaa"]
+    assert [request.headers["key"] for request in bench.transport.sent] == [
+        "sk-aaaa0123456789",
+        *["sk-bbbb0123456789"] * 4,
+        "sk-aaaa0123456789",
+    ]
     assert "llm_credential_out_total" in bench.metrics.counters
     assert not bench.metrics.counters["llm_credential_out_total"].children, "it is as good as it was"
 
@@ -873,7 +882,7 @@ async def test_a_target_that_brings_its_credential_keeps_it():
 
 
 async def test_no_message_of_a_provider_shows_the_credential():
-    bench = Bench(ScriptedResponse([b"the key sk-aaaa is not good"], status=400), credentials=KEYS[:1])
+    bench = Bench(ScriptedResponse([b"the key sk-aaaa0123456789 is not good"], status=400), credentials=KEYS[:1])
     _, error = await bench.fail()
     assert error.message == "the key *** is not good"
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.core.hiding import event_without, json_without, shows, without
+
 if TYPE_CHECKING:
     from proxy.core.call import Usage
 
@@ -125,6 +127,9 @@ UPSTREAM_KINDS: dict[str, tuple[int, str, bool]] = {
     "stream_truncated": (502, "server_error", True),
 }
 
+#: Types and codes by which clients, and fallbacks by cause, tell errors apart: whatever a key is, these are no part of one.
+_WORDS = frozenset(UPSTREAM_KINDS) | {kind[1] for kind in UPSTREAM_KINDS.values()} | {"context_length_exceeded", "content_policy_violation"}
+
 
 class UpstreamError(GatewayError):
     """A provider's failure, in our words.
@@ -182,16 +187,18 @@ class UpstreamError(GatewayError):
         self.message = "The provider did not answer in the time that the request leaves it."
 
     def redact(self, secret: str) -> None:
-        """Take a secret out of everything that the client may see."""
-        self.message = self.message.replace(secret, "***")
-        self.type = self.type.replace(secret, "***")
-        self.code = self.code and self.code.replace(secret, "***")
-        self.param = self.param and self.param.replace(secret, "***")
+        """Take a secret out of everything that the client may see; what that leaves no JSON goes with it."""
+        self.message = without(self.message, secret)
+        if self.type not in _WORDS:
+            self.type = without(self.type, secret)
+        if self.code is not None and self.code not in _WORDS:
+            self.code = without(self.code, secret)
+        self.param = self.param and without(self.param, secret)
         if self.event:
-            for spelt in (secret, secret.replace("/", "\\/")):  # as JSON may spell it
-                self.event = self.event.replace(spelt.encode(), b"***")
-        self.rate_limits = {name: value for name, value in self.rate_limits.items() if secret not in value}
-        self.more = {name: value.replace(secret, "***") for name, value in self.more.items()}
+            self.event = event_without(self.event, secret)
+        self.rate_limits = {name: value for name, value in self.rate_limits.items() if not shows(value, secret)}
+        more = {name: json_without(value, secret) for name, value in self.more.items()}
+        self.more = {name: value for name, value in more.items() if value is not None}
 
 
 #: What bounds an attempt, named as in `proxy.core.call.Timeouts`: a connection, the first content, a silence, the whole, a stream's pace.

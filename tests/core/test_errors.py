@@ -120,8 +120,28 @@ def test_an_error_survives_being_copied(error: GatewayError):
 
 
 def test_no_secret_is_shown_however_an_event_spells_it():
-    error = UpstreamError("server_error", "with sk-a/b", type="sk-a/b", code="sk-a/b", param="sk-a/b")
-    error.event = b'data: {"a":"sk-a/b","b":"sk-a\\/b","c":"sk-a"}\n\n'
-    error.redact("sk-a/b")
+    error = UpstreamError(
+        "server_error", "with sk-a/b0123456789", type="sk-a/b0123456789", code="sk-a/b0123456789", param="sk-a/b0123456789"
+    )
+    error.event = b'data: {"a":"sk-a/b0123456789","b":"sk-a\\/b0123456789","c":"sk-a"}\n\n'
+    error.redact("sk-a/b0123456789")
     assert (error.message, error.type, error.code, error.param) == ("with ***", "***", "***", "***")
     assert error.event == b'data: {"a":"***","b":"***","c":"sk-a"}\n\n'
+
+
+@pytest.mark.parametrize("key", ["x", "123", "EMPTY", "requests", "context_length_exceeded"])
+def test_a_word_in_the_place_of_a_key_takes_nothing_from_what_an_error_says_of_itself(key: str):
+    error = UpstreamError("rejected", "too long: 12345", type="requests", code="context_length_exceeded", param="input")
+    error.more = {"n_prompt_tokens": "12345", "metadata": '{"x":["EMPTY"]}'}
+    error.rate_limits = {"x-ratelimit-limit-tokens": "12300"}
+    before = dict(vars(error))
+    error.redact(key)
+    assert vars(error) == before
+
+
+def test_of_an_error_that_says_no_more_without_the_key_the_rest_is_told():
+    error = UpstreamError("rejected", "m")
+    error.more = {"n_ctx": "4096", "details": '{"n":12345678}'}
+    error.event = b'data: {"n":12345678}\n\n'
+    error.redact("12345678")
+    assert (error.more, error.event) == ({"n_ctx": "4096"}, b"")

@@ -48,8 +48,8 @@ def test_the_providers_rate_limits_go_out_with_its_error():
 
 def test_what_else_a_provider_says_stands_in_its_error_without_the_credential():
     error = UpstreamError("rejected", "No.")
-    error.more = {"innererror": '{"code":"Filter sk-aaaa"}'}
-    error.redact("sk-aaaa")
+    error.more = {"innererror": '{"code":"Filter sk-aaaa0123456789"}'}
+    error.redact("sk-aaaa0123456789")
     expected = {"message": "No.", "type": "invalid_request_error", "param": None, "code": "rejected", "innererror": {"code": "Filter ***"}}
     assert orjson.loads(errors.body(error)) == {"error": expected}
     assert orjson.loads(errors.event(error)[6:]) == {"error": expected}
