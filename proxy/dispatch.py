@@ -17,7 +17,7 @@ from proxy.core.protocols import UNSENT, Accounting, Clock, LLMProvider, Reusing
 from proxy.core.reply import Reply
 from proxy.download import REDIRECTS, is_download
 from proxy.heads import is_event_stream, is_rate_limit, is_shown, made_at, media_type, redirect, shown_of_download
-from proxy.masking import mask_of, masked
+from proxy.masking import Mask, MaskedBody, is_text, mask_of, masked
 from proxy.pace import Pace, floor_of
 from proxy.stream import TOO_LARGE, Copy, EventStream, read_begun, read_some, read_whole, relayed
 from proxy.sweeper import Sweeper
@@ -65,10 +65,14 @@ class Upstream:
     stream_timeouts: Timeouts = Timeouts()
     body_limit: int = 64 * 2**20
     credentials: tuple[Credential, ...] = ()
+    mask: Mask | None = field(init=False)
     _turns: itertools.count[int] = field(default_factory=itertools.count)
     _authorised: dict[int | tuple[int, int], tuple[Target, Target]] = field(default_factory=dict)
     _resting: dict[Credential, float] = field(default_factory=dict)
     _limited: dict[Credential, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.mask = mask_of(self.credentials)
 
     def timeouts(self, call: Call) -> Timeouts:
         return self.stream_timeouts if call.stream else self.whole_timeouts
@@ -313,7 +317,7 @@ class Dispatch:
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
-        mask = None if downloads else mask_of(upstream.credentials, media_type(response))
+        mask = None if downloads or upstream.mask is None or not is_text(media_type(response)) else MaskedBody(upstream.mask)
         is_charged = call.operation in CHARGED and call.method == "POST" and "json" in media_type(response)
         copy = Copy(_PICTURES_LIMIT if call.operation == "images" else _ACCOUNT_LIMIT) if is_charged else None
         reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask, copy))
@@ -330,7 +334,7 @@ class Dispatch:
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         decoder = upstream.provider.stream_decoder(call)
         if call.operation not in CHECKED:
-            decoder = masked(decoder, mask_of(upstream.credentials, media_type(response)))
+            decoder = masked(decoder, upstream.mask)
         if call.stream and call.patience is not None:
             watch.listen()
         begun = await read_begun(call, response, decoder, upstream.body_limit, watch)

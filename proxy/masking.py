@@ -9,20 +9,25 @@ from collections.abc import Iterable
 from typing import Any
 
 from proxy.core.call import Credential
+from proxy.core.hiding import LONG, spellings
 from proxy.core.protocols import StreamDecoder
 
-#: Shorter ones are words that stand for a key where none is needed (`EMPTY`, `lm-studio`): texts have them for other reasons.
-_SHORTEST = 16
+#: Bytes by which a beginning at a piece's end is looked for.
+_HEAD = 4
 
 
 class Mask:
     """Puts asterisks in the place of secrets, as many as these have bytes: a length that was announced stays true."""
 
     def __init__(self, *secrets: str) -> None:
-        plain = [secret.encode() for secret in secrets]
-        self._spelt = tuple({*plain, *(secret.replace(b"/", b"\\/") for secret in plain)})  # as JSON may spell it
-        self._longest = max(map(len, self._spelt))
-        self._held = b""
+        spelt = {each.encode() for secret in secrets for each in spellings(secret)}
+        self._spelt = tuple(sorted(spelt, key=len, reverse=True))  # one may be the beginning of another
+        self._most = max(map(len, spelt)) - 1  # bytes of a beginning that is not whole
+        self._letters = frozenset(b"".join(spelt))
+        heads = {each[:_HEAD] for each in spelt}
+        self._by_head = {head: tuple(each for each in spelt if each.startswith(head)) for head in heads}
+        # Those that are shorter than a head, the longest first.
+        self._stumps = tuple(sorted({head[:size] for head in heads for size in range(1, len(head))}, key=len, reverse=True))
 
     def whole(self, data: bytes) -> bytes:
         for spelt in self._spelt:
@@ -30,27 +35,46 @@ class Mask:
                 data = data.replace(spelt, b"*" * len(spelt))
         return data
 
+    def beginning(self, data: bytes) -> int:
+        """Where at the end of `data` a secret begins that is not whole; its length where none does."""
+        found = size = len(data)
+        if not data or data[-1] not in self._letters:
+            return size
+        after = max(0, size - self._most)
+        for head, spelt in self._by_head.items():
+            at = data.find(head, after)
+            while 0 <= at < found:
+                end = data[at:]
+                if any(each.startswith(end) for each in spelt):
+                    found = at
+                at = data.find(head, at + 1)
+        if found == size and data.endswith(self._stumps):
+            return size - next(len(stump) for stump in self._stumps if data.endswith(stump))
+        return found
+
+
+class MaskedBody:
+    """A body on its way through a mask. What may be a secret's beginning waits for what follows it."""
+
+    __slots__ = ("_held", "_mask")
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._held = b""
+
     def feed(self, data: bytes) -> bytes:
-        """The next of a body's bytes, but for those at their end that a secret may begin with."""
+        """The next bytes, but for those at their end that a secret may begin with."""
         if self._held:
             data = self._held + data
-        data = self.whole(data)
-        begin = self._beginning(data)
+        data = self._mask.whole(data)
+        begin = self._mask.beginning(data)
         self._held = data[begin:]
-        return data[:begin]
+        return data if begin == len(data) else data[:begin]
 
     def rest(self) -> bytes:
         """What was held back, once nothing follows."""
         held, self._held = self._held, b""
         return held
-
-    def _beginning(self, data: bytes) -> int:
-        """Where at the end of `data` a secret begins that is not whole."""
-        size = len(data)
-        for start in range(max(0, size - self._longest + 1), size):
-            if any(spelt.startswith(data[start:]) for spelt in self._spelt):
-                return start
-        return size
 
 
 class MaskedEvents:
@@ -72,10 +96,15 @@ class MaskedEvents:
         return self._mask.whole(self._decoder.eof())
 
 
-def mask_of(credentials: Iterable[Credential], media_type: str) -> Mask | None:
-    """The mask for an answer of a provider with these; None where there is nothing to hide, or no text (`media_type`, in lower case)."""
-    secrets = [each.secret for each in credentials if len(each.secret) >= _SHORTEST]
-    return Mask(*secrets) if secrets and ("json" in media_type or media_type.startswith("text/")) else None
+def mask_of(credentials: Iterable[Credential]) -> Mask | None:
+    """The mask for what a provider with these says; None where there is nothing to hide."""
+    secrets = [each.secret for each in credentials if len(each.secret) >= LONG]
+    return Mask(*secrets) if secrets else None
+
+
+def is_text(media_type: str) -> bool:
+    """Whether what is of this type, in lower case, can show a key."""
+    return "json" in media_type or media_type.startswith("text/")
 
 
 def masked(decoder: StreamDecoder, mask: Mask | None) -> StreamDecoder:

@@ -11,7 +11,7 @@ from proxy.core.errors import ClientDisconnected, GatewayError, StreamError, Ups
 from proxy.core.protocols import Sink, StreamDecoder, UpstreamResponse
 from proxy.core.recast import PLAIN
 from proxy.core.reply import Reply
-from proxy.masking import Mask
+from proxy.masking import MaskedBody
 from proxy.pace import Pace
 from proxy.watch import Watch
 
@@ -74,7 +74,7 @@ async def relayed(
     response: UpstreamResponse,
     watch: Watch,
     failed: Callable[[UpstreamError], None],
-    mask: Mask | None = None,
+    mask: MaskedBody | None = None,
     copy: Copy | None = None,
 ) -> AsyncIterator[bytes]:
     """A body as it comes, but for what `mask` hides; `copy` gets it as it was.
