@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import StreamReader
 from aiohttp.http import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import _ErrInfo
 
-from proxy.core.errors import ClientDisconnected, ClientError
+from proxy.core.errors import ClientError
 from proxy.handshake import address_of
 from proxy.http.doubt import is_doubtful, status_of
 from proxy.http.forwarded import Behind
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
-from proxy.http.lingering import PAUSE, be_reset
+from proxy.http.lingering import PAUSE
+from proxy.http.outgoing import Outgoing, taken
 from proxy.http.salvage import requests_before
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ _LAST_MOMENT = 1.0
 #: How long a connection stays open after a stream that broke, in seconds. Clients ask again at once or, after a pause, on another.
 _MOMENT = 0.5
 
-#: How long a client may take to read the rest of what was written when its connection is closed, in seconds.
-_REST = 30.0
-
-_GONE = "The client has closed the connection."
 _UNREAD = "The client does not read its answers."
 
 #: So many bytes of a body that nobody reads are taken in, so that its connection goes on.
@@ -47,7 +44,7 @@ _SMALL = 64 * 1024
 _MOST_LEARNT = 16
 
 
-class Connection(RequestHandler):
+class Connection(Outgoing):
     """One client's connection. It must have sent a request's whole head within `header_timeout` seconds of that head's first byte."""
 
     __slots__ = (
@@ -55,19 +52,15 @@ class Connection(RequestHandler):
         "_header_timeout",
         "_known",
         "_learnt",
-        "_listener",
         "_missing",
         "_whole",
         "behind",
         "body",
-        "lags",
         "peer",
-        "stall",
     )
 
     def __init__(self, listener: Listener, *, header_timeout: float, **options: Any) -> None:
         super().__init__(listener, **options)
-        self._listener = listener
         self._header_timeout = header_timeout
         self._header_handle: asyncio.TimerHandle | None = None
         #: Of the running request's, where it had not all come by then.
@@ -78,10 +71,6 @@ class Connection(RequestHandler):
         #: Bytes until the message ends that is being read: 0 between two, negative once that is not known.
         self._missing = 0
         self.peer = ""
-        #: Whether the client reads more slowly than is written to it.
-        self.lags = False
-        #: How many seconds it may take to read on.
-        self.stall = _REST
         #: Says who asks, where the peer is a proxy that is trusted.
         self.behind: Behind | None = None
 
@@ -167,14 +156,6 @@ class Connection(RequestHandler):
         messages: Any = self._messages
         messages.extend((*found, messages.pop()))
         self._request_count += len(found)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.lags = True
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.lags = False
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp's body reader asks for this after every read. Where nothing was paused there is nothing to parse again.
@@ -274,8 +255,7 @@ class Connection(RequestHandler):
     async def _catch_up(self) -> bool:
         """Wait until the client has read: what it only asks for would fill memory. Says whether it may go on. Raises ConnectionError."""
         try:
-            async with asyncio.timeout(self.stall):
-                await self.drained()
+            await taken(self)
         except TimeoutError:
             self.abort_body()
             raise ConnectionError(_UNREAD) from None
@@ -307,11 +287,6 @@ class Connection(RequestHandler):
         self._say_no_more()
         await asyncio.sleep(PAUSE)  # ends early: a connection that is lost cancels its task
 
-    def _say_no_more(self) -> None:
-        self._listener.outbox.flush()
-        if self.transport is not None and self.transport.can_write_eof():
-            self.transport.write_eof()
-
     def retire(self) -> None:
         """Take no further request. One that is on its way is answered; where none has begun, the client has a moment to send it."""
         if self._waiter is None or self._waiter.done() or self.transport is None:
@@ -339,59 +314,6 @@ class Connection(RequestHandler):
         if self._task_handler is not None:
             self._task_handler.cancel()
 
-    def send(self, data: bytes) -> None:
-        """Write an answer that is whole, with others of the same turn of the loop. Raises ClientDisconnected."""
-        transport = self.transport
-        if transport is None:
-            raise ClientDisconnected(_GONE)
-        self._listener.outbox.send(transport, data)
-
-    def write(self, data: bytes) -> None:
-        """Write at once what is not whole; what goes on may be written to the transport itself. Raises ClientDisconnected."""
-        self._listener.outbox.flush()
-        if self.transport is None:
-            raise ClientDisconnected(_GONE)
-        self.transport.write(data)
-
-    def eof_received(self) -> None:
-        # The transport closes itself after this.
-        self._listener.outbox.flush()
-
     @property
     def is_secure(self) -> bool:
         return self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
-
-    def end(self) -> None:
-        """As where the client's end is read."""
-        self._close_transport()
-
-    def _close_transport(self) -> None:
-        self._listener.outbox.flush()
-        if self.transport is not None:
-            self._give_up_later(self.transport)
-            self.transport.close()
-
-    def force_close(self) -> None:
-        self._listener.outbox.flush()
-        if self.transport is not None:
-            self._give_up_later(self.transport)
-        super().force_close()
-
-    def _give_up_later(self, transport: asyncio.Transport) -> None:
-        """What closes waits until its client has read the rest, and some never do."""
-        if transport.get_write_buffer_size():
-            self._loop.call_later(_REST, transport.abort)
-
-    def abort_body(self, *, reset: bool = False) -> None:
-        """Close at once, so that a body whose end is missing cannot be taken for a whole one.
-
-        `reset`: the body's end is the close, so that this must not look like one.
-        """
-        self._listener.outbox.flush()
-        if self.transport is not None:
-            if reset:
-                be_reset(self.transport)
-            self.transport.abort()
-
-    async def drained(self) -> None:
-        await self._drain_helper()

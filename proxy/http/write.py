@@ -5,13 +5,13 @@ aiohttp's own response classes are not used: what they do for each request and e
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 
 from aiohttp import HttpVersion10
 from aiohttp.http import RawRequestMessage
 
 from proxy.core.errors import ClientDisconnected
+from proxy.http.outgoing import taken
 from proxy.http.server import Connection
 
 PING = b": ping\n\n"
@@ -51,7 +51,6 @@ class Writer:
         "_lines",
         "begun",
         "bytes_out",
-        "ends_by_close",
         "head_only",
         "http10",
         "is_chunked",
@@ -67,10 +66,10 @@ class Writer:
         """Be the next answer of this connection. `stall`: how many seconds its client may take to read on. `keep_alive`: see `close_after`.
 
         `http10` is what the client speaks. `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the
-        answer has none. `ends_by_close`: nothing but the close says where the body ends.
+        answer has none.
         """
         self.keep_alive = keep_alive
-        self.http10 = self.ends_by_close = False
+        self.http10 = False
         self._connection.stall = stall
         self.is_chunked = False
         self._lines = _NO_LINES
@@ -115,7 +114,8 @@ class Writer:
             return
         if self.http10:
             self.keep_alive = False
-            self.ends_by_close = "content-length" not in headers
+            if "content-length" not in headers:
+                self._connection.ends_by_close, self._connection.is_whole = True, False
         elif "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
             self.is_chunked = True
@@ -175,6 +175,7 @@ class Writer:
         """The body is whole."""
         if self.is_chunked:
             self._connection.write(b"0\r\n\r\n")
+        self._connection.is_whole = True
 
     def end_broken(self) -> None:
         """The body is not whole. Of an event stream the client has been told by an event; otherwise the missing end must tell it."""
@@ -183,7 +184,7 @@ class Writer:
             self._connection.leave_soon()
         else:
             self.keep_alive = False
-            self._connection.abort_body(reset=self.ends_by_close)
+            self._connection.abort_body()
 
     def _framed(self, data: bytes) -> bytes:
         line = self._lines.get(len(data))
@@ -197,10 +198,9 @@ class Writer:
         return self._connection.lags
 
     async def drain(self) -> None:
-        """Wait until the client has read. Raises ClientDisconnected when it has not for `stall` seconds."""
+        """Wait until the client has read. Raises ClientDisconnected when it takes nothing for `stall` seconds."""
         try:
-            async with asyncio.timeout(self._connection.stall):
-                await self._connection.drained()
+            await taken(self._connection)
         except (TimeoutError, ConnectionError) as error:
-            self._connection.abort_body(reset=self.ends_by_close)
+            self._connection.abort_body()
             raise ClientDisconnected("The client does not read its answer.") from error

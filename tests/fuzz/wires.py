@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written until it closes. Closing it, in either way, loses the connection at the loop's next turn, as real ones do."""
+    """Keeps what is written until it closes. Aborting it loses the connection at the loop's next turn, and so does closing it, as real ones
+    do, where nothing is unsent."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.1", 50000)})
@@ -34,10 +35,12 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            asyncio.get_running_loop().call_soon(self.lose)
+            if not self.get_write_buffer_size():
+                asyncio.get_running_loop().call_soon(self.lose)
 
     def abort(self) -> None:
-        self.close()
+        self._closing = True
+        asyncio.get_running_loop().call_soon(self.lose)
 
     def lose(self, error: Exception | None = None) -> None:
         self._closing = True

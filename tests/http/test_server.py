@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -95,6 +96,48 @@ def test_who_does_not_read_is_let_go_when_the_gateway_stops():
         await asyncio.sleep(1)
         assert empty.is_set()
         assert not line.cut
+
+    in_virtual_time(main)
+
+
+def test_who_reads_slowly_is_waited_for_when_its_connection_closes():
+    """`stall` is for taking nothing, not for taking all."""
+
+    async def main(clock: HandClock) -> None:
+        line = unread(Edge(clock, _whole))
+        line.feed(posted(WHOLE, b"Connection: close"))
+        line.unsent = 10
+        await asyncio.sleep(0.1)
+        for _ in range(4):
+            await asyncio.sleep(25)
+            line.unsent -= 1
+        assert not line.lost
+        await asyncio.sleep(61)
+        assert line.cut
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize("way", ["is read", "is seen while nothing is read"])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_clients_end_is_not_that_of_a_body_which_only_the_close_ends(is_whole: bool, way: str):
+    async def half(_call: Call) -> Reply:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"half"
+            if not is_whole:
+                await asyncio.sleep(5)
+
+        return Reply(200, {"content-type": "audio/mpeg"}, stream=pieces())
+
+    async def main(clock: HandClock) -> None:
+        line = unread(Edge(clock, half))
+        line.feed(posted(WHOLE).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        line.unsent = 10
+        await asyncio.sleep(1)
+        assert line.text.endswith(b"half")
+        (line.end if way == "is read" else line.connection.end)()
+        await asyncio.sleep(0)
+        assert line.cut is not is_whole
 
     in_virtual_time(main)
 

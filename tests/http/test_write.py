@@ -20,6 +20,10 @@ class Client:
         self.writes: list[bytes] = []
         self.transport: Any = self
         self.lags = False
+        self.stall = 30.0
+        self.left = 100
+        self.ends_by_close = False
+        self.is_whole = True
         self.body = None
         self.aborted = False
         self.reset = False
@@ -33,11 +37,14 @@ class Client:
 
     send = write
 
-    def abort_body(self, *, reset: bool = False) -> None:
-        self.aborted, self.reset = True, reset
+    def abort_body(self) -> None:
+        self.aborted, self.reset = True, self.ends_by_close and not self.is_whole
 
     def leave_soon(self) -> None:
         self.leaves = True
+
+    def unsent(self) -> int:
+        return self.left
 
     async def drained(self) -> None:
         if self.error is not None:
@@ -272,6 +279,24 @@ def test_a_slow_client_is_waited_for_while_it_reads():
         await made.drain()
         assert (before, made.is_full) == (True, False)
         assert clock.now >= 1010
+
+    in_virtual_time(main)
+
+
+def test_a_client_that_reads_slowly_is_waited_for_as_long_as_it_reads():
+    """It takes something in each turn, though by far not all."""
+
+    async def main(clock: HandClock) -> None:
+        client = Client()
+        client.lags = True
+        waiting = asyncio.ensure_future(writer(client, stall=30).drain())
+        for _ in range(4):
+            await asyncio.sleep(25)
+            client.left -= 1
+        client.lags = False
+        await waiting
+        assert not client.aborted
+        assert clock.now >= 1100
 
     in_virtual_time(main)
 
