@@ -12,6 +12,7 @@ from typing import Protocol
 
 import policies
 from policies.resolve import Levels
+from proxy.catalogue import table_of
 from proxy.core.errors import CapacityError, ClientError
 from proxy.core.hierarchy import Asked, Hierarchy, described
 from proxy.core.protocols import Clock
@@ -253,11 +254,13 @@ async def who_is(records: Records, user: str) -> Who:
 
 
 def previewed(settings: Settings, who: Who, task_type: str | None, model: str | None) -> Previewed:
-    """What a chat completion of `who` would get by `settings`. Raises ClientError (403 `model_not_allowed`)."""
+    """What a chat completion of `who` would get by `settings`. Raises ClientError (403 `model_not_allowed`, 404 `model_not_found`)."""
     hierarchy = Hierarchy() if settings.llm is None else settings.llm.hierarchy()
     asked = Asked(None if model == hierarchy.alias else model)
     tier = None if who.id is None else who.tier or ""
     resolved = Levels(hierarchy).of((who.id, tier), task_type, who.preferences, asked)
+    if resolved.model is not None:
+        table_of(settings).find(resolved.model)
     kinds = policies.kinds(settings.policies)
     return Previewed(
         user=who.id,

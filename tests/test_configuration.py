@@ -19,6 +19,7 @@ from proxy.storage.audit import Audit
 from proxy.storage.database import Database
 from proxy.storage.versions import Version, Versions
 from tests.core.doubles import HandClock
+from tests.lifecycle.test_certificate import write_certificate
 
 FIRST = "server: {grace: '5s'}\n"
 SECOND = "server: {grace: '6s'}\n"
@@ -328,8 +329,8 @@ def obstruct(file: Path) -> None:
 def test_what_only_a_restart_can_change_is_shown_as_it_is(tmp_path: Path):
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text("server: {listen: '127.0.0.1:1', workers: 2, admin_key: 'env:OLD'}\n")
-    (tmp_path / "pem").touch(0o600)
-    tls = f"{{certificate: 'file:{tmp_path}/pem', key: 'file:{tmp_path}/pem'}}"
+    write_certificate(tmp_path, "here.test")
+    tls = f"{{certificate: 'file:{tmp_path}/cert.pem', key: 'file:{tmp_path}/key.pem'}}"
     new.write_text(f"server: {{listen: '127.0.0.1:2', workers: 2, watch: true, admin_key: 'env:NEW', tls: {tls}}}\n")
     loaded, kept = held(read(old), read(new))
     values = {path: (value, source) for path, value, source in loaded.values()}
@@ -380,11 +381,13 @@ def test_a_preview_refuses_what_a_request_would_be_refused(tmp_path: Path):
     file.write_text(LEVELS)
     with pytest.raises(ClientError, match="not allowed"):
         previewed(read(file).settings, Who(), None, "huge")
+    with pytest.raises(ClientError, match=r"'simm' does not exist\. Near to it: sim"):
+        previewed(read(None).settings, Who(), None, "simm")
 
 
 def test_without_the_section_a_preview_has_what_is_asked_for():
-    found = previewed(read(None).settings, Who(), None, "any")
-    assert {name: (one.value, one.source) for name, one in found.values.items()} == {"model": ("any", "request")}
+    found = previewed(read(None).settings, Who(), None, "sim")
+    assert {name: (one.value, one.source) for name, one in found.values.items()} == {"model": ("sim", "request")}
 
 
 async def test_a_key_that_somebody_wrote_into_the_file_is_neither_shown_nor_kept(file: Path, gateway: Gateway, database: Database):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,14 +21,18 @@ _PREVIEW = "/llm/config/preview"
 class Llm:
     """`GET /v1/llm/models` and `GET /v1/llm/config/preview?task_type=&model=`.
 
-    `acting` names the policies that a request goes through, outermost first.
+    `acting` names the policies that a request goes through, outermost first. `find` raises ClientError (404) for a name that
+    leads nowhere.
     """
 
-    def __init__(self, resolve: Resolve, hierarchy: Hierarchy, listing: Listing, acting: Sequence[str]) -> None:
+    def __init__(
+        self, resolve: Resolve, hierarchy: Hierarchy, listing: Listing, acting: Sequence[str], find: Callable[[str], object]
+    ) -> None:
         self._resolve = resolve
         self._hierarchy = hierarchy
         self._listing = listing
         self._acting = list(acting)
+        self._find = find
 
     async def __call__(self, call: Call) -> Reply:
         if call.path == _PREVIEW:
@@ -64,6 +68,8 @@ class Llm:
         query = parse_qs(call.query)
         task_type, model = _named(query, "task_type", TASK_TYPE_LENGTH), _named(query, "model", MODEL_LENGTH)
         resolved = await self._resolve.preview(call, task_type, model)
+        if resolved.model is not None:
+            self._find(resolved.model)
         return {
             "object": "llm.config",
             "task_type": resolved.task_type,

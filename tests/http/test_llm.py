@@ -9,11 +9,13 @@ import pytest
 
 from policies.resolve import Resolve
 from proxy.core.call import ANONYMOUS, Principal
+from proxy.core.errors import ClientError
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
 from proxy.core.resolved import Preferences
 from proxy.http.llm import Llm
+from proxy.routing.table import Table
 from tests.core.doubles import HandClock, make_call
 
 HIERARCHY = Hierarchy(
@@ -34,7 +36,7 @@ class Listed:
 
 async def models(principal: Principal = ANONYMOUS) -> dict[str, dict[str, Any]]:
     resolve = Resolve(HIERARCHY, Services(HandClock(), Registry(), lambda _fields: None))
-    reply = await Llm(resolve, HIERARCHY, Listed(), [])(make_call("llm", method="GET", path="/llm/models", principal=principal))
+    reply = await Llm(resolve, HIERARCHY, Listed(), [], str)(make_call("llm", method="GET", path="/llm/models", principal=principal))
     return {model["id"]: model for model in orjson.loads(reply.body)["data"]}
 
 
@@ -68,3 +70,11 @@ async def test_a_key_sees_what_it_may_ask_for(principal: Principal, expected: li
     assert list(found) == expected
     if "fast" in found:
         assert (found["fast"]["owned_by"], found["fast"]["providers"]) == ("west", ["west"])
+
+
+async def test_a_preview_refuses_a_model_that_leads_nowhere():
+    resolve = Resolve(None, Services(HandClock(), Registry(), lambda _fields: None))
+    answering = Llm(resolve, Hierarchy(), Listed(), [], Table({}, frozenset(), None).find)
+    with pytest.raises(ClientError) as refused:
+        await answering(make_call("llm", method="GET", path="/llm/config/preview", query="model=zz"))
+    assert refused.value.code == "model_not_found"
