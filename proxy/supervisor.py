@@ -16,6 +16,7 @@ from proxy.channel import Channel
 from proxy.core import events
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
+from proxy.findings import Findings
 from proxy.http.certificate import context_for
 from proxy.recollection import Recollections
 from proxy.settings import Settings
@@ -197,8 +198,9 @@ class Supervisor:
         self._services = services
         self._settings = settings
         self._buried = Registry()
-        self._slots = [Slot(number, each, given=given, heard=self._pass_on) for number, each in enumerate(listening)]
-        self._health: dict[str, Any] = {}
+        self._slots: list[Slot] = []
+        findings = Findings(self._slots, services.whereabouts)
+        self._slots += [Slot(number, each, given=given, heard=findings.heard) for number, each in enumerate(listening)]
         self.recollection = Recollections(self._slots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -249,17 +251,6 @@ class Supervisor:
         slots = [slot for slot in self._slots if slot.state == "ready"]
         found = await asyncio.gather(*(slot.ask("standing", None, "standing", _TO_STAND) for slot in slots), return_exceptions=True)
         return [{"worker": slot.number, **each} for slot, each in zip(slots, found, strict=True) if isinstance(each, dict)]
-
-    def _pass_on(self, origin: Slot, name: str, value: Any) -> None:
-        """Have every worker know what one has found: the one that checks the providers, and each one of what lies where."""
-        if name == "health":
-            self._health.update(value)
-        if name in ("health", "whereabouts"):
-            for slot in self._slots:
-                if slot is not origin:
-                    slot.tell(name, value)
-        elif name == "ready" and self._health:
-            origin.tell("health", self._health)
 
     async def _collect(self) -> None:
         await asyncio.gather(*(self._ask_numbers(slot) for slot in self._slots if slot.state == "ready"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 #: The longest id that is kept. Those of OpenAI's have some sixty characters, those of gateways that put a name into them some 250.
 _LONGEST = 512
@@ -21,12 +21,17 @@ class Whereabouts:
         self._known: OrderedDict[str, str] = OrderedDict()
         self._holders: dict[str, None] = {}
         #: Told what is learnt here, where other processes serve beside this one.
-        self.tell: Callable[[tuple[str, str]], None] | None = None
+        self.tell: Callable[[list[tuple[str, str]]], None] | None = None
 
     @property
     def holders(self) -> tuple[str, ...]:
         """The providers that anything was ever known to lie at."""
         return tuple(self._holders)
+
+    @property
+    def known(self) -> list[tuple[str, str]]:
+        """All ids and their providers, what would be forgotten first before all else."""
+        return list(self._known.items())
 
     def find(self, id: str) -> str | None:
         """The provider that has it."""
@@ -38,15 +43,16 @@ class Whereabouts:
     def note(self, id: str, provider: str) -> None:
         """It lies there, as an answer of that provider's has shown."""
         if self._keep(id, provider) and self.tell is not None:
-            self.tell((id, provider))
+            self.tell([(id, provider)])
 
     def forget(self, id: str) -> None:
         """It lies nowhere that can be asked."""
         self._known.pop(id, None)
 
-    def take(self, told: Sequence[str]) -> None:
-        """What another process has noted: an id and its provider."""
-        self._keep(*told)
+    def take(self, told: Iterable[Sequence[str]]) -> None:
+        """What another process has noted: ids, each with its provider."""
+        for id, provider in told:
+            self._keep(id, provider)
 
     def _keep(self, id: str, provider: str) -> bool:
         """Whether that is news."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,13 +119,30 @@ def test_what_the_gateway_has_never_seen_is_searched_for(shops: tuple[Shop, Shop
 
 
 def test_what_one_worker_has_seen_made_the_others_know(shops: tuple[Shop, Shop], tmp_path: Path) -> None:
-    with Gateway(configured(shops, server={"workers": 2}), tmp_path) as gateway:
+    # Without a fallback nobody searches.
+    with Gateway(configured(shops, server={"workers": 2}, policies={"fallback": False}), tmp_path) as gateway:
         made = respond(gateway.url, "only_b")
-        found: set[int] = set()
+        _wait_found_by_both(gateway, made)
+        before = _pids(gateway)
+        os.kill(before[0], signal.SIGKILL)
         until = time.monotonic() + 10
-        while len(found) < 2:
-            assert time.monotonic() < until, found
-            with RawClient(gateway.url) as client:  # its connection is taken by either of them
-                answer = client.ask("GET", f"/v1/responses/{made}")
-                if answer.status == 200:
-                    found.add(gateway.record_of(answer)["worker"])
+        while len(pids := _pids(gateway)) < 2 or before[0] in pids:
+            assert time.monotonic() < until, pids
+            time.sleep(0.05)
+        _wait_found_by_both(gateway, made)
+
+
+def _pids(gateway: Gateway) -> list[int]:
+    with urllib.request.urlopen(f"{gateway.admin}/readyz", timeout=5) as answer:
+        return [worker["pid"] for worker in json.load(answer)["workers"] if worker["state"] == "ready"]
+
+
+def _wait_found_by_both(gateway: Gateway, made: str) -> None:
+    found: set[int] = set()
+    until = time.monotonic() + 10
+    while len(found) < 2:
+        assert time.monotonic() < until, found
+        with RawClient(gateway.url) as client:  # its connection is taken by either of them
+            answer = client.ask("GET", f"/v1/responses/{made}")
+            if answer.status == 200:
+                found.add(gateway.record_of(answer)["worker"])
