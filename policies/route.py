@@ -95,10 +95,10 @@ class Bound:
             if name is None or holder is not None or call.content is not None or not is_unknown(error):
                 raise
             reply = await self._sought(call, call_next, targets, error)
+            self._learn(name, call)
         if 200 <= reply.status < 300:
-            self._learn(name if holder is None else None, call)
-            if call.operation == "responses":
-                self._learn(made(call, reply), call)
+            # What is gone on with may be ignored, what a path names may not.
+            self._learn(made(call, reply) if call.operation == "responses" else name, call)
         return reply
 
     def _bind(self, call: Call, name: str | None, targets: tuple[Target, ...]) -> None:

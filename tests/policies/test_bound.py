@@ -177,6 +177,13 @@ async def test_an_unknown_response_is_searched_everywhere_and_first_where_respon
     assert world.call.notes[STOPPED] == {0: "bound"}, "its answer has shown that it lies there"
 
 
+async def test_an_answer_to_what_goes_on_with_something_does_not_show_that_it_lies_there(world: World):
+    """Some providers ignore what they do not know."""
+    world.lay("resp_x", "a", "d")
+    await world.ask(body={"previous_response_id": "resp_x"})
+    assert world.services.whereabouts.find("resp_x") is None
+
+
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/responses/x_1"), ("POST", "/responses/x_1/cancel")])
 async def test_what_may_have_been_done_already_is_done_nowhere_else(world: World, method: str, path: str):
     world.failing["b"] = FAILED
