@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import types
+import typing
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
@@ -17,6 +20,39 @@ class Section(BaseModel):
     """A section of the configuration: immutable, and every key known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def model_at(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """The model that `path` leads to inside `model`, by fields, keys of mappings and indexes of lists; None where there is none."""
+    annotation: Any = model
+    for part in path:
+        annotation = _bare(annotation)
+        if _is_model(annotation):
+            found = annotation.model_fields.get(part)
+            annotation = None if found is None else found.annotation
+        else:
+            # A key or an index: on to the items, of which a mapping names the type last, and a tuple before its dots.
+            annotation = next((inner for inner in reversed(typing.get_args(annotation)) if inner is not ...), None)
+    return _model(annotation)
+
+
+def _bare(annotation: Any) -> Any:
+    """`X` of `X | None` and of `Annotated[X, ...]`."""
+    while typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
+        annotation = next((inner for inner in typing.get_args(annotation) if _model(inner) is not None), None)
+    return annotation
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The first model inside `X | None`, `Annotated[X, ...]`, `list[X]`, `dict[str, X]`."""
+    if _is_model(annotation):
+        found: type[BaseModel] = annotation
+        return found
+    return next((inner for part in typing.get_args(annotation) if (inner := _model(part)) is not None), None)
+
+
+def _is_model(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
 
 
 def _duration(value: Any) -> Any:

@@ -16,12 +16,12 @@ from comporta.cli.connection import found, tried_all
 from comporta.cli.records import actor, plain, stored, with_keeper
 from comporta.cli.table import show
 from proxy.core.errors import ClientError
+from proxy.core.names import nearest
 from proxy.fields import Section
 from proxy.safe import key_of
 from proxy.secrets import SecretError, checked, installed_keyring, into_keyring, resolve
 from proxy.settings import Settings
 from proxy.settings.access import stored_credentials
-from proxy.settings.messages import nearest
 from proxy.trial import Verdict, is_triable
 from proxy.vault import VaultError, new_key
 

@@ -18,11 +18,11 @@ from comporta.cli.configuration import BadConfiguration, json_option, print_json
 from comporta.cli.connection import tried_with
 from comporta.cli.credentials import made_key
 from comporta.cli.records import actor, with_keeper
+from proxy.core.names import nearest
 from proxy.fields import Section
 from proxy.secrets import SecretError, checked, resolve
 from proxy.settings import Settings, SettingsError, load
 from proxy.settings.credentials import CredentialSettings
-from proxy.settings.messages import nearest
 from proxy.settings.storage import StorageSettings
 from proxy.vault import VaultError
 

@@ -17,8 +17,8 @@ from comporta.cli.table import show
 from comporta.cli.users import known_user
 from proxy.core import keys as tokens
 from proxy.core.errors import ClientError
+from proxy.core.names import nearest
 from proxy.core.units import parse_duration
-from proxy.settings.messages import nearest
 
 if TYPE_CHECKING:
     from proxy.http.administration import Records

@@ -12,7 +12,7 @@ from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import actor, plain, with_records
 from comporta.cli.table import show
 from proxy.core.errors import ClientError
-from proxy.settings.messages import nearest
+from proxy.core.names import nearest
 
 if TYPE_CHECKING:
     from proxy.http.administration import Records

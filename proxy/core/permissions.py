@@ -20,6 +20,9 @@ _AMONG_PLAIN: dict[str, tuple[str | None, str, str]] = {
     "audio": (None, "/audio/voice", "voices"),
 }
 
+#: Grants of another name than the operation's.
+FURTHER_GRANTS = frozenset(grant for _, _, grant in _AMONG_PLAIN.values())
+
 _PLAINEST = PLAIN - _AMONG_PLAIN.keys()
 
 

@@ -111,6 +111,9 @@ _TIMEOUTS: dict[str, Reader] = {
     "min_tokens_per_second": _number(0.001, 10_000.0),
 }
 
+#: What a key's `may_set` may name.
+SETTABLE = (*_FIELDS, *_PARAMS)
+
 _HEADERS = {name: f"x-comporta-{name.replace('_', '-')}" for name in _FIELDS}
 EXPLAIN = "x-comporta-explain"
 

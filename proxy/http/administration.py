@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.core import keys as tokens
 from proxy.core.errors import ClientError
+from proxy.core.names import nearest
+from proxy.core.permissions import FURTHER_GRANTS, PLAIN
 from proxy.core.resolved import Preferences
+from proxy.core.wishes import SETTABLE
 from proxy.http import shapes
 from proxy.http.api import Asked, Endpoint
+from proxy.http.routes import OPERATIONS
 
 if TYPE_CHECKING:
     from proxy.storage.audit import Audit
@@ -20,6 +24,14 @@ if TYPE_CHECKING:
     from proxy.storage.users import Users
 
 _PAGE = (("after", "the last id of the page before"), ("limit", "how many at most, 1 to 1000"))
+
+#: What limits may name. An operation either is for all whose `operations` have it, or needs a grant.
+_KNOWN = {
+    "operations": sorted(PLAIN),
+    "grants": sorted({*OPERATIONS, *FURTHER_GRANTS} - PLAIN),
+    "may_set": SETTABLE,
+}
+
 PAGE_BACK = (("before", "those with a smaller number"), ("limit", "how many at most, 1 to 1000"))
 
 
@@ -194,15 +206,25 @@ def _made(records: Records, user: str, name: str | None, limits: Limits, expires
 
 
 def _named(wanted: shapes.LimitsShape, names: Iterable[str]) -> dict[str, Any]:
-    """Those limits, as `proxy.storage.limits` has them."""
+    """Those limits, as `proxy.storage.limits` has them. Raises ClientError (400) for what no request asks for."""
     made: dict[str, Any] = {}
     for name in names:
         value = getattr(wanted, name)
+        for entry in value or () if name in _KNOWN else ():
+            _require_known(name, entry)
         if isinstance(value, list):
             made[name] = tuple(value) if name in ("models", "addresses") else frozenset(value)
         else:
             made[name] = value
     return made
+
+
+def _require_known(name: str, entry: str) -> None:
+    if entry in _KNOWN[name]:
+        return
+    elsewhere = next((other for other in ("operations", "grants") if other != name and entry in _KNOWN[other]), None)
+    said = nearest(entry[:100], _KNOWN[name]) if elsewhere is None or name == "may_set" else f"`{elsewhere}` has it"
+    raise ClientError(f"limits.{name}: there is no {entry[:100]!r} here; {said}", param=f"limits.{name}", code="invalid_value")
 
 
 def _key(key: VirtualKey) -> shapes.KeyShown:

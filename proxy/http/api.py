@@ -19,8 +19,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from proxy.core.errors import ClientError
+from proxy.core.names import nearest
 from proxy.http import reference
 from proxy.http.guard import MOST
+from proxy.http.misfit import misfit
 
 #: How long an administrator's body may take to come, in seconds.
 _BODY = 30.0
@@ -131,7 +133,8 @@ def _served(endpoint: Endpoint, check: Callable[[web.Request], str]) -> Callable
         actor = check(request)
         unknown = sorted(set(request.query) - {name for name, _ in endpoint.query})
         if unknown:
-            raise ClientError(f"There is no parameter {unknown[0][:100]!r}.", param=unknown[0][:100], code="unknown_parameter")
+            near = nearest(unknown[0][:100], [name for name, _ in endpoint.query])
+            raise ClientError(f"There is no parameter {unknown[0][:100]!r}; {near}.", param=unknown[0][:100], code="unknown_parameter")
         body = None if endpoint.body is None else await _body(request, endpoint.body)
         asked = Asked(actor, request[_PATH], dict(request.query), body, request.headers.get("If-Match"))
         answer = await endpoint.handle(asked)
@@ -163,9 +166,7 @@ async def _body(request: web.Request, model: type[BaseModel]) -> BaseModel:
     except orjson.JSONDecodeError as error:
         raise ClientError(f"The request's body is not valid JSON: {error}", code="invalid_json") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ClientError(f"{place or 'The body'}: {first['msg']}", param=place or None, code="invalid_value") from None
+        raise misfit(error, model) from None
 
 
 def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from proxy.core.reply import Reply
 from proxy.http import stranger
 from proxy.http.administration import shown_preferences, stored_preferences
 from proxy.http.api import tag
+from proxy.http.misfit import misfit
 from proxy.http.shapes import PreferencesShape
 
 #: Writes of one user in a minute; and of how many users they are counted.
@@ -47,9 +48,7 @@ class UserConfig:
         try:
             wanted = PreferencesShape.model_validate(call.body)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise ClientError(f"{place}: {first['msg']}", param=place, code="invalid_value") from None
+            raise misfit(error, PreferencesShape) from None
         await self._spare(call, preferences)
         await preferences.put(call.principal.id, stored_preferences(wanted))
         return _shown(wanted)

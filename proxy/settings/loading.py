@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from proxy.core.names import nearest
 from proxy.fields import Section
 from proxy.secrets import SecretError, resolve
 from proxy.settings import checks, kinds
@@ -17,7 +18,7 @@ from proxy.settings.discovery import Probe, accepts_connection, discover
 from proxy.settings.health import HealthSettings
 from proxy.settings.kinds import Kinds
 from proxy.settings.llm import LlmSettings
-from proxy.settings.messages import Findings, Problem, SettingsError, explain, nearest, place
+from proxy.settings.messages import Findings, Problem, SettingsError, explain, place
 from proxy.settings.model import SECTIONS, SIMULATED, ServerSettings, Settings
 from proxy.settings.models import Entry, ModelEntry, ModelTargets
 from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file

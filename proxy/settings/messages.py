@@ -5,25 +5,21 @@ No message repeats a value that may be a secret: only pydantic's error type, the
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import re
-import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.fields import Section
+from proxy.core.names import nearest
+from proxy.fields import Section, model_at
 from proxy.settings.tree import Node, Path, dotted
 
 #: How `proxy.fields.SecretRef` begins when it refuses what is no reference.
 _NO_REFERENCE = "a secret is written as a reference"
 
-#: How the keys of well-known providers look.
-KEY = re.compile(r"(?:Bearer\s+)?(?:sk-|sk_|gsk_|xai-|hf_|r8_|pplx-|AIza|AKIA|ghp_|glpat-|nvapi-)[A-Za-z0-9_\-.]{16,}")
+#: How the keys of well-known providers look; what stands within a word (`task_types`) is none.
+KEY = re.compile(r"(?<![A-Za-z])(?:Bearer\s+)?(?:sk-|sk_|gsk_|xai-|hf_|r8_|pplx-|AIza|AKIA|ghp_|glpat-|nvapi-)[A-Za-z0-9_\-.]{16,}")
 
 _WANTED = {
     "bool_parsing": "true or false",
@@ -116,14 +112,6 @@ def place(file: str, source: str) -> str:
     return f"flag {name}" if origin == "flag" else file
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The name that was probably meant, and all that there are."""
-    names = list(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    listed = "known here: " + ", ".join(names) if names else "there are none"
-    return f"did you mean {close[0]!r}? {listed}" if close else listed
-
-
 def explain(error: ValidationError, model: type[Section], path: Path, findings: Findings) -> None:
     """Add pydantic's errors about the section at `path` as problems; a union reports each of its branches, and the first one stays."""
     for detail in error.errors(include_url=False, include_input=False):
@@ -154,7 +142,7 @@ def _location(detail: ErrorDetails, tree: Node, path: Path) -> Path:
 def _words(detail: ErrorDetails, model: type[Section], inner: Path) -> tuple[str, str | None]:
     kind = detail["type"]
     if kind == "extra_forbidden":
-        section = section_at(model, inner[:-1]) or model
+        section = model_at(model, inner[:-1]) or model
         return "unknown key", nearest(str(inner[-1]), section.model_fields)
     described = _description(model, inner)
     if kind == "missing":
@@ -168,29 +156,9 @@ def _words(detail: ErrorDetails, model: type[Section], inner: Path) -> tuple[str
 
 
 def _description(model: type[Section], inner: Path) -> str | None:
-    section = section_at(model, inner[:-1])
+    section = model_at(model, inner[:-1])
     found = section.model_fields.get(str(inner[-1])) if section and inner else None
     return f"it is: {found.description}" if found and found.description else None
-
-
-def section_at(model: type[Section], path: Path) -> type[Section] | None:
-    """The section that `path` leads to inside `model`, None if there is none."""
-    annotation: Any = model
-    for part in path:
-        section = _section(annotation)
-        if section is not None and part in section.model_fields:
-            annotation = section.model_fields[str(part)].annotation
-        elif section is not None:
-            return None
-        # Otherwise it is a key of a mapping or an index: the annotation holds the item's.
-    return _section(annotation)
-
-
-def _section(annotation: Any) -> type[Section] | None:
-    """The section class inside `X | None`, `Annotated[X, ...]`, `list[X]`, `dict[str, X]`."""
-    if inspect.isclass(annotation) and issubclass(annotation, Section):
-        return annotation
-    return next((found for part in typing.get_args(annotation) if (found := _section(part))), None)
 
 
 def _instead(path: Path) -> str:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator
 
+from proxy.core.names import nearest
 from proxy.fields import Duration, Section
 from proxy.routing.causes import CAUSES
 from proxy.routing.conditions import FACTS, METADATA
-from proxy.settings.messages import Findings, nearest
+from proxy.settings.messages import Findings
 from proxy.settings.tree import Path
 
 Strategy = Literal["weighted", "least_latency", "least_busy", "cheapest", "priority", "sticky"]

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from proxy.settings.messages import Findings, Problem, SettingsError, nearest
+from proxy.core.names import nearest
+from proxy.settings.messages import Findings, Problem, SettingsError
 from proxy.settings.model import SECTIONS
 from proxy.settings.tree import Node, Path, dotted
 

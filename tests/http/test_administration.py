@@ -163,6 +163,31 @@ async def test_an_end_that_makes_no_sense_is_refused(client: TestClient, ada: st
     assert (refused.status, (await refused.json())["error"]["param"]) == (400, "expires_at")
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"operations": ["chat", "chatt"]}, "limits.operations: there is no 'chatt' here; did you mean 'chat'?"),
+        ({"operations": ["files"]}, "limits.operations: there is no 'files' here; `grants` has it"),
+        ({"grants": ["fils"]}, "limits.grants: there is no 'fils' here; did you mean 'files'?"),
+        ({"grants": ["chat"]}, "limits.grants: there is no 'chat' here; `operations` has it"),
+        ({"may_set": ["modle"]}, "limits.may_set: there is no 'modle' here; did you mean 'model'?"),
+        ({"modles": ["a"]}, "limits.modles: unknown member; did you mean 'models'?"),
+    ],
+)
+async def test_a_limit_that_no_request_meets_is_refused_with_the_nearest(client: TestClient, ada: str, limits: dict[str, Any], said: str):
+    path = f"/admin/keys/{(await (await client.post('/admin/keys', json={'user_id': ada})).json())['id']}"
+    for refused in (
+        await client.post("/admin/keys", json={"user_id": ada, "limits": limits}),
+        await client.patch(path, json={"limits": limits}),
+    ):
+        assert (refused.status, (await refused.json())["error"]["message"][: len(said)]) == (400, said)
+
+
+async def test_a_misspelt_preference_is_refused_with_the_nearest(client: TestClient, ada: str):
+    refused = await client.put(f"/admin/users/{ada}/llm-config", json={"task_type_configs": {"REPORT": {"modle": "m"}}})
+    assert (await refused.json())["error"]["message"].startswith("task_type_configs.REPORT.modle: unknown member; did you mean 'model'?")
+
+
 async def test_preferences_are_put_shown_and_deleted(client: TestClient, ada: str, told: Told):
     wanted = {"preferred_model": "m", "timeout_seconds": 120, "task_type_configs": {"REPORT": {"max_retries": 0}}}
     path = f"/admin/users/{ada}/llm-config"

@@ -106,7 +106,8 @@ async def test_a_wrong_body_is_named(client: TestClient, body: bytes, code: str,
 async def test_an_unknown_parameter_is_refused(client: TestClient):
     assert (await client.get("/lamps/desk?unit=mW")).status == 200
     answer = await client.get("/lamps/desk?units=mW")
-    assert (answer.status, (await answer.json())["error"]["param"]) == (400, "units")
+    error = (await answer.json())["error"]
+    assert (answer.status, error["param"], "did you mean 'unit'?" in error["message"]) == (400, "units", True)
 
 
 async def test_what_has_changed_since_it_was_read_is_not_overwritten(client: TestClient):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.settings.messages import masked
+from tests.settings.conftest import Refused
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,11 @@ def test_keys_and_passwords_in_a_text_are_not_shown(written: str, shown: str):
 )
 def test_references_and_everything_else_are_shown_as_they_are(text: str):
     assert masked(text) == text
+
+
+def test_an_unknown_key_inside_a_mapping_is_told_with_those_that_are_known_there(refused: Refused):
+    (problem,) = refused("llm: {task_types: {TASK_TYPE_REPORT: {modle: x}}}")
+    assert (problem.path, "did you mean 'model'? known here: model, fallback_model" in str(problem)) == (
+        "llm.task_types.TASK_TYPE_REPORT.modle",
+        True,
+    )

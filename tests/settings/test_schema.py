@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.fields import Section
+from proxy.fields import Section, model_at
 from proxy.settings import load
 from proxy.settings.kinds import built_in
-from proxy.settings.messages import section_at
 from proxy.settings.model import ServerSettings, Settings
 from proxy.settings.models import ModelEntry, ModelTargets
 from proxy.settings.schema import schema
@@ -37,8 +36,8 @@ def _sections() -> Iterator[type[Section]]:
         if section not in seen:
             seen.add(section)
             yield section
-            inner = (section_at(section, (name,)) for name in section.model_fields)
-            pending += [found for found in inner if found is not None]
+            inner = (model_at(section, (name,)) for name in section.model_fields)
+            pending += [found for found in inner if found is not None and issubclass(found, Section)]
 
 
 def test_the_committed_schema_is_the_generated_one():
