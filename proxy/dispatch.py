@@ -312,13 +312,13 @@ class Dispatch:
 
         A file's content is whatever it is.
         """
-        downloads = is_download(call)
-        if not downloads and media_type(response).startswith("text/html"):
+        downloads, kind = is_download(call), media_type(response)
+        if not downloads and kind.startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
-        mask = None if downloads or upstream.mask is None or not is_text(media_type(response)) else MaskedBody(upstream.mask)
-        is_charged = call.operation in CHARGED and call.method == "POST" and "json" in media_type(response)
+        mask = None if downloads or upstream.mask is None or not is_text(kind) else MaskedBody(upstream.mask)
+        is_charged = call.operation in CHARGED and call.method == "POST" and "json" in kind
         copy = Copy(_PICTURES_LIMIT if call.operation == "images" else _ACCOUNT_LIMIT) if is_charged else None
         reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask, copy))
         length = response.headers.get("content-length")

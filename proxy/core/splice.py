@@ -9,6 +9,8 @@ import json
 import re
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
+#: A letter, or an underscore, in an escape. Texts have others: of what is no ASCII, and, as Go's clients write them, of `<`, `>` and `&`.
+_LETTER = re.compile(rb"\\u00[4-7]")
 _EMPTY = re.compile(rb"[ \t\r\n]*\}")
 _SPACE = b" \t\r\n"
 
@@ -55,7 +57,7 @@ def lone_name(raw: bytes, key: str) -> int:
     # From the end on, where names are: and a quote, which is looked for then, is rarer in texts than the letters of any name.
     name = b'"%b"' % key.encode()
     at = raw.rfind(name)
-    if at < 0 or raw.rfind(name, 0, at) >= 0 or (b"\\" in raw and raw.rfind(b"\\u00") >= 0):
+    if at < 0 or raw.rfind(name, 0, at) >= 0 or (b"\\" in raw and raw.rfind(b"\\u00") >= 0 and _LETTER.search(raw) is not None):
         return -1
     return at
 

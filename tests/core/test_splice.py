@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.splice import member_spans, remove_member, set_member
+from proxy.core.splice import lone_name, member_spans, remove_member, set_member
 
 KEY = "model"
 
@@ -155,6 +155,9 @@ def test_a_new_member_comes_first(raw: bytes, expected: bytes):
         (b'{"x":"model","model":"a"}', b'{"x":"model","model":1}'),
         (b'{"mod\\u0065l":"a"}', b'{"mod\\u0065l":1}'),
         (b'{"model":"a","mod\\u0065l":"b"}', b'{"model":1,"mod\\u0065l":1}'),
+        (b'{"x":"\\u00e9\\u003c","model":"a"}', b'{"x":"\\u00e9\\u003c","model":1}'),
+        (b'{"x":"\\u00e9","mod\\u0065l":"a"}', b'{"x":"\\u00e9","mod\\u0065l":1}'),
+        (b'{"x":"\\u00e9","model":"a","mod\\u0065l":"b"}', b'{"x":"\\u00e9","model":1,"mod\\u0065l":1}'),
         (b'{"model":"a","model":"b"}', b'{"model":1,"model":1}'),
         (b'{"model":null}', b'{"model":1}'),
         (b'{"model":["a",{"b":"}"}]}', b'{"model":1}'),
@@ -166,6 +169,17 @@ def test_a_new_member_comes_first(raw: bytes, expected: bytes):
 )
 def test_the_top_level_member_is_found_however_it_is_spelt(raw: bytes, expected: bytes):
     assert set_member(raw, KEY, b"1", present=True) == expected
+
+
+@pytest.mark.parametrize("letter", [*string.ascii_letters, "_"])
+def test_any_letter_in_an_escape_may_be_one_of_the_names(letter: str):
+    assert lone_name(b'{"x":"\\u%04x","model":"a"}' % ord(letter), KEY) == -1
+
+
+@pytest.mark.parametrize("text", ["\u00e9", "\u017f", "<b>", "&", "\n", "0", "\u2028"])
+def test_escapes_of_what_is_no_letter_of_a_name_are_in_nobodys_way(text: str):
+    escaped = "".join(f"\\u{ord(each):04x}" for each in text if not each.isalpha() or not each.isascii()).encode()
+    assert lone_name(b'{"x":"%b","model":"a"}' % escaped, KEY) == len(escaped) + 8
 
 
 @pytest.mark.parametrize(
