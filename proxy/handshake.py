@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-#: How long the other side may take to say goodbye in TLS, in seconds: nobody waits for clients that lie idle, a shutdown least of all.
-_GOODBYE = 0.5
+#: The longest that the other side may take to read the rest and to say goodbye in TLS, in seconds. Who closes is to cut it long before
+#: that: here nobody knows whether it still reads.
+_GOODBYE = 3600.0
 
 #: How long they have left once nothing more is accepted, in seconds.
 _LAST_MOMENT = 1.0
@@ -40,7 +41,10 @@ class Terms:
 
 
 class Agreeing:
-    """Accepts on `listening`, which it takes over. `factory` makes a protocol for each connection on which both sides have agreed."""
+    """Accepts on `listening`, which it takes over. `factory` makes a protocol for each connection on which both sides have agreed.
+
+    It gets the transport below TLS as its `below`: of what was written, all that TLS has handed down waits there.
+    """
 
     def __init__(self, listening: socket.socket, terms: Terms, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self._listening = listening
@@ -84,16 +88,28 @@ class Agreeing:
         if not self._terms.gate.admit(address):
             connection.close()
             return
-        newcomer = _Newcomer(self._terms.gate, address, self._factory)
+        newcomer = _Newcomer(self._terms.gate, address)
         task = self._loop.create_task(self._agree(connection, newcomer))
         self._there[task] = newcomer
         task.add_done_callback(self._there.__delitem__)
 
     async def _agree(self, connection: socket.socket, newcomer: _Newcomer) -> None:
         connection.setblocking(False)
-        times = {"ssl_handshake_timeout": self._terms.seconds, "ssl_shutdown_timeout": _GOODBYE}
         try:
-            await self._loop.connect_accepted_socket(lambda: newcomer, connection, ssl=self._terms.context, **times)
+            below, _ = await self._loop.connect_accepted_socket(lambda: newcomer, connection)
+            if below.is_closing():
+                return
+            self._loop.call_soon(newcomer.hand_down, below)  # once TLS is there, before it begins
+            transport = await self._loop.start_tls(
+                below,
+                newcomer,
+                self._terms.context,
+                server_side=True,
+                ssl_handshake_timeout=self._terms.seconds,
+                ssl_shutdown_timeout=_GOODBYE,
+            )
+            if transport is not None:
+                newcomer.hand_over(transport, below, self._factory())
         except (OSError, asyncio.CancelledError):
             pass  # it speaks something else, has left, is late, or was cut
         finally:
@@ -101,20 +117,45 @@ class Agreeing:
 
 
 class _Newcomer(asyncio.Protocol):
-    """Holds a place until both sides have agreed, and hands it over then."""
+    """Holds a place until both sides have agreed, and hands it over then, with whatever has come meanwhile."""
 
-    def __init__(self, gate: Gate, address: str, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        self.has_agreed = False
+    def __init__(self, gate: Gate, address: str) -> None:
         self._gate = gate
         self._address = address
-        self._factory = factory
+        self._early = b""
+        self._is_lost = False
+        self._protocol: Any = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.has_agreed = True
+    @property
+    def has_agreed(self) -> bool:
+        return self._protocol is not None
+
+    def data_received(self, data: bytes) -> None:
+        self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        if self._protocol is not None:
+            self._protocol.connection_lost(exc)
+
+    def hand_down(self, below: asyncio.Transport) -> None:
+        """What has come before TLS was there is for TLS."""
+        early, self._early = self._early, b""
+        if early:
+            tls = cast(asyncio.BufferedProtocol, below.get_protocol())
+            memoryview(tls.get_buffer(len(early)))[: len(early)] = early
+            tls.buffer_updated(len(early))
+
+    def hand_over(self, transport: asyncio.Transport, below: asyncio.Transport, protocol: Any) -> None:
+        if self._is_lost:
+            return
         self._gate.hand_over(self._address)
-        protocol = self._factory()
-        cast(asyncio.Transport, transport).set_protocol(protocol)
+        self._protocol = protocol
+        protocol.below = below
+        transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        if self._early:
+            protocol.data_received(self._early)
 
     def leave(self) -> None:
         if not self.has_agreed:

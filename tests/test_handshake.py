@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +17,7 @@ from proxy.door import Door
 from proxy.handshake import Terms
 from proxy.http.listener import Listener
 from proxy.sockets import bind
-from tests.lifecycle.test_certificate import write_certificate
+from tests.lifecycle.test_certificate import passed_on, trusting, write_certificate
 
 
 class Echo(asyncio.Protocol):
@@ -98,6 +100,26 @@ def at(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
         request.param(main())
 
     return run
+
+
+def test_who_speaks_before_it_is_accepted_and_asks_with_its_last_word_of_the_agreement_is_heard(at: Callable[..., None]):
+    async def told(place: Place) -> None:
+        with socket.create_connection(place.address, 10) as connection:
+            coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = trusting().wrap_bio(coming, going)
+            with suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            connection.sendall(going.read())
+
+            def ask() -> int:
+                client.do_handshake()
+                return client.write(b"hello")
+
+            await asyncio.to_thread(passed_on, connection, coming, going, ask)
+            connection.sendall(going.read())
+            assert await asyncio.to_thread(passed_on, connection, coming, going, lambda: client.read(5)) == b"hello"
+
+    at(told)
 
 
 def test_who_never_says_a_word_takes_a_place_and_those_beyond_are_cut(at: Callable[..., None]):

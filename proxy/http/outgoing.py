@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 #: How long a client may take none of what was written, where nobody has said, in seconds.
 _STALL = 30.0
 
+#: How long it may take to say goodbye in TLS once it all has gone out: nobody waits for clients that lie idle, a shutdown least of all.
+_GOODBYE = 0.5
+
+#: A transport with more than this unsent says that it is full, by the defaults of asyncio and of uvloop.
+_FULL = 64 * 1024
+
 _GONE = "The client has closed the connection."
 
 
@@ -49,11 +55,13 @@ async def taken(reader: Reader) -> None:
 class Outgoing(RequestHandler):
     """A connection as what is written to it. Who closes it sees it off: some clients never read the rest, and it would stay for ever."""
 
-    __slots__ = ("_farewell", "_listener", "ends_by_close", "is_whole", "lags", "stall")
+    __slots__ = ("_farewell", "_listener", "below", "ends_by_close", "is_whole", "lags", "stall")
 
     def __init__(self, listener: Listener, **options: Any) -> None:
         super().__init__(listener, **options)
         self._listener = listener
+        #: What carries TLS, where this connection speaks it.
+        self.below: asyncio.Transport | None = None
         #: Whether the client reads more slowly than is written to it.
         self.lags = False
         #: How many seconds it may take nothing.
@@ -69,12 +77,28 @@ class Outgoing(RequestHandler):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self.lags = True
+        if not self.lags:
+            super().pause_writing()
+            self.lags = True
 
     def resume_writing(self) -> None:
+        below = self.below
+        if below is not None and self.transport is not None:
+            if below.get_write_buffer_size() > _FULL:
+                self._tell_of_below(self.transport)
+                return
+            self.transport.set_write_buffer_limits()
         super().resume_writing()
         self.lags = False
+
+    def _look_below(self, below: asyncio.Transport) -> None:
+        """TLS hands a large write down as a whole, and knows nothing of it any more: it would not say that the client reads slowly."""
+        if not self.lags and self.transport is not None and below.get_write_buffer_size() > _FULL:
+            self._tell_of_below(self.transport)
+
+    def _tell_of_below(self, transport: asyncio.Transport) -> None:
+        """Whatever waits is too much, nothing is: so TLS says `pause_writing` now, and `resume_writing` once it may hand down again."""
+        transport.set_write_buffer_limits(0)
 
     def send(self, data: bytes) -> None:
         """Write an answer that is whole, with others of the same turn of the loop. Raises ClientDisconnected."""
@@ -82,6 +106,8 @@ class Outgoing(RequestHandler):
         if transport is None:
             raise ClientDisconnected(_GONE)
         self._listener.outbox.send(transport, data)
+        if self.below is not None:
+            self._look_below(self.below)
 
     def write(self, data: bytes) -> None:
         """Write at once what is not whole; what goes on may be written to the transport itself. Raises ClientDisconnected."""
@@ -89,10 +115,12 @@ class Outgoing(RequestHandler):
         if self.transport is None:
             raise ClientDisconnected(_GONE)
         self.transport.write(data)
+        if self.below is not None:
+            self._look_below(self.below)
 
     def unsent(self) -> int:
         """Bytes that were written and have not gone out."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return 0 if self.transport is None else unsent(self.transport, self.below)
 
     async def drained(self) -> None:
         self._drain_waiter = None  # it may be one that was not waited for to the end
@@ -123,7 +151,7 @@ class Outgoing(RequestHandler):
         if not self.is_whole:
             self.abort_body()
         elif self.transport is not None and self._farewell is None:
-            self._farewell = Farewell(self.transport, self.stall, by_reset=self.ends_by_close)
+            self._farewell = Farewell(self.transport, self.below, self.stall, by_reset=self.ends_by_close)
 
     def abort_body(self) -> None:
         """Close at once, so that a body whose end is missing cannot be taken for a whole one; where its end is the close, by a reset."""
@@ -140,33 +168,45 @@ class Outgoing(RequestHandler):
 
 
 class Farewell:
-    """Sees a connection to its end that closes, while its client reads the rest.
+    """Sees a connection to its end that closes, while its client reads the rest; and with TLS, has said goodbye a moment after that.
 
     `by_reset`: an end like any other would be that of a whole body.
     """
 
-    def __init__(self, transport: asyncio.Transport, stall: float, *, by_reset: bool) -> None:
+    def __init__(self, transport: asyncio.Transport, below: asyncio.Transport | None, stall: float, *, by_reset: bool) -> None:
+        self._loop = asyncio.get_running_loop()
         self._transport = transport
+        self._below = below
         self._stall = stall
         self._by_reset = by_reset
-        self._left = transport.get_write_buffer_size()
+        self._left = unsent(transport, below)
+        self._since = self._loop.time()
         self._handle: asyncio.TimerHandle | None = None
-        if self._left:
+        if self._left or below is not None:
             self._wait()
 
     def _wait(self) -> None:
-        self._handle = asyncio.get_running_loop().call_later(self._stall, self._look)
+        self._handle = self._loop.call_later(self._stall if self._below is None else min(_GOODBYE, self._stall), self._look)
 
     def _look(self) -> None:
-        before, self._left = self._left, self._transport.get_write_buffer_size()
-        if self._left >= before:
-            if self._by_reset:
+        before, self._left = self._left, unsent(self._transport, self._below)
+        if self._left < before:
+            self._since = self._loop.time()
+        elif not self._left or self._loop.time() - self._since >= self._stall:
+            if self._left and self._by_reset:
                 be_reset(self._transport)
             self._transport.abort()
-        elif self._left:
+            return
+        if self._left or self._below is not None:
             self._wait()
 
     def end(self) -> None:
         """The connection is lost."""
         if self._handle is not None:
             self._handle.cancel()
+
+
+def unsent(transport: asyncio.Transport, below: asyncio.Transport | None) -> int:
+    """Bytes that wait in `transport`, and in what is below it."""
+    size = transport.get_write_buffer_size()
+    return size if below is None else size + below.get_write_buffer_size()
