@@ -15,6 +15,7 @@ from proxy.core.errors import TOTAL, UpstreamError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, Accounting, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
+from proxy.core.unpaid import READ
 from proxy.download import REDIRECTS, is_download
 from proxy.heads import is_event_stream, is_rate_limit, is_shown, made_at, media_type, redirect, shown_of_download
 from proxy.masking import Mask, MaskedBody, is_text, mask_of, masked
@@ -34,8 +35,8 @@ MAY_HAVE_CHARGED = frozenset(
 #: Operations whose answers are passed on as they come and whose work is charged: their usage is read once they are whole.
 CHARGED = frozenset({"audio", "images", "moderations", "rerank", "score", "classify", "pooling"})
 
-#: Of these, the largest that are read, in bytes, and of pictures, which are long strings: either takes some milliseconds at most.
-_ACCOUNT_LIMIT, _PICTURES_LIMIT = 2**20, 8 * 2**20
+#: Of these, the largest that are read, in bytes, and of pictures, which are long strings, and responses: either takes some milliseconds.
+_ACCOUNT_LIMIT, _LARGE_LIMIT = 2**20, 8 * 2**20
 
 _ERROR_BODY_LIMIT = 256 * 1024
 
@@ -318,8 +319,10 @@ class Dispatch:
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
         mask = None if downloads or upstream.mask is None or not is_text(kind) else MaskedBody(upstream.mask)
-        is_charged = call.operation in CHARGED and call.method == "POST" and "json" in kind
-        copy = Copy(_PICTURES_LIMIT if call.operation == "images" else _ACCOUNT_LIMIT) if is_charged else None
+        is_unpaid = READ in call.notes
+        is_charged = is_unpaid or (call.operation in CHARGED and call.method == "POST")
+        limit = _LARGE_LIMIT if is_unpaid or call.operation == "images" else _ACCOUNT_LIMIT
+        copy = Copy(limit) if is_charged and "json" in kind else None
         reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask, copy))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from proxy.core.unpaid import Unpaid
 from proxy.core.whereabouts import Whereabouts
 
 
@@ -15,26 +16,27 @@ class Hearer(Protocol):
 
 
 class Findings:
-    """The health of the providers, by name, as the worker finds it that checks them; and what lies where, as all of them do."""
+    """The health of the providers, by name, as the worker finds it that checks them; of all of them, what lies where, and is not paid."""
 
-    def __init__(self, workers: Sequence[Hearer], whereabouts: Whereabouts) -> None:
+    def __init__(self, workers: Sequence[Hearer], whereabouts: Whereabouts, unpaid: Unpaid) -> None:
         self._workers = workers
         self._health: dict[str, Any] = {}
-        self._whereabouts = whereabouts
+        self._shared: dict[str, Whereabouts | Unpaid] = {"whereabouts": whereabouts, "unpaid": unpaid}
 
     def heard(self, origin: Hearer, name: str, value: Any) -> None:
         """A worker has said `name`. One that has just become ready is told all that the others know."""
         if name == "health":
             self._health.update(value)
             self._pass_on(origin, name, value)
-        elif name == "whereabouts":
-            self._whereabouts.take(value)
+        elif name in self._shared:
+            self._shared[name].take(value)
             self._pass_on(origin, name, value)
         elif name == "ready":
             if self._health:
                 origin.tell("health", self._health)
-            if known := self._whereabouts.known:
-                origin.tell("whereabouts", known)
+            for each, shared in self._shared.items():
+                if known := shared.known:
+                    origin.tell(each, known)
 
     def _pass_on(self, origin: Hearer, name: str, value: Any) -> None:
         for each in self._workers:

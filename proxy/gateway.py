@@ -80,6 +80,7 @@ class Gateway:
         self._services = services = Services(clock or SystemClock(), self.metrics, emit)
         self.recollection = Recollection(services.recent, services.clock)
         self.whereabouts = services.whereabouts
+        self.unpaid = services.unpaid
         self._exposed = exposed
         self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
         #: Held from where a change is prepared to where it is taken or dropped: there is one at a time.

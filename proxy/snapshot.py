@@ -32,6 +32,7 @@ from proxy.http.models import Models
 from proxy.http.named_models import Naming, by_path, rename
 from proxy.http.serving import EdgeLimits, Serving
 from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose, is_off, receive
+from proxy.routing.bill import Bill
 from proxy.routing.binding import BINDING
 from proxy.routing.router import Router
 from proxy.routing.walk import leads_on
@@ -109,10 +110,10 @@ class Snapshot:
         tuning = by_path(self._chain(_ALWAYS, named), gateway)
         own = self._chain((*_ALWAYS, "receive"), self._own())
         local = {"models": models, "fine_tuning": tuning, "llm": self._llm(catalogue), "llm_config": own}
-        if len(self.upstreams.keys() - {SIMULATED}) > 1:
-            # The same way, and the same policies, but for who chooses the target.
-            bound = compose([self._bound() if isinstance(each, Route) else each for each in stages], attempt)
-            local |= dict.fromkeys(BINDING, bound)
+        # The same way, and the same policies, but for who keeps what lies at providers in mind, and who chooses the target.
+        bill, choose = Bill(services.unpaid), self._bound if len(self.upstreams.keys() - {SIMULATED}) > 1 else None
+        bound = [one for each in stages for one in ([bill, choose() if choose else each] if isinstance(each, Route) else [each])]
+        local |= dict.fromkeys(BINDING, compose(bound, attempt))
         return Serving(gateway, local, limits)
 
     def _named(self, attempt: Handler) -> Handler:

@@ -11,6 +11,7 @@ from proxy.core.errors import ClientDisconnected, GatewayError, StreamError, Ups
 from proxy.core.protocols import Sink, StreamDecoder, UpstreamResponse
 from proxy.core.recast import PLAIN
 from proxy.core.reply import Reply
+from proxy.core.unpaid import READ
 from proxy.masking import MaskedBody
 from proxy.pace import Pace
 from proxy.watch import Watch
@@ -324,8 +325,9 @@ class EventStream:
         if decoder.mended and self._counted is not None:
             self._counted("missing_done")
         call.tokens_seen = decoder.tokens
-        # What is read again was charged when it was made.
-        call.usage = None if call.method == "GET" else decoder.usage or call.estimated_usage()
+        # What is read again was charged when it was made, or is now.
+        again = call.method == "GET"
+        call.usage = (decoder.usage if READ in call.notes else None) if again else decoder.usage or call.estimated_usage()
         self._response.close(reuse=error is None and self._ended)
 
 

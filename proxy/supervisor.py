@@ -199,7 +199,7 @@ class Supervisor:
         self._settings = settings
         self._buried = Registry()
         self._slots: list[Slot] = []
-        findings = Findings(self._slots, services.whereabouts)
+        findings = Findings(self._slots, services.whereabouts, services.unpaid)
         self._slots += [Slot(number, each, given=given, heard=findings.heard) for number, each in enumerate(listening)]
         self.recollection = Recollections(self._slots)
         self._tasks: list[asyncio.Task[None]] = []

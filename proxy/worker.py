@@ -52,6 +52,7 @@ class Worker:
         self._gateway.standing.checker.asks = self._number == 0
         self._gateway.standing.checker.tell = partial(self._channel.send, "health")
         self._gateway.whereabouts.tell = partial(self._channel.send, "whereabouts")
+        self._gateway.unpaid.tell = partial(self._channel.send, "unpaid")
         await self._gateway.start(self._listening, stored=is_there(os.environ))
         self._channel.send("state", self._gateway.state)
         self._channel.send("ready", self._gateway.described)
@@ -71,8 +72,8 @@ class Worker:
                 self._tell_numbers()
             elif name == "health":
                 self._gateway.standing.checker.take(value)
-            elif name == "whereabouts":
-                self._gateway.whereabouts.take(value)
+            elif name in ("whereabouts", "unpaid"):
+                getattr(self._gateway, name).take(value)
             elif name == "recent":
                 self._begin(self._tell_recent(*value))
             elif name == "standing":

@@ -13,6 +13,7 @@ from proxy.core.metrics import Registry
 from proxy.core.recent import Recent
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences
+from proxy.core.unpaid import Unpaid
 from proxy.core.whereabouts import Whereabouts
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
@@ -87,7 +88,7 @@ class Services:
     """What a policy may be given to work with: `Policy(settings, services)`.
 
     `identities` and `preferences` are None where there is no storage. `board` has the state of every target, `recent` the last
-    requests, `whereabouts` what is known of what lies at providers; they outlive reloads.
+    requests, `whereabouts` what is known of what lies at providers, `unpaid` what of it is not accounted for; they outlive reloads.
     """
 
     clock: Clock
@@ -98,6 +99,7 @@ class Services:
     board: Board = field(default_factory=Board)
     recent: Recent = field(default_factory=Recent)
     whereabouts: Whereabouts = field(default_factory=Whereabouts)
+    unpaid: Unpaid = field(default_factory=Unpaid)
 
 
 class Policy(Protocol):
