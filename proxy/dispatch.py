@@ -10,10 +10,10 @@ from functools import partial
 
 from proxy.allowance import due_to, had_its_time, own_share
 from proxy.core.board import COOL_DOWN
-from proxy.core.call import Attempt, Call, Credential, Target, Timeouts
+from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import TOTAL, UpstreamError
 from proxy.core.metrics import Registry
-from proxy.core.protocols import UNSENT, Accounting, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
+from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.core.unpaid import READ
 from proxy.download import REDIRECTS, is_download
@@ -331,7 +331,8 @@ class Dispatch:
             reply.headers["location"] = location
         reply.on_close(partial(_release, response, watch))
         if copy is not None:
-            reply.on_close(partial(_account, call, upstream.provider, copy))
+            # By its name: to ask whether it is `Accounting` costs some 8 us.
+            reply.on_close(partial(_account, call, getattr(upstream.provider, "usage_of", None), copy))
         return reply
 
     async def _stream(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
@@ -379,9 +380,9 @@ def _spent(call: Call, attempt: Attempt, cancelled: CancelledError, response: Up
         attempt.usage = call.usage = call.estimated_usage()
 
 
-def _account(call: Call, provider: object, copy: Copy, error: BaseException | None) -> None:
+def _account(call: Call, usage_of: Callable[[bytes], Usage | None] | None, copy: Copy, error: BaseException | None) -> None:
     """Take the usage of an answer that was passed on from who can read it; of one that was not passed on whole, estimate it else."""
-    usage = provider.usage_of(copy.body) if isinstance(provider, Accounting) else None
+    usage = usage_of(copy.body) if usage_of is not None else None
     call.usage = call.estimated_usage() if usage is None and error is not None else usage
 
 

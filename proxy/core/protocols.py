@@ -222,7 +222,6 @@ class Reusing(Protocol):
     stale: Callable[[], None]
 
 
-@runtime_checkable
 class Accounting(Protocol):
     """A provider that reads what an answer says of its usage where nothing else of it is read here: images, text of sound, rerankings."""
 
