@@ -18,7 +18,7 @@ from proxy.core.hierarchy import Asked, Hierarchy, described
 from proxy.core.protocols import Clock
 from proxy.core.resolved import Preferences
 from proxy.http.administration import Records
-from proxy.http.configuration import Checked, Chosen, Current, Previewed, Trouble, Value, VersionShown
+from proxy.http.configuration import Applied, Checked, Chosen, Current, Previewed, Trouble, Value
 from proxy.pipeline import PER_ATTEMPT, PER_REQUEST, acting
 from proxy.replacement import Changed, probe, replace
 from proxy.settings import Loaded, Problem, Settings, SettingsError
@@ -72,7 +72,7 @@ class ConfigurationFile:
         self._history = history
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._change: asyncio.Task[VersionShown] | None = None
+        self._change: asyncio.Task[Applied] | None = None
         self._changes: list[float] = []
 
     async def current(self) -> Current:
@@ -99,7 +99,7 @@ class ConfigurationFile:
             return Checked(valid=False, problems=_troubles(error.problems), warnings=[])
         return Checked(valid=True, problems=[], warnings=_troubles(loaded.warnings), values=_values(loaded))
 
-    async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> VersionShown:
+    async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> Applied:
         """Put `text` in the file's place and into force, or change nothing; once it has begun, also for a caller who is cancelled.
 
         Raises ClientError: 400 with what is wrong, 409 without a file or with one that cannot be read or replaced, 412 where the file is no
@@ -115,7 +115,7 @@ class ConfigurationFile:
         self._change.add_done_callback(self._ended)
         return await asyncio.shield(self._change)
 
-    async def _applied(self, path: Path, actor: str, text: str, comment: str | None, digest_before: str | None) -> VersionShown:
+    async def _applied(self, path: Path, actor: str, text: str, comment: str | None, digest_before: str | None) -> Applied:
         self._spare()
         found = await asyncio.to_thread(self._bytes, path)
         before, data = _decoded(found), text.encode()
@@ -123,9 +123,8 @@ class ConfigurationFile:
             raise ClientError("The file has changed since you read it; read it again.", status=412, code="precondition_failed")
         checked = await self.check(text)
         if not checked.valid:
-            first = checked.problems[0]
-            told = f"{first.message}; {first.hint}" if first.hint else first.message
-            raise ClientError(f"{first.path or 'The file'}: {told}", param=first.path or None, code="invalid_configuration")
+            message = "\n".join(map(_told, checked.problems))
+            raise ClientError(message, param=checked.problems[0].path or None, code="invalid_configuration")
         await _put(probe, path, data, found)  # before a version is kept
         history = await self._history()
         newest = await history.latest()
@@ -145,18 +144,18 @@ class ConfigurationFile:
             await _put(replace, path, found, data, "The gateway refused it (its log says why), and the file cannot be put back: ")
             await history.add(actor, await self._keepable(before), "put back: the gateway refused its successor")
             raise ClientError("The gateway refused it; its log says why. The file is as it was.", code="invalid_configuration")
-        return VersionShown.model_validate(version)
+        return Applied.model_validate(version).model_copy(update={"needs_restart": self._in_force().kept})
 
     async def _keepable(self, text: str) -> str:
         """A good text holds no secret; another may have been refused for one, which is not for the database."""
         return text if (await self.check(text)).valid else masked(text)
 
-    def _ended(self, change: asyncio.Task[VersionShown]) -> None:
+    def _ended(self, change: asyncio.Task[Applied]) -> None:
         self._lock.release()
         if not change.cancelled():
             change.exception()  # It is nobody's where the caller has gone; a reload that was refused is in the log.
 
-    async def roll_back(self, actor: str, id: int) -> VersionShown:
+    async def roll_back(self, actor: str, id: int) -> Applied:
         """Apply the text of version `id` again. Raises ClientError: 404, and as `apply`."""
         kept = await (await self._history()).get(id)
         if kept is None or kept.text is None:
@@ -199,6 +198,11 @@ class ConfigurationFile:
 
 def _troubles(problems: Sequence[Problem]) -> list[Trouble]:
     return [Trouble.model_validate(problem) for problem in problems]
+
+
+def _told(problem: Trouble) -> str:
+    told = f"{problem.path or 'The file'}: {problem.message}"
+    return f"{told}; {problem.hint}" if problem.hint else told
 
 
 def _values(loaded: Loaded) -> list[Value]:

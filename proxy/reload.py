@@ -13,16 +13,13 @@ from typing import Any
 
 from proxy.core import events
 from proxy.core.metrics import Registry
-from proxy.settings import Loaded, Settings, SettingsError
+from proxy.settings import KEPT, Loaded, Settings, SettingsError
 
 #: Seconds between two looks at the configuration's file.
 _LOOK = 1.0
 
 #: What a process decides when it starts, of `server`.
 FIXED = ("listen", "admin_listen", "watch", "workers")
-
-#: The source of a value that is as it was at the start, whatever the file says now.
-KEPT = "kept until a restart"
 
 
 class Reload:

@@ -13,8 +13,8 @@ import pytest
 from proxy.configuration import ConfigurationFile, Who, digest, previewed
 from proxy.core.errors import CapacityError, ClientError
 from proxy.core.resolved import Preferences
-from proxy.reload import KEPT, held
-from proxy.settings import Loaded, load
+from proxy.reload import held
+from proxy.settings import KEPT, Loaded, load
 from proxy.storage.audit import Audit
 from proxy.storage.database import Database
 from proxy.storage.versions import Version, Versions
@@ -47,7 +47,7 @@ class Gateway:
         self.began.set()
         await self.finish.wait()
         if accepts:
-            self.in_force = read(self.file)
+            self.in_force, _ = held(self.in_force, read(self.file))
         return accepts
 
     @property
@@ -100,7 +100,16 @@ async def test_a_wrong_text_changes_nothing_and_is_told_by_its_path(file: Path, 
     with pytest.raises(ClientError) as refused:
         await configuring(file, gateway, database).apply("ada", "server: {grase: '6s'}\n", None)
     assert (refused.value.status, refused.value.param, refused.value.code) == (400, "server.grase", "invalid_configuration")
+    with pytest.raises(ClientError) as refused:
+        await configuring(file, gateway, database).apply("ada", "server: {grase: '6s'}\nservre: {}\n", None)
+    assert [line.partition(": ")[0] for line in refused.value.message.splitlines()] == ["server.grase", "servre"]
     assert (file.read_text(), gateway.reloads, await Versions(database).list()) == (FIRST, 0, ())
+
+
+async def test_an_answer_names_what_needs_a_restart(file: Path, gateway: Gateway, database: Database):
+    changing = configuring(file, gateway, database)
+    assert (await changing.apply("ada", "server: {grace: '6s', workers: 2}\n", None)).needs_restart == ["server.workers"]
+    assert (await changing.apply("ada", SECOND, None)).needs_restart == []
 
 
 async def test_what_the_gateway_refuses_is_taken_back(file: Path, gateway: Gateway, database: Database):

@@ -8,6 +8,7 @@ import importlib
 import click
 from click.shell_completion import CompletionItem
 
+from comporta.group import Group
 from proxy import __version__, hangup
 
 EPILOG = """\b
@@ -44,7 +45,7 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Imports only the command that is asked for: a server that starts need not know how keys are rotated."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -10,6 +10,7 @@ import click
 from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import plain, with_records
 from comporta.cli.table import show
+from comporta.group import Group
 
 EPILOG = """\b
 Examples:
@@ -41,7 +42,7 @@ Exit status: 0 it is whole, 1 it is not, or cannot be read, 2 wrong usage or con
 _COLUMNS = ("seq", "at", "actor", "action", "object", "before", "after", "hash")
 
 
-@click.group(epilog=EPILOG)
+@click.group(cls=Group, epilog=EPILOG)
 def audit() -> None:
     """Read the log of all changes, and see whether it is whole."""
 

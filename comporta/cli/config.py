@@ -15,6 +15,7 @@ from comporta.cli.gateway import Where, gateway_options
 from comporta.cli.preview import preview
 from comporta.cli.table import show as show_table
 from comporta.cli.versions import history, rollback
+from comporta.group import Group
 from proxy.settings import Loaded, kinds
 from proxy.settings.schema import schema as json_schema
 from proxy.settings.tree import Path, dotted
@@ -54,7 +55,7 @@ Exit status: 0 shown, 1 no gateway where one is needed, 2 wrong usage or configu
 _BARE = re.compile(r"(?!(?i:true|false|yes|no|on|off|y|n|null)$)[A-Za-z_][A-Za-z0-9_-]*")
 
 
-@click.group(epilog=EPILOG)
+@click.group(cls=Group, epilog=EPILOG)
 def config() -> None:
     """What can be configured, what is, and what was."""
 

@@ -15,6 +15,7 @@ from comporta.cli.configuration import config_option, json_option, print_json, r
 from comporta.cli.connection import found, tried_all
 from comporta.cli.records import actor, plain, stored, with_keeper
 from comporta.cli.table import show
+from comporta.group import Group
 from proxy.core.errors import ClientError
 from proxy.core.names import nearest
 from proxy.fields import Section
@@ -48,7 +49,7 @@ _KEY_FILE = "~/.config/comporta/credentials.key"
 _COLUMNS = ("name", "last4", "version", "fingerprint", "kek_id", "created_at", "rotated_at", "used_by")
 
 
-@click.group(epilog=EPILOG)
+@click.group(cls=Group, epilog=EPILOG)
 def credentials() -> None:
     """Keep providers' keys encrypted, test them, replace them."""
 

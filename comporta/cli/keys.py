@@ -15,6 +15,7 @@ from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import actor, plain, with_records
 from comporta.cli.table import show
 from comporta.cli.users import known_user
+from comporta.group import Group
 from proxy.core import keys as tokens
 from proxy.core.errors import ClientError
 from proxy.core.names import nearest
@@ -107,7 +108,7 @@ def _end(seconds: float) -> datetime | None:
     return None if seconds == math.inf else datetime.fromtimestamp(time.time() + seconds, UTC)
 
 
-@click.group(epilog=EPILOG)
+@click.group(cls=Group, epilog=EPILOG)
 def keys() -> None:
     """Make the keys that clients show, replace and revoke them."""
 

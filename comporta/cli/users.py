@@ -11,6 +11,7 @@ from comporta.cli.completion import users_of_gateway
 from comporta.cli.configuration import config_option, json_option, print_json
 from comporta.cli.records import actor, plain, with_records
 from comporta.cli.table import show
+from comporta.group import Group
 from proxy.core.errors import ClientError
 from proxy.core.names import nearest
 
@@ -69,7 +70,7 @@ Exit status: 0 deleted, 1 there is no such user, or not confirmed, 2 wrong usage
 _COLUMNS = ("id", "name", "tier", "active", "created_at", "updated_at")
 
 
-@click.group(epilog=EPILOG)
+@click.group(cls=Group, epilog=EPILOG)
 def users() -> None:
     """Make users, change and remove them."""
 
@@ -130,6 +131,7 @@ def set_(id: str, path: Path | None, as_json: bool, **fields: Any) -> None:
 def remove(id: str, yes: bool, path: Path | None, as_json: bool) -> None:
     """Delete the user ID, with all keys and preferences."""
     if not yes:
+        with_records(path, lambda records: known_user(records, id))
         click.confirm(f"Delete {id} with all keys and preferences?", abort=True, err=True)
 
     async def work(records: Records) -> None:

@@ -17,7 +17,7 @@ from comporta.cli.records import actor, with_keeper
 from comporta.cli.table import show
 from proxy.configuration import ConfigurationFile, digest
 from proxy.core.clock import SystemClock
-from proxy.http.configuration import VersionShown
+from proxy.http.configuration import Applied, VersionShown
 from proxy.settings import Loaded, load
 
 if TYPE_CHECKING:
@@ -102,12 +102,14 @@ def rollback(where: Where, id: int, yes: bool, as_json: bool) -> None:
         print_json(made)
     elif gateway is not None:
         click.echo(f"version {id} is in force again, as version {made['id']}")
+        if made.get("needs_restart"):  # a gateway of an earlier version does not say
+            click.echo(f"but for a restart: {', '.join(made['needs_restart'])}", err=True)
     else:
         click.echo(f"version {id} is in {file} again, as version {made['id']}; a gateway serves by it from its start, or on SIGHUP")
 
 
 def _rolled_back(where: Where, id: int) -> dict[str, Any]:
-    async def work(keeper: Keeper) -> VersionShown:
+    async def work(keeper: Keeper) -> Applied:
         async def versions() -> Versions:
             return keeper.versions()
 

@@ -89,6 +89,12 @@ class VersionShown(BaseModel):
     text: str | None = None
 
 
+class Applied(VersionShown):
+    needs_restart: list[str] = Field(
+        [], description="paths of what the file says and the process, which decided it at its start, does not do"
+    )
+
+
 class VersionList(_Shape):
     data: list[VersionShown]
 
@@ -102,8 +108,8 @@ class Configuring(Protocol):
 
     async def current(self) -> Current: ...
     async def check(self, text: str) -> Checked: ...
-    async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> VersionShown: ...
-    async def roll_back(self, actor: str, id: int) -> VersionShown: ...
+    async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> Applied: ...
+    async def roll_back(self, actor: str, id: int) -> Applied: ...
 
 
 class Listing(Protocol):
@@ -127,10 +133,10 @@ class Configuration:
             Endpoint("GET", where, "What is configured, each value with its source.", self.show, Current),
             Endpoint("GET", where + "/preview", "What a user's chat completion would get.", self.preview, Previewed, query=_ASKED),
             Endpoint("POST", where + "/validate", "Try a file without applying it.", self.validate, Checked, Text),
-            Endpoint("PUT", where, "Put a file in place and into force, or change nothing.", self.apply, VersionShown, Change),
+            Endpoint("PUT", where, "Put a file in place and into force, or change nothing.", self.apply, Applied, Change),
             Endpoint("GET", where + "/versions", "What was applied, the newest first.", self.history, VersionList, query=PAGE_BACK),
             Endpoint("GET", version, "One version with its text.", self.show_version, VersionShown),
-            Endpoint("POST", version + "/rollback", "Apply that version again, as a new one.", self.roll_back, VersionShown),
+            Endpoint("POST", version + "/rollback", "Apply that version again, as a new one.", self.roll_back, Applied),
         ]
 
     async def show(self, _asked: Asked) -> Current:
@@ -143,7 +149,7 @@ class Configuration:
     async def validate(self, asked: Asked) -> Checked:
         return await self._configuring.check(asked.body.text)
 
-    async def apply(self, asked: Asked) -> VersionShown:
+    async def apply(self, asked: Asked) -> Applied:
         wanted: Change = asked.body
         return await self._configuring.apply(asked.actor, wanted.text, wanted.comment, digest_before=wanted.digest)
 
@@ -158,7 +164,7 @@ class Configuration:
             raise ClientError("There is no such version.", status=404, code="not_found")
         return VersionShown.model_validate(found)
 
-    async def roll_back(self, asked: Asked) -> VersionShown:
+    async def roll_back(self, asked: Asked) -> Applied:
         return await self._configuring.roll_back(asked.actor, _id(asked))
 
 

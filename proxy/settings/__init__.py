@@ -1,11 +1,12 @@
 """What an administrator decided: file, environment and flags, made into frozen, validated settings."""
 
-from proxy.settings.loading import Loaded, load, restore, secret_warnings
+from proxy.settings.loading import KEPT, Loaded, load, restore, secret_warnings
 from proxy.settings.messages import Problem, SettingsError
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings, TlsSettings, parse_address
 from proxy.settings.models import ModelEntry, ModelTargets
 
 __all__ = [
+    "KEPT",
     "SIMULATED",
     "Address",
     "Loaded",

@@ -28,6 +28,10 @@ from proxy.settings.tree import DEFAULT, Node, Path, dotted, grown, leaves_of, l
 _NO_FILE = "configuration"
 
 
+#: The source of a value that is as it was at the start, whatever the file says now.
+KEPT = "kept until a restart"
+
+
 @dataclass(frozen=True)
 class Loaded:
     """The outcome. `sources` says for each value, by dotted path, where it came from (see `Node.source`); `file` may be absent."""
@@ -41,6 +45,11 @@ class Loaded:
     def name(self) -> str:
         """What the configuration is called in messages."""
         return str(self.file) if self.file else _NO_FILE
+
+    @property
+    def kept(self) -> list[str]:
+        """Paths of values that are not those of the file before a restart."""
+        return [path for path, source in self.sources.items() if source == KEPT]
 
     def values(self) -> list[tuple[str, Any, str]]:
         """Dotted path, value as it would be written, and source, of everything that is set or has a default."""

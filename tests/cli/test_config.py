@@ -112,3 +112,17 @@ def test_the_front_door_has_what_it_names(name: str):
 def test_what_the_front_door_does_not_name_is_not_there():
     with pytest.raises(AttributeError, match="has no attribute 'Polices'"):
         comporta.Polices  # noqa: B018 - that is what is tried
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serv",), "There is no command 'serv'; did you mean 'serve'?"),
+        (("config", "shwo"), "There is no command 'shwo'; did you mean 'show'?"),
+        (("config", "keys"), "There is no command 'keys'; known here: diff, history"),
+        (("keys", "rotat"), "There is no command 'rotat'; did you mean 'rotate'?"),
+    ],
+)
+def test_a_misspelt_command_is_told_with_the_nearest(command: Command, arguments: tuple[str, ...], said: str):
+    result = command(*arguments)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.output

@@ -88,12 +88,14 @@ def test_every_change_is_audited_with_who_made_it(run):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("users", "set", "anna", "--active"), ("users", "remove", "anna", "--yes"), ("keys", "create", "anna")]
+    "arguments",
+    [("users", "set", "anna", "--active"), ("users", "remove", "anna", "--yes"), ("users", "remove", "anna"), ("keys", "create", "anna")],
 )
 def test_a_user_who_is_not_there_is_told_with_the_nearest(run, arguments: tuple[str, ...]):
     run("users", "add", "ana")
     result = run(*arguments)
     assert (result.exit_code, "did you mean 'ana'?" in result.stderr) == (1, True)
+    assert "Delete" not in result.output, "asked about nobody"
 
 
 def test_a_key_that_is_not_there_is_told_and_not_repeated(run):
