@@ -131,7 +131,10 @@ async def _supervised(opened: _Opened, ready: Callable[[Ready], None], load: Loa
     await _validated(opened.settings, services)
     context_for(opened.settings.server.tls)  # raises once, where each worker would
     supervisor = Supervisor(opened.settings, opened.data, services, given=opened.given)
-    await supervisor.start()
+    await supervisor.start(signals.stopped)
+    if signals.stopped.is_set():
+        opened.admin.close()
+        return 0
     cabinet = Cabinet(supervisor)
 
     def state() -> dict[str, Any]:
@@ -202,7 +205,12 @@ class Cabinet:
     async def reload(self, settings: Settings) -> None:
         """As the supervisor does it. Workers that have the storage keep it, and so do those that are started in their place."""
         async with self._changing:
-            await self._supervisor.reload(settings if self._keeper is None else _storing(settings))
+            try:
+                await self._supervisor.reload(settings if self._keeper is None else _storing(settings))
+            except RuntimeError as error:
+                if self._supervisor.state != "draining":
+                    raise
+                raise CapacityError("The gateway is shutting down.", code="shutting_down") from error
 
     async def close(self) -> None:
         """What is just being opened is waited for: connecting to a database is not to be broken off."""
@@ -228,7 +236,11 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         admin.ask_for(key)
         admin.wait_for(_patience(settings.server))
 
-    reload = Reload(opened.loaded, load=lambda: load(opened.file), put=put, metrics=serving.metrics)
+    def read() -> Loaded:
+        return load(opened.file)
+
+    over = asyncio.Event()
+    reload = Reload(opened.loaded, load=read, put=put, metrics=serving.metrics, is_over=over.is_set)
     signals.hurry = serving.hurry
 
     def desk() -> Desk:
@@ -250,6 +262,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
         if watch is not None:
             watch.stop()
         await serving.stop()
+        over.set()
         if served.close is not None:
             await served.close()
         await admin.stop()
@@ -271,7 +284,8 @@ class Signals:
         self._reload: Callable[[], Awaitable[bool]] | None = None
         self._is_owed = False
         self.hurry: Callable[[], None] | None = None
-        self._reloads: set[asyncio.Future[bool]] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -295,9 +309,15 @@ class Signals:
         if self._reload is None:
             self._is_owed = True
             return
-        task = asyncio.ensure_future(self._reload())
+        task = asyncio.create_task(self._read_again(self._reload))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
+
+    async def _read_again(self, reload: Callable[[], Awaitable[bool]]) -> None:
+        """One after the other, and none that has waited until the gateway stops."""
+        async with self._turn:
+            if not self.stopped.is_set():
+                await reload()
 
 
 def url(scheme: str, address: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.core import events
+from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.settings import KEPT, Loaded, Settings, SettingsError
 
@@ -25,15 +26,23 @@ FIXED = ("listen", "admin_listen", "watch", "workers")
 class Reload:
     """Called for each SIGHUP: one after the other, each ends in a line of the log and in the metrics, and none in an exception.
 
-    `load` reads everything again; `put` serves by it from then on, or raises and has changed nothing. `loaded` is what is in force.
+    `load` reads everything again; `put` serves by it from then on, or raises and has changed nothing. `loaded` is what is in force. Where
+    one fails once `is_over` says that nothing is served any more, that need not be the configuration's fault.
     """
 
     def __init__(
-        self, loaded: Loaded, *, load: Callable[[], Loaded], put: Callable[[Settings], Awaitable[None]], metrics: Registry
+        self,
+        loaded: Loaded,
+        *,
+        load: Callable[[], Loaded],
+        put: Callable[[Settings], Awaitable[None]],
+        metrics: Registry,
+        is_over: Callable[[], bool] = bool,
     ) -> None:
         self.loaded = loaded
         self._load = load
         self._put = put
+        self._is_over = is_over
         self._lock = asyncio.Lock()
         self._generation = 0
         self._reloads = metrics.counter("comporta_config_reloads_total", "Configurations read again.", "outcome")
@@ -57,7 +66,10 @@ class Reload:
                 self._refused(problems=[asdict(problem) for problem in error.problems])
                 return False
             except Exception as error:  # noqa: BLE001 - plug-ins build themselves from it: whatever they raise, the old one stays
-                self._refused(reason=f"{type(error).__name__}: {error}"[:500])
+                if self._is_over() or (isinstance(error, CapacityError) and error.code == "shutting_down"):
+                    events.info("configuration_dropped", reason="the gateway is shutting down")
+                else:
+                    self._refused(reason=f"{type(error).__name__}: {error}"[:500])
                 return False
             for problem in loaded.warnings:
                 events.warning("configuration_warning", **asdict(problem))

@@ -263,16 +263,22 @@ class Supervisor:
 
     # -- life --
 
-    async def start(self) -> None:
-        """Start all workers. Raises RuntimeError if one of them does not come up."""
+    async def start(self, stopped: asyncio.Event) -> None:
+        """Start all workers. Raises RuntimeError if one of them does not come up; not where `stopped` is set, by then or meanwhile.
+
+        Then they are told to stop, and have ended.
+        """
         self._tasks = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
-        ready = asyncio.create_task(self._all_ready())
-        await asyncio.wait({ready, *self._tasks}, timeout=_TO_START, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
-            ready.cancel()
-            await self.stop()
+        ready, told = asyncio.create_task(self._all_ready()), asyncio.create_task(stopped.wait())
+        await asyncio.wait({ready, told, *self._tasks}, timeout=_TO_START, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if ready.done() and not stopped.is_set():
+            self._tasks.append(asyncio.create_task(self._watch()))
+            return
+        ready.cancel()
+        await self.stop()
+        if not stopped.is_set():
             raise RuntimeError("a worker did not start; what it says is above")
-        self._tasks.append(asyncio.create_task(self._watch()))
 
     async def _all_ready(self) -> None:
         for slot in self._slots:

@@ -44,8 +44,9 @@ class Worker:
 
     async def run(self) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # it has waited since `proxy.__main__`
         first = await self._channel.receive()
-        if first is None:
+        if first is None or self._stopped.is_set():
             return 0
         self._gateway = Gateway(restore(first[1]), environ=os.environ, emit=self._emit, exposed=is_exposed(self._listening))
         # However many workers there are, one of them asks the providers how they are.

@@ -87,3 +87,11 @@ async def test_after_the_end_nothing_is_opened(tmp_path: Path, cabinet: Cabinet)
         await cabinet.keeper()
     assert refused.value.code == "shutting_down"
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("state", "raised"), [("ready", RuntimeError), ("draining", CapacityError)])
+async def test_workers_that_end_are_no_fault_of_a_configuration(workers: Workers, cabinet: Cabinet, state: str, raised: type[Exception]):
+    workers.state, workers.refusal = state, RuntimeError("worker 0 refused it: no answer")
+    workers.ready.set()
+    with pytest.raises(raised):
+        await cabinet.reload(workers.settings)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,9 @@ def test_a_start_that_fails_says_why_whatever_signal_has_come(tmp_path: Path):
     assert "server.grace" in log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_what_a_terminal_sends_does_no_harm_to_a_worker_that_starts(tmp_path: Path, number: signal.Signals):
-    """They are the supervisor's, which has sent nothing here: its end is what ends the worker."""
+    """They are the supervisor's, which has sent nothing here: its end is what ends the worker. So is what a service manager sends."""
     log = tmp_path / "log"
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listening:
@@ -137,3 +138,19 @@ def test_what_a_terminal_sends_does_no_harm_to_a_worker_that_starts(tmp_path: Pa
             theirs.close()
             ours.close()
     assert process.returncode == 0, log.read_text()[-2000:]
+
+
+@pytest.mark.parametrize("to", [os.kill, os.killpg], ids=["the supervisor", "the group"])
+def test_a_stop_while_workers_start_is_no_failure(tmp_path: Path, to: Callable[[int, int], None]):
+    config, log = tmp_path / "comporta.yaml", tmp_path / "log"
+    config.write_text(PLAIN.replace("server: {", "server: {workers: 2, "))
+    with _started(["-m", "comporta", "serve", "--json", "--config", str(config)], tmp_path, log, start_new_session=True) as process:
+        until = time.monotonic() + 30
+        while log.read_text().count("proxy.core.errors\n") < 2:
+            assert time.monotonic() < until and process.poll() is None, log.read_text()[-2000:]
+            time.sleep(0.002)
+        to(process.pid, signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    assert process.returncode == 0, log.read_text()[-2000:]
+    assert "did not start" not in log.read_text()

@@ -1,0 +1,80 @@
+"""Reading the configuration again: what is queued or under way when the gateway stops is no fault of the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from proxy.app import Signals
+from proxy.core.errors import CapacityError
+from proxy.core.metrics import Registry
+from proxy.reload import Reload
+from proxy.settings import Loaded, Settings, load
+
+
+class Place:
+    """A configuration that is read again, and cannot be put in force."""
+
+    def __init__(self, file: Path) -> None:
+        self.is_over = False
+        self.error: Exception = OSError()
+        self._file = file
+        self.metrics = Registry()
+        self.reload = Reload(self._load(), load=self._load, put=self._put, metrics=self.metrics, is_over=lambda: self.is_over)
+
+    def _load(self) -> Loaded:
+        return load(self._file, {}, {})
+
+    async def _put(self, _settings: Settings) -> None:
+        raise self.error
+
+    @property
+    def refused(self) -> float:
+        return self.metrics.counter("comporta_config_reloads_total", "", "outcome").labels("refused").value
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("providers:\n  sim: {kind: sim}\n")
+    return Place(file)
+
+
+@pytest.mark.parametrize(
+    ("is_over", "error", "refused"),
+    [
+        (False, OSError(9, "Bad file descriptor"), 1),
+        (False, CapacityError("no room", code="overloaded"), 1),
+        (False, CapacityError("The gateway is shutting down.", code="shutting_down"), 0),
+        (True, OSError(9, "Bad file descriptor"), 0),
+    ],
+    ids=str,
+)
+async def test_what_fails_because_the_gateway_stops_is_no_refusal(place: Place, is_over: bool, error: Exception, refused: int):
+    place.is_over, place.error = is_over, error
+    assert not await place.reload()
+    assert place.refused == refused
+
+
+async def test_signals_that_wait_for_a_turn_until_the_gateway_stops_are_dropped():
+    signals, begun, ready = Signals(), [0], asyncio.Event()
+
+    async def reload() -> bool:
+        begun[0] += 1
+        await ready.wait()
+        return True
+
+    try:
+        signals.obey(reload)
+        for _ in range(3):
+            signals._again()
+        await asyncio.sleep(0.01)
+        signals._stop()
+        ready.set()
+        await asyncio.gather(*signals._reloads)
+    finally:
+        for number in Signals.NUMBERS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+    assert begun == [1]
