@@ -193,10 +193,10 @@ def test_a_revoked_key_is_refused_within_the_bound(closed: Gateway, office: Offi
 
 def test_an_expired_key_is_refused_whatever_is_in_hand(closed: Gateway, office: Office, upstream: Upstream):
     upstream.otherwise = script(json_response(200, {"object": "list", "data": []}))
-    refused(asked(closed, office.key(lasts=-1.0)), 401, "invalid_api_key")
-    token = office.key(lasts=3.0)
+    unseen, token = office.key(lasts=1.0), office.key(lasts=3.0)
     assert asked(closed, token, "GET", "/v1/models").status == 200
     ends(closed, token, 4.0)
+    refused(asked(closed, unseen), 401, "invalid_api_key")
 
 
 # --------------------------------------------------------------------------------------------------------------------- what a key may
