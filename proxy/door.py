@@ -14,6 +14,7 @@ from collections.abc import Callable
 from proxy.core import events
 from proxy.core.metrics import Registry
 from proxy.handshake import Agreeing, Terms
+from proxy.ticks import on_tick
 
 #: Seconds between two looks.
 _EVERY = 0.25
@@ -50,7 +51,7 @@ class Door:
 
     async def open(self) -> None:
         await self._accept()
-        self._handle = asyncio.get_running_loop().call_later(_EVERY, self._look)
+        self._handle = on_tick(self._look, _EVERY)
 
     def close(self) -> None:
         """Accept nothing any more."""
@@ -71,7 +72,7 @@ class Door:
             self._server = Agreeing(listening, self._tls, self._factory)
 
     def _look(self) -> None:
-        self._handle = asyncio.get_running_loop().call_later(_EVERY, self._look)
+        self._handle = on_tick(self._look, _EVERY)
         if self._server is not None and not has_descriptors():
             self._server.close()
             self._server = None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from proxy.core import events
 from proxy.core.metrics import Registry
+from proxy.ticks import on_tick
 
 _EVERY = 0.25
 
@@ -32,7 +33,7 @@ class Pressure:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._handle = asyncio.get_running_loop().call_later(_EVERY, self._again)
+        self._handle = on_tick(self._again, _EVERY)
         self.look()
 
     def stop(self) -> None:
@@ -40,7 +41,7 @@ class Pressure:
             self._handle.cancel()
 
     def _again(self) -> None:
-        self._handle = asyncio.get_running_loop().call_later(_EVERY, self._again)
+        self._handle = on_tick(self._again, _EVERY)
         self.look()
 
     def look(self) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from copy import copy as copied
-from typing import Any
+from functools import partial
 
 from proxy.core.call import Call
 from proxy.core.errors import ClientDisconnected, GatewayError, StreamError, UpstreamError
 from proxy.core.protocols import Sink, StreamDecoder, UpstreamResponse
-from proxy.core.recast import PLAIN
 from proxy.core.reply import Reply
 from proxy.core.unpaid import READ
 from proxy.masking import MaskedBody
 from proxy.pace import Pace
+from proxy.short_cut import short_cut
 from proxy.watch import Watch
 
 TOO_LARGE = "The provider's answer is larger than the limit."
@@ -139,7 +139,6 @@ class EventStream:
         "_ended",
         "_failed",
         "_left",
-        "_monotonic",
         "_pace",
         "_response",
         "_sink",
@@ -151,7 +150,6 @@ class EventStream:
         self._response = response
         self._decoder = decoder
         self._watch = watch
-        self._monotonic = watch.monotonic
         self._begun = begun
         self._by_event = call.operation not in _OF_CONTENTS
         self._ended = decoder.done
@@ -218,13 +216,14 @@ class EventStream:
     async def pipe(self, sink: Sink) -> None:
         """Write what iterating would yield. Plain pieces go from the provider's read to the client's write, with no task in between."""
         self._sink = sink
-        chunk = self._pass_chunk if sink.is_chunked and hasattr(self._decoder, "frame") else None
+        outlet = sink.outlet if hasattr(self._decoder, "frame") else None
+        shortened = None if outlet is None else partial(short_cut, self._decoder, self._call, self._watch, sink, outlet)
         if self._begun:
             sink.piece(self.take_begun())
         while not self._ended:
             if sink.is_full:
                 await self._drain(sink)
-            attached = self._response.attach(self._pass, chunk) if self._decoder.failure is None else None
+            attached = self._response.attach(self._pass, shortened) if self._decoder.failure is None else None
             if attached is not None:
                 await attached
                 if self._left is not None:
@@ -245,36 +244,6 @@ class EventStream:
         if self._pace is not None:
             self._pace.resume()
 
-    def _pass_chunk(self, chunk: bytes) -> bool | None:
-        """`_pass` of a chunk that differs from others in a short text (and its padding) alone, whole as it came.
-
-        None, and nothing is done, of any other.
-        """
-        decoder: Any = self._decoder
-        frame = decoder.frame
-        casts = None if frame is None else frame.casts
-        if casts is None:
-            return None
-        before, after, size, shown_before, shown_after, shown_size = casts[len(chunk)]
-        text = chunk.removesuffix(after).removeprefix(before)
-        if len(text) != size:
-            return None
-        if casts.between:
-            text, _, padding = text.partition(casts.between)
-            if not (text and padding.isalnum()):
-                return None
-            shown_after = b"".join((casts.shown_between, padding, shown_after))
-        if text.translate(PLAIN) != text:
-            return None
-        decoder.tokens += 1
-        self._call.last_token = self._watch.last = self._monotonic()
-        try:
-            return self._sink.chunk(chunk if shown_before is None else b"".join((shown_before, text, shown_after)), shown_size)
-        except ClientDisconnected as error:
-            self._left = error
-            self._ended = True
-            return False
-
     def _pass(self, data: bytes) -> bool:
         decoder, call = self._decoder, self._call
         seen = decoder.tokens
@@ -282,7 +251,7 @@ class EventStream:
         tokens = decoder.tokens
         if tokens != seen:
             call.tokens_seen = tokens
-            call.last_token = self._watch.last = self._monotonic()
+            call.last_token = self._watch.last = self._watch.monotonic()
         elif events and self._by_event:
             self._watch.progress()
         else:

@@ -1,4 +1,4 @@
-"""Many deadlines, one timer: they are looked over twenty times a second, so that no request pays for a timer of its own."""
+"""Many deadlines, one timer: they are looked over at each tick, so that no request pays for a timer of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-#: Seconds between two looks: how much later than its deadline a thing may end.
-TICK = 0.05
+from proxy.ticks import on_tick
 
 
 class Mortal(Protocol):
@@ -35,7 +34,7 @@ class Sweeper:
     def add(self, item: Mortal) -> None:
         self._items.add(item)
         if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(TICK, self._look)
+            self._handle = on_tick(self._look)
 
     def remove(self, item: Mortal) -> None:
         self._items.discard(item)
@@ -48,4 +47,4 @@ class Sweeper:
                 item.expire()
         finally:
             # Also where one of them is broken: the others are other people's.
-            self._handle = asyncio.get_running_loop().call_later(TICK, self._look) if self._items else None
+            self._handle = on_tick(self._look) if self._items else None

@@ -45,9 +45,9 @@ def _stand_still(seconds: float) -> None:
 
 
 async def test_a_loop_that_stands_still_is_told_with_its_place(meter: LagMeter, registry: Registry, told: Told):
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.15)
     _stand_still(BLOCKED + 0.2)
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.15)
     assert _blocked(registry) == 1
     ((seconds, stack),) = told
     assert seconds >= BLOCKED
@@ -61,7 +61,7 @@ async def test_a_loop_that_stands_still_is_told_with_its_place(meter: LagMeter, 
 async def test_a_loop_that_moves_is_left_alone(meter: LagMeter, registry: Registry, told: Told):
     for _ in range(4):
         _stand_still(0.08)
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.15)
     assert (_blocked(registry), told) == (0, [])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.core.call import Call, Timeouts, Usage
 from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientDisconnected, StreamError, UpstreamError
-from proxy.core.protocols import TakeChunk
+from proxy.core.protocols import ShortCut
 from proxy.core.reply import Reply
 from proxy.stream import EventStream, broken, numbered, read_some, read_whole, relayed
 from proxy.sweeper import Mortal, Sweeper
@@ -342,6 +342,9 @@ async def test_a_stream_may_be_reported_to_nobody():
 class Shelf:
     """A sink with room for so many pieces at a time; `gone` makes writing fail."""
 
+    outlet = None
+    bytes_out = 0
+
     def __init__(self, room: int = 1000) -> None:
         self.pieces: list[bytes] = []
         self.drained = 0
@@ -359,13 +362,6 @@ class Shelf:
         self.pieces.append(data)
         self._left -= 1
         return self._left > 0
-
-    @property
-    def is_chunked(self) -> bool:
-        return False
-
-    def chunk(self, data: bytes, size: int) -> bool:
-        raise AssertionError("not chunked")
 
     async def drain(self) -> None:
         self.drained += 1
@@ -386,7 +382,7 @@ async def test_piping_writes_what_iterating_yields(flows: bool) -> None:
 class Paused(ScriptedResponse):
     """Flows until its script says that nothing comes."""
 
-    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], short_cut: ShortCut | None = None) -> Awaitable[None] | None:
         self.take = take
         return self._until_failed()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from proxy.core.recast import Casts
+from proxy.core.recast import STRING, Casts
 
 #: The value of a member that brings text, up to its first character.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)": ?"(?!")')
@@ -18,8 +18,8 @@ _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)": 
 _CONTENT = b'"content":"'
 _QUOTE = 34
 
-#: The rest of a string that any JSON parser takes, to before its closing quote. What may be half of a surrogate pair is left to a parser.
-_STRING = re.compile(rb'(?!")[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-cefA-CEF][0-9a-fA-F]{3})[^"\\\x00-\x1f]*)*(?=")')
+#: The same to before its closing quote, where it is not empty.
+_STRING = re.compile(rb'(?!")%b(?=")' % STRING)
 
 #: What some providers add so that the length of an event does not tell that of its text.
 _PADDING = re.compile(rb'"(?:obfuscation|p)":"([A-Za-z0-9]+)"')

@@ -12,7 +12,7 @@ from providers.sim.settings import SimSettings
 from providers.sim.wire import Answer, Part, Stamp, refusal
 from proxy.core.call import Timeouts
 from proxy.core.errors import START, ClientError, UpstreamError, late
-from proxy.core.protocols import Clock, TakeChunk, UpstreamRequest
+from proxy.core.protocols import Clock, ShortCut, UpstreamRequest
 
 _TURN = 16
 _ERRORS: dict[int, tuple[str, str]] = {
@@ -141,7 +141,7 @@ class SimResponse:
     def ready(self) -> bytes | None:
         return None
 
-    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> None:
+    def attach(self, take: Callable[[bytes], bool], short_cut: ShortCut | None = None) -> None:
         return None
 
     async def receive(self) -> bytes:

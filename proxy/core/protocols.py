@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -131,8 +132,9 @@ class ResponseHead(Protocol):
     headers: dict[str, str]
 
 
-#: Takes a chunk as `UpstreamResponse.attach` says.
-TakeChunk: TypeAlias = Callable[[bytes], bool | None]
+#: Makes what takes a connection's bytes in the stead of what is given, to which it hands on whatever it does not know. That says whether
+#: the next bytes begin where a chunk of HTTP/1.1 does.
+ShortCut: TypeAlias = Callable[[Callable[[bytes], bool]], Callable[[bytes], None]]
 
 
 @runtime_checkable
@@ -148,11 +150,10 @@ class UpstreamResponse(ResponseHead, Protocol):
         Raises UpstreamError (`reset`, `bad_upstream`, or what `fail` was given).
         """
 
-    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], short_cut: ShortCut | None = None) -> Awaitable[None] | None:
         """Have `take` called with each piece as it arrives, with no task in between, until it returns False. None: that is not offered.
 
-        `chunk` may be asked first, with bytes that begin where a chunk of HTTP/1.1 does, just as they came. It says None where it did not
-        take them.
+        What `short_cut` makes may be given bytes first, just as they come.
 
         What is returned is done when `take` has had enough, or nothing more comes; `receive` then goes on, and says why. Cancelling it
         detaches.
@@ -169,8 +170,17 @@ class UpstreamResponse(ResponseHead, Protocol):
         """
 
 
+class Outlet(Protocol):
+    """A client's connection, for who writes to it himself: not while it `lags`, since its client reads slowly or has left."""
+
+    lags: bool
+    transport: asyncio.Transport | None
+
+
 class Sink(Protocol):
-    """Where a stream is written to."""
+    """Where a stream is written to. `bytes_out` counts what was, without its framing."""
+
+    bytes_out: int
 
     @property
     def is_full(self) -> bool:
@@ -180,11 +190,8 @@ class Sink(Protocol):
         """One write. Says whether there is room for more; where there is not, `drain`. Raises ClientDisconnected."""
 
     @property
-    def is_chunked(self) -> bool:
-        """Whether `chunk` may be used."""
-
-    def chunk(self, data: bytes, size: int) -> bool:
-        """`piece` of `size` bytes that has its HTTP framing already, as a chunk."""
+    def outlet(self) -> Outlet | None:
+        """Where whole chunks of HTTP/1.1 may be written as they are, and counted; None where the body is not chunked."""
 
     async def drain(self) -> None:
         """Wait until there is room. Raises ClientDisconnected."""

@@ -6,10 +6,17 @@ A chunk is here what HTTP/1.1 frames: its line with its size, its data, which is
 
 from __future__ import annotations
 
+import re
 from typing import Final, TypeAlias
 
 #: A text that this leaves as it is may stand in a string of JSON by itself.
 PLAIN: Final = bytes(32 if byte < 32 or byte in b'"\\' else byte for byte in range(256))
+
+#: The rest of a string that any JSON parser takes. What may be half of a surrogate pair is left to a parser.
+STRING: Final = rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-cefA-CEF][0-9a-fA-F]{3})[^"\\\x00-\x1f]*)*'
+
+#: Whether a text may stand in a string of JSON by itself.
+is_text: Final = re.compile(STRING).fullmatch
 
 #: Texts of fewer bytes than this are looked at byte by byte: most are a word.
 SHORT: Final = 64
@@ -54,3 +61,14 @@ class Casts(dict[int, Cast]):
         shown_before = b"%x\r\n%b" % (shown, before) if self._hidden else None
         self[length] = cast = (b"%x\r\n%b" % (data, before), self._after + _END, size, shown_before, self._shown_after + _END, shown)
         return cast
+
+
+class _NoCasts(Casts):
+    __slots__ = ()
+
+    def __missing__(self, length: int) -> Cast:
+        return NEVER
+
+
+#: Those of no frame.
+NO_CASTS: Final = _NoCasts(b"", b"", b"")

@@ -1,7 +1,7 @@
 """Clients that leave while nothing is read from them.
 
 The event loop asks the kernel nothing about a connection whose reading is paused: it would learn of a reset when it reads again, and
-meanwhile a provider works for nobody. So these connections are asked about here, all at once, twenty times a second.
+meanwhile a provider works for nobody. So these connections are asked about here, all at once, at each tick.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import termios
 from typing import TYPE_CHECKING
 
-from proxy.sweeper import TICK
+from proxy.ticks import on_tick
 
 if TYPE_CHECKING:
     from proxy.http.server import Connection
@@ -46,7 +46,7 @@ class Departures:
         self._descriptors[connection] = descriptor
         self._poll.register(descriptor, _ENDED)  # resets and errors are told in any case
         if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(TICK, self._look)
+            self._handle = on_tick(self._look)
 
     def forget(self, connection: Connection) -> None:
         descriptor = self._descriptors.pop(connection, -1)
@@ -61,7 +61,7 @@ class Departures:
                 self._judge(self._connections[descriptor], descriptor, events)
         finally:
             if self._connections and self._handle is None:
-                self._handle = asyncio.get_running_loop().call_later(TICK, self._look)
+                self._handle = on_tick(self._look)
 
     def _judge(self, connection: Connection, descriptor: int, events: int) -> None:
         # Over TLS nobody who still reads ends the connection below it, and what is unread there is not to be counted.

@@ -152,17 +152,6 @@ class Writer:
         transport.write(b"".join((line, data, b"\r\n")))
         return not connection.lags
 
-    def chunk(self, data: bytes, size: int) -> bool:
-        """`piece` of `size` bytes with what frames it in a body that `is_chunked`."""
-        connection = self._connection
-        transport = connection.transport
-        if transport is None:
-            connection.write(data)  # raises
-        else:
-            transport.write(data)
-        self.bytes_out += size
-        return not connection.lags
-
     def _odd_piece(self, data: bytes) -> bool:
         """The same for what is not chunked, or large."""
         if self.head_only:
@@ -191,6 +180,11 @@ class Writer:
         if line is not None:
             return b"".join((line, data, b"\r\n"))
         return b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked and data else data
+
+    @property
+    def outlet(self) -> Connection | None:
+        """The connection, for who frames what he writes to it himself; see `proxy.core.protocols.Sink`."""
+        return self._connection if self.is_chunked else None
 
     @property
     def is_full(self) -> bool:

@@ -15,7 +15,7 @@ from aiohttp import hdrs
 from proxy.coding import Decoder, decoder_for
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError
-from proxy.core.protocols import UNSENT, TakeChunk, UpstreamRequest
+from proxy.core.protocols import UNSENT, ShortCut, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
 
 REFUSES = "The provider does not accept connections."
@@ -102,7 +102,7 @@ class ClientResponse:
     def ready(self) -> bytes | None:
         return None
 
-    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> None:
+    def attach(self, take: Callable[[bytes], bool], short_cut: ShortCut | None = None) -> None:
         return None
 
     async def receive(self) -> bytes:

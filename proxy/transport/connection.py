@@ -13,10 +13,11 @@ from typing import cast
 import httptools
 
 from proxy.core.errors import START, UpstreamError, late
-from proxy.core.protocols import TakeChunk
+from proxy.core.protocols import ShortCut
 from proxy.outbox import Outbox
 from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, LOST, NOT_HTTP, WHOLE, Answer
 from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
+from proxy.transport.shortened import shortened
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
 HIGH_WATER = 256 * 1024
@@ -38,7 +39,6 @@ class Connection(Answer, asyncio.Protocol):
         "_outbox",
         "_outgoing",
         "_released",
-        "_take_chunk",
         "_take_piece",
         "_transport",
         "_waiter",
@@ -75,7 +75,6 @@ class Connection(Answer, asyncio.Protocol):
         self.due = float("inf")
         self._waiter: asyncio.Future[None] | None = None
         self._take_piece: Callable[[bytes], bool] | None = None
-        self._take_chunk: TakeChunk | None = None
 
     # -- the exchange, from the pool's and the dispatch's side --
 
@@ -87,7 +86,7 @@ class Connection(Answer, asyncio.Protocol):
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
         # What the last exchange left is clean or comes anew: it was whole, without an error, and nothing of it lies unread (`close`).
         self.stage = ASKED
-        self._take_piece = self._take_chunk = None
+        self._take_piece = None
         self.busy = True
         self.served += 1
         transport = self._transport
@@ -124,9 +123,8 @@ class Connection(Answer, asyncio.Protocol):
         while True:
             if self._parts:
                 data = self._take()
-                if self._decoder is None:
-                    return data
-                data = self._decoder.feed(data)
+                if self._decoder is not None:
+                    data = self._decoder.feed(data)
                 if data:
                     return data
                 continue
@@ -153,18 +151,26 @@ class Connection(Answer, asyncio.Protocol):
                 self._transport.resume_reading()
         return data
 
-    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], short_cut: ShortCut | None = None) -> Awaitable[None] | None:
         if self._decoder is not None or self._parts or self.stage == WHOLE or self._error is not None:
             return None
-        return self._attached(take, chunk)
+        return self._attached(take, short_cut)
 
-    async def _attached(self, take: Callable[[bytes], bool], chunk: TakeChunk | None) -> None:
-        self._take_piece, self._take_chunk = take, chunk
+    async def _attached(self, take: Callable[[bytes], bool], short_cut: ShortCut | None) -> None:
+        self._take_piece, transport = take, self._transport
         self._waiter = waiter = self._loop.create_future()
+        if transport is not None and short_cut is not None:
+            transport.set_protocol(shortened(self, short_cut(self._hand_on)))
         try:
             await waiter
         finally:
-            self._take_piece = self._take_chunk = None
+            self._take_piece = None
+            if transport is not None and short_cut is not None and not transport.is_closing():
+                transport.set_protocol(self)
+
+    def _hand_on(self, data: bytes) -> bool:
+        self.data_received(data)
+        return self._between_chunks and self._take_piece is not None
 
     def fail(self, error: UpstreamError) -> None:
         if self._error is None:
@@ -211,7 +217,7 @@ class Connection(Answer, asyncio.Protocol):
             self._lost(self)
 
     def _detach(self) -> None:
-        self._take_piece = self._take_chunk = None
+        self._take_piece = None
         self._wake()
 
     def _wake(self) -> None:
@@ -228,10 +234,7 @@ class Connection(Answer, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._between_chunks:
             # The parser stands between two chunks, or has seen nothing of this answer: it need not see whole ones.
-            take_chunk = self._take_chunk
-            has_room = None if take_chunk is None else take_chunk(data)
-            if has_room is None:
-                has_room = self._take_chunks(data)
+            has_room = self._take_chunks(data)
             if has_room is not None:
                 if not has_room:
                     self._detach()

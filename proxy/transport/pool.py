@@ -13,7 +13,7 @@ from proxy.core.call import Content, Timeouts
 from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError, late
 from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.outbox import Outbox
-from proxy.sweeper import TICK
+from proxy.ticks import on_tick
 from proxy.transport.addresses import PinnedResolver
 from proxy.transport.answer import HEAD
 from proxy.transport.client import NO_PLACE, may_be_sent_again, uncounted
@@ -274,7 +274,7 @@ class PooledTransport:
             self._leave_place()
 
     def _sweep_soon(self) -> None:
-        self._sweeping = asyncio.get_running_loop().call_later(TICK, self._sweep)
+        self._sweeping = on_tick(self._sweep)
 
     def _sweep(self) -> None:
         """End what is late, as `proxy.sweeper` does, and go on while anything has an end: no request is noted down for it."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from proxy.core.call import Call, Timeouts
 from proxy.core.errors import UpstreamError
-from proxy.core.protocols import TakeChunk, UpstreamRequest
+from proxy.core.protocols import ShortCut, UpstreamRequest
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class ScriptedResponse:
         self.attached = 0
         self._woken = asyncio.Event()
 
-    def attach(self, take: Callable[[bytes], bool], chunk: TakeChunk | None = None) -> Awaitable[None] | None:
+    def attach(self, take: Callable[[bytes], bool], short_cut: ShortCut | None = None) -> Awaitable[None] | None:
         """With `flows`, the bytes of the script go to `take` until it has had enough or something else comes."""
         return self._flow(take) if self.flows and self.script else None
 

@@ -29,6 +29,9 @@ class Wire(asyncio.Transport):
         if not self._closing:
             self.written += data
 
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
     def is_closing(self) -> bool:
         return self._closing
 

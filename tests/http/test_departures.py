@@ -11,7 +11,7 @@ import pytest
 
 from proxy.http.departures import Departures
 from proxy.http.server import Connection
-from proxy.sweeper import TICK
+from proxy.ticks import TICK
 from tests.support.raw_client import LINGER_ZERO
 
 

@@ -181,24 +181,13 @@ def test_a_piece_says_whether_the_client_keeps_up(lags: bool):
     assert made.piece(b"data: b\n\n") is not lags
 
 
-@pytest.mark.parametrize("lags", [False, True])
-def test_a_chunk_goes_out_as_it_is_and_counts_without_its_framing(lags: bool):
+@pytest.mark.parametrize(("headers", "http10"), [({}, False), ({"content-length": "9"}, False), ({}, True)])
+def test_chunks_may_be_written_as_they_are_only_to_a_body_in_chunks(headers: dict[str, str], http10: bool):
     client = Client()
     made = writer(client)
-    made.start(200, {}, b"ab")
-    client.lags = lags
-    assert made.is_chunked
-    assert made.chunk(b"3\r\ncde\r\n", 3) is not lags
-    assert (client.writes[1:], made.bytes_out) == ([b"3\r\ncde\r\n"], 5)
-
-
-def test_a_chunk_for_a_client_that_has_left_says_so():
-    client = Client()
-    made = writer(client)
-    made.start(200, {}, b"ab")
-    client.transport = None
-    with pytest.raises(ClientDisconnected):
-        made.chunk(b"3\r\ncde\r\n", 3)
+    made.http10 = http10
+    made.start(200, dict(headers), b"ab")
+    assert (made.outlet is None) == bool(headers or http10)
 
 
 def test_an_empty_first_piece_is_no_end():

@@ -272,28 +272,50 @@ async def test_a_lone_chunk_is_one_piece():
     assert taker.taken == [b"{}", b"{}", b"data: {}\n\n", b"data: {}\n\n"]
 
 
-async def test_who_knows_chunks_is_asked_before_who_takes_pieces():
-    """And only where a chunk begins; who has had enough is asked no more, nor is the other."""
+async def test_who_cuts_short_is_given_bytes_before_who_takes_pieces():
+    """And is told where a chunk begins, as long as somebody takes what it hands on."""
     connection, wire = connected()
-    pieces, chunks = [], []
-
-    def chunk(data: bytes) -> bool | None:
-        chunks.append(data)
-        return {b"1\r\nk\r\n": True, b"1\r\nl\r\n": False}.get(data)
+    pieces: list[bytes] = []
+    known: list[bytes] = []
 
     def take(data: bytes) -> bool:
         pieces.append(data)
-        return True
+        return data != b"l"
 
-    attached = asyncio.ensure_future(connection.attach(take, chunk) or asyncio.sleep(0))
+    def short_cut(hand_on: Callable[[bytes], bool]) -> Callable[[bytes], None]:
+        begins = False
+
+        def data_received(data: bytes) -> None:
+            nonlocal begins
+            if begins and data == b"1\r\nk\r\n":
+                known.append(data)
+            else:
+                begins = hand_on(data)
+
+        return data_received
+
+    attached = asyncio.ensure_future(connection.attach(take, short_cut) or asyncio.sleep(0))
     await asyncio.sleep(0)
-    wire.feed(b"1\r\nk\r\n")
-    for data in (b"1\r\nk\r\n", b"1\r\na\r\n", b"9\r\n", b"1\r\nk\r\n\r\nb", b"\r\n", b"1\r\nl\r\n", b"1\r\nk\r\n"):
+    for data in (b"1\r\na\r\n", b"1\r\nk\r\n", b"9\r\n", b"1\r\nk\r\n\r\nb", b"\r\n", b"1\r\nk\r\n", b"1\r\nl\r\n", b"1\r\nk\r\n"):
         wire.feed(data)
     await attached
-    assert chunks == [b"1\r\nk\r\n", b"1\r\nk\r\n", b"1\r\na\r\n", b"9\r\n", b"1\r\nl\r\n"], "not the data of a chunk that has begun"
-    assert b"".join(pieces) == b"a1\r\nk\r\n\r\nb"
+    assert known == [b"1\r\nk\r\n"] * 2, "not the data of a chunk that has begun, nor what nobody takes any more"
+    assert b"".join(pieces) == b"a1\r\nk\r\n\r\nbl"
     assert await connection.receive() == b"k", "what comes after it is kept"
+    assert wire.protocol is connection
+
+
+async def test_who_is_given_bytes_first_is_given_nothing_else():
+    """A connection that is lost meanwhile is lost for who waits for its end."""
+    connection, wire = connected()
+    attached = asyncio.ensure_future(connection.attach(lambda _: True, lambda _: lambda _: None) or asyncio.sleep(0))
+    await asyncio.sleep(0)
+    assert wire.protocol is not connection
+    wire.lose()
+    await attached
+    with pytest.raises(UpstreamError) as caught:
+        await connection.receive()
+    assert caught.value.kind == "reset"
 
 
 async def test_what_looks_like_a_chunk_within_another_s_line_is_none():

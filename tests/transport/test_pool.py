@@ -15,7 +15,7 @@ import uvloop
 from proxy.core.call import Timeouts
 from proxy.core.errors import ClientError, UpstreamError
 from proxy.core.protocols import UpstreamRequest
-from proxy.sweeper import TICK
+from proxy.ticks import TICK
 from proxy.transport import Connection, PinnedResolver, PooledTransport
 from tests.fuzz.wires import Wire
 from tests.transport.wired import ORIGIN, PATIENCE, WiredLoop, answer, ask, on_wires, pool, turns
