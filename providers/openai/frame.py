@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from proxy.core.recast import STRING, Casts
+from proxy.core.recast import STRING, Cast, cast_of
 
 #: The value of a member that brings text, up to its first character.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)": ?"(?!")')
@@ -37,7 +37,7 @@ class Frame:
     others by their length and their two ends. It is negative where that is not so.
     """
 
-    __slots__ = ("_before_size", "_last", "_shown_before", "_shown_last", "after", "around", "before", "casts", "hides", "shown_after")
+    __slots__ = ("_before_size", "_last", "_shown_before", "_shown_last", "after", "around", "before", "cast", "hides", "shown_after")
 
     def __init__(self, before: bytes, after: bytes, last: bytes, hidden: bytes) -> None:
         """`hidden` is what of all this is not shown; it stands in one of them, once."""
@@ -55,11 +55,11 @@ class Frame:
                 self._shown_before = before.replace(hidden, b"")
                 self._shown_last = last.replace(hidden, b"")
                 self.around = -1
-        #: The chunks that such events come in, where nothing is hidden before the text.
-        self.casts: Casts | None = None
+        #: That of the chunks that such events come in, where nothing is hidden before the text.
+        self.cast: Cast | None = None
         if self._shown_before == before:
             shown = self.shown_after, self._shown_last
-            self.casts = Casts(before, last, shown[1], after, shown[0]) if last else Casts(before, after, shown[0])
+            self.cast = cast_of(before, last, shown[1], after, shown[0]) if last else cast_of(before, after, shown[0])
 
     def take(self, data: bytes, start: int, shown: list[bytes]) -> int:
         """Where the event ends that begins at `start` of `data`, what of it is shown being put to `shown`; 0 if none has this frame."""

@@ -134,7 +134,7 @@ class ResponseHead(Protocol):
 
 #: Makes what takes a connection's bytes in the stead of what is given, to which it hands on whatever it does not know. That says whether
 #: the next bytes begin where a chunk of HTTP/1.1 does.
-ShortCut: TypeAlias = Callable[[Callable[[bytes], bool]], Callable[[bytes], None]]
+ShortCut: TypeAlias = Callable[[Callable[[bytes], bool]], Callable[[bytes], object]]
 
 
 @runtime_checkable
@@ -248,7 +248,7 @@ class StreamDecoder(Protocol):
               bytes were split
 
     One whose events are numbered has also `following`, the number that an event of the gateway's own would have. One whose events differ
-    mostly in their text has also `frame`, whose `casts` tell such events: who passes one on without `feed` counts it in `tokens`.
+    mostly in their text has also `frame`, whose `cast` tells such events: who passes one on without `feed` counts it in `tokens`.
     """
 
     usage: Usage | None

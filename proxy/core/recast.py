@@ -1,5 +1,4 @@
-"""Chunks of a stream that differ in a short text alone, or in that and a padding: told by their length and what surrounds these, and made
-into the client's in one step.
+"""Chunks of a stream that differ in a short text alone, or in that and a padding: told by their length and what surrounds these.
 
 A chunk is here what HTTP/1.1 frames: its line with its size, its data, which is one whole event, and its end.
 """
@@ -21,54 +20,52 @@ is_text: Final = re.compile(STRING).fullmatch
 #: Texts of fewer bytes than this are looked at byte by byte: most are a word.
 SHORT: Final = 64
 
+#: The line before a chunk by the size of its data, as most servers write it.
+LINES: Final = tuple(b"%x\r\n" % size for size in range(0x1000))
+
+#: The length of a chunk, its line and its end included -> the line, and the size of the data. A lone whole chunk is known by them. Given
+#: as a function, since a method of an imported name is made anew for each call.
+chunk_of: Final = {len(line) + size + 2: (line, size) for size, line in enumerate(LINES) if size}.get
+
+#: The same of a length that no plain chunk has: no data is of that size.
+NO_CHUNK: Final = (b"", -1)
+
+#: What stands before a chunk's text (behind its line) and how long that is; what stands after it, and where that begins from the end; the
+#: size of its data but for the text; how long a text may be with its padding. Then what stands between text and padding, or nothing, and
+#: what of that and of what stands after is shown, and how many bytes are not.
+Cast: TypeAlias = tuple[bytes, int, bytes, int, int, int, bytes, bytes, bytes, int]
+
+#: That of no chunk.
+NO_CAST: Final[Cast] = (b"", 0, b"", 0, 0, 0, b"", b"", b"", 0)
+
 _END = b"\r\n"
 
-
-#: What stands before a chunk's text and after it, and how many bytes are in between; the same of the client's chunk, and its data's size.
-#: None for what stands before it, if the client's chunk is the provider's.
-Cast: TypeAlias = tuple[bytes, bytes, int, bytes | None, bytes, int]
-
-#: Of lengths of chunks that are not told this way: nothing in between is of that size.
-NEVER: Final = (b"", b"", -1, b"", b"", 0)
-
-#: Chunks from this length on have three digits in their line, shorter ones two. No chunk is of this length itself.
-_THREE_DIGITS = 0x100 + 2 + 4
+#: What stands around the texts of many streams alike: there once, it is found in the processor's caches.
+_COMMON: dict[bytes, bytes] = {}
+_MOST_COMMON = 256
+_LONGEST_COMMON = 256
 
 
-class Casts(dict[int, Cast]):
-    """The length of a chunk -> its cast. They are made when they are wanted, and go with the frame that they were made for.
-
-    Where events have a padding, too, it follows their text after `between`, which is `shown_between` to the client.
-    """
-
-    __slots__ = ("_after", "_around", "_before", "_hidden", "_least", "_most", "_shown_after", "between", "shown_between")
-
-    def __init__(self, before: bytes, after: bytes, shown_after: bytes, between: bytes = b"", shown_between: bytes = b"") -> None:
-        """What stands before an event's text, what after it (or after its padding), and what of that is shown."""
-        self._before, self._after, self._shown_after = before, after, shown_after
-        self.between, self.shown_between = between, shown_between
-        self._around = len(before) + len(after)
-        self._least = len(between)
-        self._most = len(between) + (2 * SHORT if between else SHORT)
-        self._hidden = len(between) - len(shown_between) + len(after) - len(shown_after)
-
-    def __missing__(self, length: int) -> Cast:
-        data = length - (6 if length < _THREE_DIGITS else 7)
-        size = data - self._around
-        if not (self._least < size < self._most and 0x10 <= data < 0x1000):
-            return NEVER
-        before, shown = self._before, data - self._hidden
-        shown_before = b"%x\r\n%b" % (shown, before) if self._hidden else None
-        self[length] = cast = (b"%x\r\n%b" % (data, before), self._after + _END, size, shown_before, self._shown_after + _END, shown)
-        return cast
+def cast_of(before: bytes, after: bytes, shown_after: bytes, between: bytes = b"", shown_between: bytes = b"") -> Cast:
+    """How chunks are told and shown whose event is `before`, a text and `after`; or `before`, a text, `between`, a padding and `after`."""
+    hidden = len(between) - len(shown_between) + len(after) - len(shown_after)
+    most = len(between) + 2 * SHORT if between else SHORT
+    behind, shown = _common(after + _END), _common(shown_after + _END)
+    return (
+        before,
+        len(before),
+        behind,
+        -len(behind),
+        len(before) + len(after),
+        most,
+        _common(between),
+        _common(shown_between),
+        shown,
+        hidden,
+    )
 
 
-class _NoCasts(Casts):
-    __slots__ = ()
-
-    def __missing__(self, length: int) -> Cast:
-        return NEVER
-
-
-#: Those of no frame.
-NO_CASTS: Final = _NoCasts(b"", b"", b"")
+def _common(data: bytes) -> bytes:
+    if data not in _COMMON and len(_COMMON) < _MOST_COMMON and len(data) <= _LONGEST_COMMON:
+        _COMMON[data] = data
+    return _COMMON.get(data, data)

@@ -14,9 +14,10 @@ import httptools
 
 from proxy.core.errors import START, UpstreamError, late
 from proxy.core.protocols import ShortCut
+from proxy.core.recast import NO_CHUNK, chunk_of
 from proxy.outbox import Outbox
 from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, LOST, NOT_HTTP, WHOLE, Answer
-from proxy.transport.framing import IN_CHUNKS, LINE_END, NO_CHUNK, OF_LENGTH, TAIL, Refused, chunk_of, read_chunks
+from proxy.transport.framing import IN_CHUNKS, LINE_END, OF_LENGTH, TAIL, Refused, read_chunks
 from proxy.transport.shortened import shortened
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
@@ -67,9 +68,7 @@ class Connection(Answer, asyncio.Protocol):
         self._outgoing = 0  # bytes of the request
         self._transport: asyncio.Transport | None = None
         self._writable: asyncio.Future[None] | None = None
-        self.closed = False
-        self.busy = False
-        self.draining = False
+        self.closed = self.busy = self.draining = False
         self.served = 0
         self.idle_since = 0.0
         self.due = float("inf")

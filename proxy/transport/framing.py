@@ -12,13 +12,6 @@ name_of = NAMES.get
 _MOST_NAMES = 1024
 _LONGEST_NAME = 256
 
-#: The length of a chunk, its line and its end included -> the line, as most servers write it, and the size of the data. A lone whole
-#: chunk is known by them. Given as a function, since a method of an imported name is made anew for each call.
-chunk_of = {len(line) + size + 2: (line, size) for size in range(1, 4096) for line in (b"%x\r\n" % size,)}.get
-
-#: The same of a length that no plain chunk has: no data is of that size.
-NO_CHUNK = (b"", -1)
-
 #: What ends a line, and where it stands in a chunk.
 LINE_END = b"\r\n"
 TAIL = slice(-2, None)

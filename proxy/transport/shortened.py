@@ -12,7 +12,7 @@ class _Shortened:
 
     __slots__ = ("connection_lost", "data_received", "eof_received", "pause_writing", "resume_writing")
 
-    def __init__(self, connection: asyncio.Protocol, data_received: Callable[[bytes], None]) -> None:
+    def __init__(self, connection: asyncio.Protocol, data_received: Callable[[bytes], object]) -> None:
         self.data_received = data_received
         self.eof_received = connection.eof_received
         self.connection_lost = connection.connection_lost
@@ -20,6 +20,6 @@ class _Shortened:
         self.resume_writing = connection.resume_writing
 
 
-def shortened(connection: asyncio.Protocol, data_received: Callable[[bytes], None]) -> asyncio.Protocol:
+def shortened(connection: asyncio.Protocol, data_received: Callable[[bytes], object]) -> asyncio.Protocol:
     """What a transport can have for its protocol in the stead of `connection`."""
     return cast(asyncio.Protocol, _Shortened(connection, data_received))

@@ -1,58 +1,55 @@
-"""Casts: a chunk is known by its length and its two ends, and becomes the client's."""
+"""Casts: what a chunk is known by, and what of it is shown."""
 
 from __future__ import annotations
 
 import pytest
 
-from proxy.core.recast import NEVER, SHORT, Casts
+from proxy.core import recast
+from proxy.core.recast import LINES, NO_CHUNK, SHORT, cast_of, chunk_of, is_text
 
 
-def framed(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+@pytest.mark.parametrize("size", [1, 9, 15, 16, 255, 256, 4094, 4095])
+def test_a_chunk_s_length_tells_its_line_and_the_size_of_its_data(size: int):
+    chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    assert chunk_of(len(chunk)) == (LINES[size], size)
+    assert chunk.startswith(LINES[size])
 
 
-@pytest.mark.parametrize("around", [15, 16, 100, 190, 230, 255, 256, 4000, 4090])
-def test_a_chunk_and_what_is_shown_of_it_are_framed(around: int):
-    """Also where the sizes of the two have not as many digits."""
-    before, after, shown_after = b"b" * (around - 14), b"a" * 14, b"a"
-    known = Casts(before, after, shown_after)
-    for size in range(1, SHORT):
-        text = b"x" * size
-        chunk, shown = framed(before + text + after), framed(before + text + shown_after)
-        if len(before + text + after) >= 0x1000:
-            assert known[len(chunk)] == NEVER
-            continue
-        head, tail, told, shown_head, shown_tail, shown_size = known[len(chunk)]
-        assert (head + text + tail, told) == (chunk, size)
-        assert shown_head is not None
-        assert (shown_head + text + shown_tail, shown_size) == (shown, len(before + text + shown_after))
+@pytest.mark.parametrize("length", [0, 1, 4, 5, 21, 262, 4103, 5000, 2**20])
+def test_of_other_lengths_no_chunk_is_known(length: int):
+    assert chunk_of(length, NO_CHUNK) == NO_CHUNK
 
 
-@pytest.mark.parametrize("around", [31, 100, 230, 255, 256, 4000])
-def test_between_a_text_and_its_padding_something_may_be_hidden_too(around: int):
-    before, between, after = b"b" * (around - 20), b'","usage":null', b"a" * 6
-    known = Casts(before, after, after, between, b'"')
-    for size in range(2, 2 * SHORT):
-        inner, shown_inner = b"x" * (size - 1) + between + b"p", b"x" * (size - 1) + b'"' + b"p"
-        chunk, shown = framed(before + inner + after), framed(before + shown_inner + after)
-        if len(before + inner + after) >= 0x1000:
-            continue
-        head, tail, told, shown_head, shown_tail, shown_size = known[len(chunk)]
-        assert (head + inner + tail, told) == (chunk, len(inner))
-        assert shown_head is not None
-        assert (shown_head + shown_inner + shown_tail, shown_size) == (shown, len(before + shown_inner + after))
+@pytest.mark.parametrize("shown_after", [b"aaaa", b"a", b""])
+@pytest.mark.parametrize("shown_between", [b'","p":"', b'"', b""])
+@pytest.mark.parametrize("between", [b'","p":"', b""])
+def test_a_cast_says_where_a_text_stands_and_what_is_hidden(between: bytes, shown_between: bytes, shown_after: bytes):
+    shown_between = shown_between if between else b""
+    before, head, after, tail, around, most, *shown, hidden = cast_of(b"before", b"aaaa", shown_after, between, shown_between)
+    event = b"before" + b"text" + b"aaaa"
+    assert (event + b"\r\n")[head:tail] == b"text"
+    assert (before, after, around) == (b"before", b"aaaa\r\n", len(event) - len(b"text"))
+    assert shown == [between, shown_between, shown_after + b"\r\n"]
+    assert hidden == len(between + b"aaaa") - len(shown_between + shown_after)
+    assert most == (len(between) + 2 * SHORT if between else SHORT)
 
 
-@pytest.mark.parametrize("between", [b"", b'","p":"'])
-def test_of_what_hides_nothing_the_chunk_itself_is_shown(between: bytes):
-    known = Casts(b"b" * 80, b"a" * 20, b"a" * 20, between, between)
-    data = b"b" * 80 + b"xx" + between + b"a" * 20
-    _, _, size, shown_before, _, shown_size = known[len(framed(data))]
-    assert (size, shown_before, shown_size) == (len(b"xx" + between), None, len(data))
+def test_what_stands_after_many_texts_alike_is_there_once_and_no_more_than_some_is_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recast, "_COMMON", {})
+    casts = [cast_of(b"%d" % stream, b"".join([b"after", b" it"]), b"") for stream in range(3)]
+    assert len({id(cast[2]) for cast in casts}) == 1
+    for stream in range(1000):
+        assert cast_of(b"", b"%d" % stream, b"")[2] == b"%d\r\n" % stream
+    cast_of(b"", b"x" * 1000, b"")
+    assert len(recast._COMMON) <= 256
+    assert max(map(len, recast._COMMON)) <= 256
 
 
-@pytest.mark.parametrize("length", [0, 1, 106, 107 + SHORT, 5000, 2**20])
-def test_a_chunk_that_cannot_have_a_short_text_is_not_known(length: int):
-    known = Casts(b"b" * 80, b"a" * 20, b"a" * 20)
-    assert known[length] == NEVER
-    assert not known, "nothing is kept of what comes and fits nothing"
+@pytest.mark.parametrize("text", [b"a", b" word", b"\\n", b'\\"', "über".encode(), b"\\u00e9", b"\\\\", b"'"])
+def test_a_text_may_stand_in_a_string(text: bytes):
+    assert is_text(text)
+
+
+@pytest.mark.parametrize("text", [b'"', b"\\", b"\n", b"\x00", b"\\x", b"\\u12", b"\\ud83d", b'a"b', b'\\\\"'])
+def test_what_would_end_a_string_or_is_half_of_something_is_no_text(text: bytes):
+    assert not is_text(text)
