@@ -76,6 +76,15 @@ _BY_CODE: dict[str, tuple[str, int]] = {
     "api_error": ("server_error", 500),
 }
 
+#: What MiniMax's numbers for errors are as a status. Source: https://platform.minimax.io/docs/api-reference/errorcode
+_OF_MINIMAX = {1001: 504, 1002: 429, 1004: 401, 1008: 429, 1026: 400, 1027: 400}
+
+#: Where the words of an error stand that has no object of its own.
+_WORDS = ("message", "detail", "Message", "msg")
+
+#: Types and codes, of which one says that no money is left. The second is MiniMax's.
+_NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance_error"})
+
 _TYPES = {404: "invalid_request_error", 429: "requests"}
 
 
@@ -92,7 +101,7 @@ def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None
         # The gateway's credential was refused, not the client's: the provider's words (which may hold part of a key) stay here.
         return UpstreamError("provider_auth", "The provider refused the gateway's credential.", detail=f"status {status}")
     if status == 429:
-        quota = "insufficient_quota" in (fields.get("code"), fields.get("type"))
+        quota = any(isinstance(fields.get(name), str) and fields[name] in _NO_QUOTA for name in ("code", "type"))
         kind = "insufficient_quota" if quota else "rate_limit_exceeded"
         return _made(kind, 429, fields, retry_after, "The provider's rate limit was reached.")
     if status in (503, 529):
@@ -133,6 +142,22 @@ def error_in_body(error: Any, *, of_response: bool = False) -> UpstreamError:
             return _of_status(value, fields, _delay(fields))
     is_worded = of_response and _worded(fields.get("code")) is not None
     return _made("response_failed" if is_worded else "server_error", 502, fields, None, "The provider failed.")
+
+
+def error_beside_success(value: Mapping[str, Any]) -> UpstreamError | None:
+    """The error of a 200 without an answer that says so as MiniMax's own API does, in `base_resp`; None where that says nothing."""
+    said = value.get("base_resp")
+    number = said.get("status_code") if isinstance(said, dict) else None
+    if not isinstance(number, int) or not number:
+        return None
+    fields = _of_base_resp(said)
+    return _of_status(_OF_MINIMAX.get(number, 500), fields, None)
+
+
+def _of_base_resp(said: Any) -> dict[str, Any]:
+    if not isinstance(said, dict) or not said.get("status_msg"):
+        return {}
+    return {"message": said["status_msg"], "type": "insufficient_balance_error" if said.get("status_code") == 1008 else None}
 
 
 def _made(kind: str, status: int, fields: Mapping[str, Any], retry_after: float | None, default: str) -> UpstreamError:
@@ -194,7 +219,8 @@ def _code(kind: str, status: int) -> str:
 def _fields(body: bytes) -> dict[str, Any]:
     """The error object of a body in any of the shapes that OpenAI-compatible servers use; empty for HTML, text and nonsense.
 
-    Google's endpoint wraps it in a list; FastAPI's servers (vLLM, Mistral) say `detail`; Cloudflare has a list of `errors`.
+    Google's endpoint wraps it in a list; FastAPI's servers (vLLM, Mistral) say `detail`; Cloudflare has a list of `errors`; gateways of AWS
+    say `Message`, servers in Go often `msg`, MiniMax's own API `base_resp`.
     """
     try:
         value = orjson.loads(body)
@@ -204,7 +230,7 @@ def _fields(body: bytes) -> dict[str, Any]:
         value = value[0]
     if not isinstance(value, dict):
         return {}
-    message = value.get("message") or value.get("detail")
+    message = next((value[name] for name in _WORDS if value.get(name)), None)
     error = value.get("error") or (None if message else value.get("errors"))
     if isinstance(error, list) and len(error) == 1:
         error = error[0]
@@ -212,7 +238,9 @@ def _fields(body: bytes) -> dict[str, Any]:
         return error
     if error and isinstance(error, (str, list)):
         return {"message": error, **{name: value[name] for name in ("type", "code") if value.get(name)}}
-    return {"message": message, "type": value.get("type"), "code": value.get("code")} if _text(message) else {}
+    if _text(message):
+        return {"message": message, "type": value.get("type"), "code": value.get("code")}
+    return _of_base_resp(value.get("base_resp"))
 
 
 def _plain(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from providers.openai.answer import reported_usage
-from providers.openai.errors import error_in_body, error_of_status
+from providers.openai.errors import error_beside_success, error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
 from providers.openai.stream import ChatDecoder, read_total, read_usage
 from providers.openai.typed_events import TypedEventDecoder
@@ -134,7 +134,7 @@ class OpenAI:
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
             if not choices or type(choices) is not list:
-                raise UpstreamError("invalid_response", "The provider's answer holds no choices.")
+                raise error_beside_success(answer) or UpstreamError("invalid_response", "The provider's answer holds no choices.")
             if usage is None:
                 usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
         return usage

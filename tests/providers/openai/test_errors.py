@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import ResponseError
 
-from providers.openai.errors import _BY_CODE, error_in_body, error_of_status
+from providers.openai.errors import _BY_CODE, error_beside_success, error_in_body, error_of_status
 from proxy.core.board import counts
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 
@@ -112,6 +112,11 @@ def test_a_hint_that_makes_no_sense_is_not(hint: str):
         (b'{"errors":[{"message":"a","code":5006}],"success":false,"messages":[]}', "a"),
         (b'{"message":"a","errors":[{"message":"b"}]}', "a"),
         (b'{"errors":{"field":["no"]}}', None),
+        (b'{"Message":"Too large"}', "Too large"),
+        (b'{"code":7,"msg":"bad model","data":null}', "bad model"),
+        (b'{"base_resp":{"status_code":2013,"status_msg":"invalid params"}}', "invalid params"),
+        (b'{"base_resp":{"status_code":2013}}', None),
+        (b'{"base_resp":"odd"}', None),
         (b'{"error":[]}', None),
         (b'["list"]', None),
         (b"<html><body>secret page</body></html>", None),
@@ -259,6 +264,39 @@ def test_an_unknown_code_of_a_response_is_shown_and_speaks_against_no_target():
 @pytest.mark.parametrize("code", [429, 502, "429"])
 def test_a_code_that_is_a_status_is_shown(code: object):
     assert error_in_body({"code": code, "message": "m"}).code == str(code)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "status"),
+    [
+        ({"status_code": 1002, "status_msg": "w"}, "rate_limit_exceeded", 429),
+        ({"status_code": 1008, "status_msg": "w"}, "insufficient_quota", 429),
+        ({"status_code": 1001, "status_msg": "w"}, "upstream_timeout", 504),
+        ({"status_code": 1026, "status_msg": "w"}, "rejected", 400),
+        ({"status_code": 1000, "status_msg": "w"}, "server_error", 500),
+    ],
+)
+def test_an_error_beside_success_is_its_mapped_status(said: Any, kind: str, status: int):
+    error = error_beside_success({"choices": None, "base_resp": said})
+    assert error is not None
+    assert (error.kind, error.status, error.message) == (kind, status, "w")
+
+
+def test_an_error_beside_success_of_the_gateways_key_keeps_its_words():
+    error = error_beside_success({"base_resp": {"status_code": 1004, "status_msg": "key sk-secret is wrong"}})
+    assert error is not None
+    assert (error.kind, "sk-secret" in error.message) == ("provider_auth", False)
+
+
+@pytest.mark.parametrize("value", [{}, {"base_resp": None}, {"base_resp": {"status_code": 0, "status_msg": "success"}}, {"base_resp": []}])
+def test_where_success_is_said_there_is_no_error_beside_it(value: Any):
+    assert error_beside_success(value) is None
+
+
+@pytest.mark.parametrize("name", ["code", "type"])
+@pytest.mark.parametrize("word", ["insufficient_quota", "insufficient_balance_error"])
+def test_a_429_that_says_that_no_money_is_left_is_no_rate_limit(name: str, word: str):
+    assert error_of_status(429, {}, orjson.dumps({"error": {name: word, "message": "w"}})).kind == "insufficient_quota"
 
 
 def test_words_inside_a_200_are_passed_on_but_not_where_a_key_was_refused():
