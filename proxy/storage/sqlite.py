@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from proxy.storage.faults import translated
 #: Execution option of a transaction that will write. Such a one takes the write lock when it begins: one that reads first and asks
 #: for the lock later can be refused at once, whatever the busy timeout.
 WRITES = "comporta_writes"
+
+_WAL = "PRAGMA journal_mode = WAL"
+
+#: Seconds until it is tried again.
+_AGAIN = 0.05
 
 
 def prepare(path: Path) -> None:
@@ -60,7 +66,8 @@ def _begin(connection: Connection) -> None:
 async def use_wal(engine: AsyncEngine) -> None:
     """Readers and the writer do not wait for each other. Kept in the file.
 
-    The busy timeout does not hold for this one statement, so that processes which start together try it a few times.
+    The busy timeout does not hold for this one statement, so that processes which start together try it a few times. Raises
+    OperationalError, of SQLAlchemy as of all other statements: the driver itself is asked, whose errors are its own.
     """
     for left in range(20, -1, -1):
         try:
@@ -68,10 +75,10 @@ async def use_wal(engine: AsyncEngine) -> None:
                 # Outside a transaction: in one it is refused.
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection is not None
-                cursor = await raw.driver_connection.execute("PRAGMA journal_mode = WAL")
+                cursor = await raw.driver_connection.execute(_WAL)
                 await cursor.close()
                 return
-        except OperationalError:
+        except (OperationalError, sqlite3.OperationalError) as error:
             if not left:
-                raise
-            await asyncio.sleep(0.05)
+                raise error if isinstance(error, OperationalError) else OperationalError(_WAL, None, error) from error
+            await asyncio.sleep(_AGAIN)
