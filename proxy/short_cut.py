@@ -6,20 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.core.call import Call
-from proxy.core.protocols import Outlet, Sink
+from proxy.core.protocols import Sink
 from proxy.core.recast import LINES, NO_CAST, NO_CHUNK, PLAIN, chunk_of, is_text
 from proxy.watch import Watch
 
 
 def short_cut(
-    decoder: Any, call: Call, watch: Watch, sink: Sink, outlet: Outlet, hand_on: Callable[[bytes], bool]
+    decoder: Any, call: Call, watch: Watch, sink: Sink, hand_on: Callable[[bytes], bool], enough: Callable[[], None]
 ) -> Callable[[bytes], object]:
     """What takes a provider's bytes in the stead of `hand_on`; see `proxy.core.protocols.ShortCut`.
 
     A chunk that differs from others in a short text (and its padding) alone goes to the client at once. `hand_on` gets all others, and
-    everything while the client lags. `decoder` has a `frame`; see `StreamDecoder`.
+    everything for a client that has left. `decoder` has a `frame`; see `StreamDecoder`.
     """
-    if outlet.transport is None:
+    outlet = sink.outlet
+    if outlet is None or outlet.transport is None:
         return hand_on
     write, monotonic = outlet.transport.write, watch.monotonic
     cast = NO_CAST
@@ -34,7 +35,7 @@ def short_cut(
             and data.startswith(before, begin)
             and data.endswith(after)
             and data.startswith(line)
-            and not outlet.lags
+            and outlet.transport is not None
         ):
             text = data[begin + head : tail]
             padding = b""
@@ -52,6 +53,9 @@ def short_cut(
                     write(b"".join((LINES[size], before, text, shown_between, padding, shown_after)))
                 else:
                     write(b"".join((LINES[size], data[begin:tail], shown_after)))
+                if outlet.lags:
+                    cast = NO_CAST
+                    enough()
                 return
         frame = decoder.frame if hand_on(data) else None
         cast = NO_CAST if frame is None or frame.cast is None else frame.cast

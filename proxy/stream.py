@@ -216,8 +216,8 @@ class EventStream:
     async def pipe(self, sink: Sink) -> None:
         """Write what iterating would yield. Plain pieces go from the provider's read to the client's write, with no task in between."""
         self._sink = sink
-        outlet = sink.outlet if hasattr(self._decoder, "frame") else None
-        shortened = None if outlet is None else partial(short_cut, self._decoder, self._call, self._watch, sink, outlet)
+        is_known = sink.outlet is not None and hasattr(self._decoder, "frame")
+        shortened = partial(short_cut, self._decoder, self._call, self._watch, sink) if is_known else None
         if self._begun:
             sink.piece(self.take_begun())
         while not self._ended:

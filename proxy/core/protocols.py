@@ -132,9 +132,9 @@ class ResponseHead(Protocol):
     headers: dict[str, str]
 
 
-#: Makes what takes a connection's bytes in the stead of what is given, to which it hands on whatever it does not know. That says whether
-#: the next bytes begin where a chunk of HTTP/1.1 does.
-ShortCut: TypeAlias = Callable[[Callable[[bytes], bool]], Callable[[bytes], object]]
+#: Makes what takes a connection's bytes in the stead of what is given first, to which it hands on whatever it does not know. That says
+#: whether the next bytes begin where a chunk of HTTP/1.1 does. What is given second is called when it has had enough.
+ShortCut: TypeAlias = Callable[[Callable[[bytes], bool], Callable[[], None]], Callable[[bytes], object]]
 
 
 @runtime_checkable
@@ -171,7 +171,7 @@ class UpstreamResponse(ResponseHead, Protocol):
 
 
 class Outlet(Protocol):
-    """A client's connection, for who writes to it himself: not while it `lags`, since its client reads slowly or has left."""
+    """A client's connection, for who writes to it himself. It has no transport once the client has left, and `lags` who reads slowly."""
 
     lags: bool
     transport: asyncio.Transport | None

@@ -62,7 +62,7 @@ class Outgoing(RequestHandler):
         self._listener = listener
         #: What carries TLS, where this connection speaks it.
         self.below: asyncio.Transport | None = None
-        #: Whether the client reads more slowly than is written to it, or has left.
+        #: Whether the client reads more slowly than is written to it.
         self.lags = False
         #: How many seconds it may take nothing.
         self.stall = _STALL
@@ -75,7 +75,6 @@ class Outgoing(RequestHandler):
         if self._farewell is not None:
             self._farewell.end()
         super().connection_lost(exc)
-        self.lags = True
 
     def pause_writing(self) -> None:
         if not self.lags:

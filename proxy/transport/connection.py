@@ -159,7 +159,7 @@ class Connection(Answer, asyncio.Protocol):
         self._take_piece, transport = take, self._transport
         self._waiter = waiter = self._loop.create_future()
         if transport is not None and short_cut is not None:
-            transport.set_protocol(shortened(self, short_cut(self._hand_on)))
+            transport.set_protocol(shortened(self, short_cut(self._hand_on, self._detach)))
         try:
             await waiter
         finally:

@@ -282,7 +282,7 @@ async def test_who_cuts_short_is_given_bytes_before_who_takes_pieces():
         pieces.append(data)
         return data != b"l"
 
-    def short_cut(hand_on: Callable[[bytes], bool]) -> Callable[[bytes], None]:
+    def short_cut(hand_on: Callable[[bytes], bool], _enough: Callable[[], None]) -> Callable[[bytes], None]:
         begins = False
 
         def data_received(data: bytes) -> None:
@@ -305,10 +305,30 @@ async def test_who_cuts_short_is_given_bytes_before_who_takes_pieces():
     assert wire.protocol is connection
 
 
+async def test_who_is_given_bytes_first_may_have_had_enough():
+    connection, wire = connected()
+    taken: list[bytes] = []
+
+    def short_cut(_: Callable[[bytes], bool], enough: Callable[[], None]) -> Callable[[bytes], None]:
+        def data_received(data: bytes) -> None:
+            taken.append(data)
+            enough()
+
+        return data_received
+
+    attached = asyncio.ensure_future(connection.attach(lambda _: True, short_cut) or asyncio.sleep(0))
+    await asyncio.sleep(0)
+    wire.feed(b"1\r\na\r\n")
+    await attached
+    wire.feed(b"1\r\nb\r\n")
+    assert taken == [b"1\r\na\r\n"]
+    assert await connection.receive() == b"b"
+
+
 async def test_who_is_given_bytes_first_is_given_nothing_else():
     """A connection that is lost meanwhile is lost for who waits for its end."""
     connection, wire = connected()
-    attached = asyncio.ensure_future(connection.attach(lambda _: True, lambda _: lambda _: None) or asyncio.sleep(0))
+    attached = asyncio.ensure_future(connection.attach(lambda _: True, lambda *_: lambda _: None) or asyncio.sleep(0))
     await asyncio.sleep(0)
     assert wire.protocol is not connection
     wire.lose()
