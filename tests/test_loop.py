@@ -83,7 +83,7 @@ async def test_the_same_stand_is_counted_once(registry: Registry, told: Told):
 async def test_tasks_that_have_not_ended_are_counted(meter: LagMeter, registry: Registry):
     gauge, before = registry.gauges["comporta_tasks"].labels(), len(asyncio.all_tasks())
     waiting = [asyncio.create_task(asyncio.sleep(60)) for _ in range(7)]
-    await asyncio.sleep(0.07)  # the first beat counts them
+    await asyncio.sleep(0.15)  # the first beat counts them
     assert gauge.value == before + 7
     for task in waiting:
         task.cancel()
