@@ -11,13 +11,14 @@ from aiohttp import HttpVersion10
 from aiohttp.http import RawRequestMessage
 
 from proxy.core.errors import ClientDisconnected
+from proxy.core.recast import LINES
 from proxy.http.outgoing import taken
 from proxy.http.server import Connection
 
 PING = b": ping\n\n"
 
 #: The line before a chunk by its size, for the sizes that chunks of a stream have.
-_LINES = {size: b"%x\r\n" % size for size in range(1, 2048)}
+_LINES = {size: line for size, line in enumerate(LINES) if size}
 
 #: The same of a body that is not chunked.
 _NO_LINES: dict[int, bytes] = {}
