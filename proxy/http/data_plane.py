@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiohttp.http import RawRequestMessage
@@ -177,7 +178,7 @@ class _Exchange:
             line.query,
             message.headers,
             plane._clock.monotonic(),
-            self._receive,
+            self._receive if line.model is None else partial(self._receive_for, line.model),
             memo,
             connection.peer if connection.behind is None else connection.behind(message.headers),
             {},
@@ -271,6 +272,13 @@ class _Exchange:
             return None
         return self._receive_arriving(call, limits)
 
+    async def _receive_for(self, model: str, call: Call) -> None:
+        """A request whose path says its model."""
+        arriving = self._receive(call)
+        if arriving is not None:
+            await arriving
+        parse.ask_for(call, model)
+
     async def _receive_arriving(self, call: Call, limits: EdgeLimits) -> None:
         headers, payload = call.headers, self._payload
         if payload is EMPTY_PAYLOAD:
@@ -297,7 +305,8 @@ class _Exchange:
             call.memo[_PLAIN] = True
             self._take_json(call, await body.read_body(call, payload, limit=limits.max_body, patience=limits.body_timeout))
         else:
-            await self._receive_content(call, content_type, length)
+            arrival = body.Arrival(call, payload, limit=limits.max_upload, patience=limits.body_timeout)
+            call.content = await body.read_content(call, arrival, content_type, length, most=limits.max_body)
 
     def _take_json(self, call: Call, raw: bytes) -> None:
         call.raw = raw
@@ -307,11 +316,6 @@ class _Exchange:
         if call.stream and call.operation in PINGED and (ping := self.serving.limits.ping) != _NEVER:
             self.due = self._plane._clock.monotonic() + ping
             self._plane._pings.add(self)
-
-    async def _receive_content(self, call: Call, content_type: str, length: int | None) -> None:
-        limits = self.serving.limits
-        arrival = body.Arrival(call, self._payload, limit=limits.max_upload, patience=limits.body_timeout)
-        call.content = await body.read_content(call, arrival, content_type, length, most=limits.max_body)
 
     # -- the answer --
 

@@ -10,7 +10,7 @@ import orjson
 
 from proxy.core.call import Call
 from proxy.core.errors import ClientError
-from proxy.core.splice import lone_name
+from proxy.core.splice import lone_name, set_member
 
 MAX_DEPTH = 64
 
@@ -122,6 +122,24 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
     if options is not None and not isinstance(options, dict):
         raise ClientError("'stream_options' must be an object.", param="stream_options", code="invalid_type")
     call.body = body
+
+
+def ask_for(call: Call, model: str) -> None:
+    """Have a call ask for `model`, whatever its body says.
+
+    Raises ClientError (400) for what is no name, or where there is no body to say it in.
+    """
+    model = checked_model(model)
+    if call.content is not None:
+        if call.model is None:
+            raise ClientError("The form has no field 'model'.", param="model", code="missing_required_parameter")
+        call.content = call.content.named(model)
+    elif not call.raw:
+        raise invalid_json("The request has no body.")
+    elif call.body.get("model") != model:
+        call.raw = set_member(call.raw, "model", orjson.dumps(model), present="model" in call.body)
+        call.body["model"] = model
+    call.model = model
 
 
 def _refuse_look_alikes(body: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from aiohttp.http import RawRequestMessage
 
@@ -14,25 +15,38 @@ from proxy.http.routes import Route
 #: Parameters that can be nothing but a client's key: no route has one of these names.
 _KEYS = frozenset({"api_key", "api-key", "apikey", "access_token"})
 
+#: Azure's paths are OpenAI's below `/openai`; where a body has a model, its name may stand before them.
+#: Source: https://learn.microsoft.com/azure/ai-foundry/openai/reference
+_AZURE = re.compile(
+    r"/openai(?:/deployments/(.+?)(?=/(?:chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+)/?$))?(?P<path>/.+)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestLine:
-    """What a request line comes to. `allowed`: the methods that the path takes, where it does not take this one."""
+    """What a request line comes to.
+
+    `allowed`: the methods that the path takes, where it does not take this one. `model`: the one that the path says is asked for.
+    """
 
     operation: str
     method: str
     path: str
     query: str
     allowed: tuple[str, ...] | None
+    model: str | None = None
 
 
 def read(message: RawRequestMessage) -> RequestLine:
     path, _, query = _target_of(message).partition("?")
     method = "GET" if message.method == "HEAD" else message.method
-    found = routes.find(method, path)
-    query = _onward(query) if query else ""
+    found, model = routes.find(method, path), None
+    azure = _AZURE.fullmatch(path) if found == () else None
+    if azure is not None:
+        found, model = routes.find(method, azure["path"]), unquote(azure[1]) if azure[1] else None
+    query = _onward(query, _KEYS if azure is None else _KEYS | {"api-version"}) if query else ""
     if isinstance(found, Route):
-        return RequestLine(found.operation, method, found.path, query, None)
+        return RequestLine(found.operation, method, found.path, query, None, model)
     return RequestLine("unknown", method, path, query, found)
 
 
@@ -41,11 +55,14 @@ def _target_of(message: RawRequestMessage) -> str:
     return message.path if message.path.startswith("/") else message.url.raw_path_qs
 
 
-def _onward(query: str) -> str:
-    """A query without what is a key, one of ours under whatever name: some clients put theirs there, and it is not for the provider."""
-    return "&".join(part for part in query.split("&") if not _shows_key(part))
+def _onward(query: str, without: frozenset[str]) -> str:
+    """A query without the parameters named, and without what is a key of ours under whatever name.
+
+    Some clients put their key there, and it is not for the provider.
+    """
+    return "&".join(part for part in query.split("&") if not _is_for_us(part, without))
 
 
-def _shows_key(part: str) -> bool:
+def _is_for_us(part: str, names: frozenset[str]) -> bool:
     plain = unquote_plus(part)
-    return PREFIX in plain or plain.partition("=")[0].lower() in _KEYS
+    return PREFIX in plain or plain.partition("=")[0].lower() in names
