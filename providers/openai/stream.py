@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from providers.openai.errors import error_in_body
+from providers.openai.errors import error_beside_success, error_in_body
 from providers.openai.frame import Frame, frame_of
 from providers.openai.value import read_event
 from proxy.core.call import Usage
@@ -27,6 +27,7 @@ _COUNTS = frozenset({*_CHAT_NAMES[:2], *_RESPONSE_NAMES[:2], "total_tokens"})
 _CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of what it costs to look for bytes
 _BETWEEN = b"\n\ndata: "
 _USAGE = b'"usage"'
+_BASE_RESP = b'"base_resp"'
 _AROUND = len(b"data: \n\n")
 _LAST_NULL = b',"usage":null}'
 _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
@@ -205,6 +206,8 @@ class ChatDecoder:
         if chunk.error:
             raise error_in_body(chunk.error)
         choices, usage = chunk.choices, chunk.usage
+        if not choices and _BASE_RESP in data and (error := error_beside_success(read_event(data))) is not None:
+            raise error
         is_content = type(choices) is list and self._read(choices)
         if usage is msgspec.UNSET:
             if is_content:

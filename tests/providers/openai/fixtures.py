@@ -190,6 +190,17 @@ CHAT: dict[str, Stream] = {
         "server_error",
         done=False,
     ),
+    "an error later in MiniMax's way": Stream(
+        chunk(delta(b"a")) + b'data: {"choices":[],"base_resp":{"status_code":1000,"status_msg":"unknown"}}\n\n' + chunk(delta(b"b")),
+        chunk(delta(b"a")),
+        None,
+        "server_error",
+        done=False,
+    ),
+    "success in MiniMax's way": Stream(
+        chunk(delta(b"a")) + chunk(finish(), b',"base_resp":{"status_code":0}') + chunk(b"", b',"base_resp":{"status_code":0}') + DONE,
+        chunk(delta(b"a")) + chunk(finish(), b',"base_resp":{"status_code":0}') + chunk(b"", b',"base_resp":{"status_code":0}') + DONE,
+    ),
     "a word that only looks like an error": Stream(
         chunk(delta(b'say \\"error\\" and \\"usage\\"')) + chunk(finish(), b',"error":null') + DONE,
         chunk(delta(b'say \\"error\\" and \\"usage\\"')) + chunk(finish(), b',"error":null') + DONE,
@@ -222,6 +233,11 @@ CHAT_REFUSED: dict[str, tuple[bytes, str, int]] = {
     "an error that is text": (b'data: {"error":"boom"}\n\n', "server_error", 502),
     "an error with a code of many digits": (b'data: {"error":{"code":"' + b"9" * 4400 + b'"}}\n\n', "server_error", 502),
     "a deep error with a status": (b'data: {"error":{"status":400,"x":' + b"[" * 300 + b"]" * 300 + b"}}\n\n", "rejected", 400),
+    "an error in MiniMax's way": (
+        b'data: {"choices":null,"usage":{"total_tokens":0},"base_resp":{"status_code":1002,"status_msg":"rate limit"}}\n\n',
+        "rate_limit_exceeded",
+        429,
+    ),
     "no JSON": (b"data: hello\n\n", "invalid_response", 502),
     "JSON that is no object": (b"data: [1]\n\n", "invalid_response", 502),
     "no data": (b"data:\n\n", "invalid_response", 502),
