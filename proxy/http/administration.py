@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proxy.core import keys as tokens
@@ -157,8 +157,7 @@ class Administration:
         wanted: shapes.KeyChange = asked.body
         fields: dict[str, Any] = {name: getattr(wanted, name) for name in wanted.model_fields_set}
         if "limits" in fields:
-            before = (await self._existing(asked)).limits
-            fields["limits"] = replace(before, **_named(wanted.limits, wanted.limits.model_fields_set))
+            fields["limits"] = _named(wanted.limits, wanted.limits.model_fields_set)
         key = await records.keys.update(asked.actor, asked.path["id"], fields)
         await records.tell("key", key.id)
         return _key(key)

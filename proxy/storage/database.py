@@ -32,6 +32,9 @@ class IfAny:
 #: What an audit row shows of its object: the values themselves, or where they are read, inside the change's transaction.
 Shown: TypeAlias = Mapping[str, Any] | Select[Any] | IfAny | None
 
+#: A statement that follows from what its object was, as shown before the change.
+Following: TypeAlias = Callable[[Mapping[str, Any]], Executable]
+
 #: Serialises the changes of all processes: each audit row needs the hash of the one before.
 _AUDIT_LOCK = 6_270_015_812
 
@@ -138,7 +141,9 @@ class Database:
                     async with writer.begin():
                         yield writer
 
-    async def change(self, actor: str, action: str, object: str, before: Shown, after: Shown, *statements: Executable) -> Changed:
+    async def change(
+        self, actor: str, action: str, object: str, before: Shown, after: Shown, *statements: Executable | Following
+    ) -> Changed:
         """Run `statements` and write their audit row, in one transaction: neither is there without the other.
 
         A query for `before` or `after` is run before or after them, and may read nothing secret (bytes are refused). A `before` query that
@@ -151,7 +156,8 @@ class Database:
             was = await _shown(connection, before)
             if was is None and isinstance(before, Select):
                 raise missing(object)
-            touched = [(await connection.execute(statement)).rowcount for statement in statements]
+            made = [each if isinstance(each, Executable) else each(was or {}) for each in statements]
+            touched = [(await connection.execute(statement)).rowcount for statement in made]
             now = await _shown(connection, after)
             await self._append(connection, {"actor": actor, "action": action, "object": object, "before": was, "after": now})
         return Changed(was, now, sum(touched))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, case, func, insert, literal, select, update
+from sqlalchemy import Insert, Row, Select, Update, case, func, insert, literal, select, update
 
 from proxy.core.call import Principal
 from proxy.core.errors import ClientError
@@ -94,14 +94,19 @@ class Keys:
         return await self._existing(new.id)
 
     async def update(self, actor: str, id: str, fields: Mapping[str, Any]) -> VirtualKey:
-        """Set some of `FIELDS`; `limits` is a `Limits`. An end that has passed ends the key."""
+        """Set some of `FIELDS`. `limits` maps names of `Limits` to values, the others stay. An end that has passed ends the key."""
         if unknown := set(fields) - FIELDS:
             raise ClientError("This cannot be changed.", param=min(unknown), code="invalid_value")
         if fields:
             _require_calendar(fields.get("expires_at"))
-            values = {name: value.encode() if isinstance(value, Limits) else value for name, value in fields.items()}
-            statement = update(virtual_keys).where(virtual_keys.c.id == id).values(**values)
-            await self._database.change(actor, "key.update", f"key {id}", _audited(id), _audited(id), statement)
+
+            def changed(was: Mapping[str, Any]) -> Update:
+                values = dict(fields)
+                if "limits" in fields:
+                    values["limits"] = replace(decode(was["limits"]), **fields["limits"]).encode()
+                return update(virtual_keys).where(virtual_keys.c.id == id).values(**values)
+
+            await self._database.change(actor, "key.update", f"key {id}", _audited(id), _audited(id), changed)
         return await self._existing(id)
 
     async def revoke(self, actor: str, id: str) -> VirtualKey:
@@ -112,7 +117,7 @@ class Keys:
         return await self._existing(id)
 
     async def rotate(self, actor: str, id: str, new: NewKey, *, overlap: float) -> VirtualKey:
-        """Put `new` in the place of the key `id`, which goes on for `overlap` seconds at most. Returns the new one.
+        """Put `new` in the place of the key `id`, with its limits; that one goes on for `overlap` seconds at most. Returns the new one.
 
         Raises ClientError: 404 for a key that is not there, 409 for one that is revoked or was replaced before, 400 where the end of `new`
         has passed.
@@ -123,7 +128,11 @@ class Keys:
         sooner = case((key.expires_at < end, key.expires_at), else_=end)
         statement = update(virtual_keys).where(key.id == id).values(replaced_by=new.id, expires_at=sooner)
         usable = _audited(id).where(key.revoked_at.is_(None), key.replaced_by.is_(None)).with_for_update()
-        insertion = insert(virtual_keys).values(**_stored(new))
+        stored = _stored(new)
+
+        def insertion(was: Mapping[str, Any]) -> Insert:
+            return insert(virtual_keys).values(**{**stored, "limits": was["limits"]})
+
         try:
             self._require_future(new)
             await self._database.change(actor, "key.rotate", f"key {id}", usable, _audited(id), insertion, statement)

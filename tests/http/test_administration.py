@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,14 @@ async def test_only_what_is_named_of_a_key_is_changed(client: TestClient, ada: s
     assert (changed["name"], changed["limits"]["models"]) == ("two", ["a"])
     refused = await client.patch(f"/admin/keys/{made['id']}", json={"user_id": "somebody"})
     assert (refused.status, (await refused.json())["error"]["param"]) == (400, "user_id")
+
+
+async def test_two_who_change_a_key_in_the_same_moment_both_change_it(client: TestClient, ada: str):
+    path = f"/admin/keys/{(await (await client.post('/admin/keys', json={'user_id': ada})).json())['id']}"
+    changes: list[dict[str, Any]] = [{"models": ["a"]}, {"addresses": ["10.0.0.0/8"]}, {"grants": ["files"]}]
+    await asyncio.gather(*(client.patch(path, json={"limits": change}) for change in changes))
+    limits = (await (await client.get(path)).json())["limits"]
+    assert (limits["models"], limits["addresses"], limits["grants"]) == (["a"], ["10.0.0.0/8"], ["files"])
 
 
 async def test_only_the_limits_that_are_named_are_changed_and_null_removes_one(client: TestClient, ada: str):

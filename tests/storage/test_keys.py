@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -53,7 +54,8 @@ async def test_the_audit_log_holds_no_digest(keys: Keys, database: Database) -> 
 async def test_a_key_is_changed(keys: Keys, database: Database) -> None:
     await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz", limits=LIMITS))
     end = database.now() + timedelta(days=1)
-    changed = await keys.update("root", "k1", {"limits": Limits(), "name": "n", "expires_at": end})
+    none = dict.fromkeys(each.name for each in fields(Limits))
+    changed = await keys.update("root", "k1", {"limits": none, "name": "n", "expires_at": end})
     assert (changed.limits, changed.name, changed.expires_at) == (Limits(), "n", end)
     with pytest.raises(ClientError) as refused:
         await keys.update("root", "k1", {"user_id": "eve"})
@@ -157,3 +159,19 @@ async def test_a_key_for_nobody_or_of_a_taken_id_is_refused(keys: Keys) -> None:
         with pytest.raises(ClientError) as refused:
             await keys.create("root", new)
         assert refused.value.status == status
+
+
+async def test_changes_in_the_same_moment_are_all_kept(keys: Keys) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz", limits=LIMITS))
+    models, grants = ("gpt-5*",), frozenset({"batches"})
+    await asyncio.gather(
+        keys.update("root", "k1", {"limits": {"models": models}}),
+        keys.update("root", "k1", {"limits": {"grants": grants}}),
+        keys.update("root", "k1", {"limits": {"addresses": None}}),
+        keys.rotate("root", "k1", NewKey("k2", "ana", DIGEST, "abcd"), overlap=60.0),
+    )
+    changed, new = await keys.get("k1"), await keys.get("k2")
+    assert changed is not None
+    assert changed.limits == replace(LIMITS, models=models, grants=grants, addresses=None)
+    assert new is not None
+    assert new.limits.providers == LIMITS.providers
