@@ -44,14 +44,18 @@ _OF_IMAGES = (
     "image_file_not_found",
 )
 
+#: Types and codes, of which one says that no money is left. The second is MiniMax's.
+_NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance_error", "billing_hard_limit_reached", "billing_not_active"})
+
 #: An error object's `code` or `type` -> the kind of failure it is and its status.
 _BY_CODE: dict[str, tuple[str, int]] = {
     "rate_limit_exceeded": ("rate_limit_exceeded", 429),
     "rate_limit_error": ("rate_limit_exceeded", 429),
     "requests": ("rate_limit_exceeded", 429),
     "tokens": ("rate_limit_exceeded", 429),
-    "insufficient_quota": ("insufficient_quota", 429),
+    **dict.fromkeys(_NO_QUOTA, ("insufficient_quota", 429)),
     "overloaded": ("overloaded", 503),
+    "capacity_exceeded": ("overloaded", 503),
     "overloaded_error": ("overloaded", 503),
     "service_unavailable": ("server_error", 503),
     "invalid_api_key": ("provider_auth", 502),
@@ -82,8 +86,12 @@ _OF_MINIMAX = {1001: 504, 1002: 429, 1004: 401, 1008: 429, 1026: 400, 1027: 400}
 #: Where the words of an error stand that has no object of its own.
 _WORDS = ("message", "detail", "Message", "msg")
 
-#: Types and codes, of which one says that no money is left. The second is MiniMax's.
-_NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance_error"})
+#: "Payment Required": as DeepSeek and OpenRouter say it.
+#: Sources: https://api-docs.deepseek.com/quick_start/error_codes, https://openrouter.ai/docs/api-reference/errors
+_UNPAID = 402
+
+#: Groq's for no capacity, which it says to try again. Source: https://console.groq.com/docs/errors
+_NO_CAPACITY = 498
 
 _TYPES = {404: "invalid_request_error", 429: "requests"}
 
@@ -100,12 +108,12 @@ def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None
     if status in (401, 403):
         # The gateway's credential was refused, not the client's: the provider's words (which may hold part of a key) stay here.
         return UpstreamError("provider_auth", "The provider refused the gateway's credential.", detail=f"status {status}")
+    if status == _UNPAID or (400 <= status < 500 and _says(fields, _NO_QUOTA)):
+        return _made("insufficient_quota", status, fields, retry_after, "The gateway's account at the provider has no quota left.")
     if status == 429:
-        quota = any(isinstance(fields.get(name), str) and fields[name] in _NO_QUOTA for name in ("code", "type"))
-        kind = "insufficient_quota" if quota else "rate_limit_exceeded"
-        return _made(kind, 429, fields, retry_after, "The provider's rate limit was reached.")
-    if status in (503, 529):
-        kind = "overloaded" if status == 529 or "overloaded" in str(fields.get("type")) else "server_error"
+        return _made("rate_limit_exceeded", 429, fields, retry_after, "The provider's rate limit was reached.")
+    if status in (_NO_CAPACITY, 503, 529):
+        kind = "overloaded" if status != 503 or "overloaded" in str(fields.get("type")) else "server_error"
         return _made(kind, 503, fields if status == 503 else {}, retry_after, "The provider is overloaded.")
     if 400 <= status < 500 and status != 408:
         return _made("rejected", status, fields, retry_after, "The provider refused the request.")
@@ -120,6 +128,11 @@ def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None
     error = UpstreamError("bad_upstream", "The provider answered with a status that means nothing here.", detail=f"status {status}")
     error.should_retry = False  # a redirect leads to the same place tomorrow
     return error
+
+
+def _says(fields: Mapping[str, Any], words: frozenset[str]) -> bool:
+    """Whether the code or the type is one of them."""
+    return any(isinstance(fields.get(name), str) and fields[name] in words for name in ("code", "type"))
 
 
 def error_in_body(error: Any, *, of_response: bool = False) -> UpstreamError:
