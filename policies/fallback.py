@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from pydantic import Field
 
 from proxy.core.call import Call, Target
-from proxy.core.errors import CapacityError, GatewayError, UpstreamError
+from proxy.core.errors import CapacityError, GatewayError, UpstreamError, let_go
 from proxy.core.protocols import Handler, Services
 from proxy.core.recent import STOPPED
 from proxy.core.repeatable import may_be_done_twice
@@ -74,6 +74,7 @@ class Fallback:
                     if final is error:
                         raise
                     raise final from None
+                let_go(error)
                 if told is None:
                     told, spent = error, call.usage
                 self._switch(call, step, error)

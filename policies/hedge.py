@@ -16,7 +16,7 @@ from pydantic import Field
 
 from proxy.core.board import is_available
 from proxy.core.call import HEDGE_LOST, Attempt, Call, Target, Usage
-from proxy.core.errors import CapacityError, GatewayError, UpstreamError
+from proxy.core.errors import CapacityError, GatewayError, UpstreamError, let_go
 from proxy.core.protocols import Handler, Services, Told
 from proxy.core.quantile import Quantile
 from proxy.core.repeatable import is_repeatable
@@ -243,6 +243,8 @@ class Race:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, (GatewayError, asyncio.CancelledError)):
             task.get_loop().call_exception_handler({"message": "a second request failed unforeseen", "exception": error, "task": task})
+        if error is not None:
+            let_go(error)
         if self._cut is not None:
             if error is None:
                 task.result().close(asyncio.CancelledError())

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from proxy.core.board import Board, is_ejected
 from proxy.core.call import Call
-from proxy.core.errors import GatewayError, UpstreamError
+from proxy.core.errors import GatewayError, UpstreamError, let_go
 from proxy.core.protocols import Handler, Services
 from proxy.core.recent import STOPPED
 from proxy.core.repeatable import IDEMPOTENT, is_repeatable
@@ -226,6 +226,7 @@ class Retry:
             return await call_next(call)
         except UpstreamError as error:
             failed = error
+            let_go(failed)
         return await self._again(call, call_next, failed)
 
     async def _again(self, call: Call, call_next: Handler, failed: UpstreamError) -> Reply:
@@ -247,6 +248,7 @@ class Retry:
                 return await call_next(call)
             except UpstreamError as error:
                 failed = error
+                let_go(failed)
 
     def _rules_for(self, call: Call) -> Rules:
         resolved = call.resolved

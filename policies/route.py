@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 
 from proxy.core.call import ANONYMOUS, Call, Target, Timeouts
-from proxy.core.errors import CapacityError, GatewayError, UpstreamError
+from proxy.core.errors import CapacityError, GatewayError, UpstreamError, let_go
 from proxy.core.hierarchy import without_fallback
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Handler, Services
@@ -141,6 +141,7 @@ class Bound:
                 return await call_next(call)
             except (UpstreamError, CapacityError) as error:
                 last = error
+                let_go(last)
                 if told[1] is unknown and may_move(error):
                     told = target, error, call.usage
                 if not may_be_done_twice(call, error):

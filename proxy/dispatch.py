@@ -11,7 +11,7 @@ from functools import partial
 from proxy.allowance import due_to, had_its_time, own_share
 from proxy.core.board import COOL_DOWN
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
-from proxy.core.errors import TOTAL, UpstreamError
+from proxy.core.errors import TOTAL, UpstreamError, let_go
 from proxy.core.metrics import Registry
 from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport, UpstreamResponse
 from proxy.core.reply import Reply
@@ -266,8 +266,8 @@ class Dispatch:
         try:
             body = await read_some(response, _ERROR_BODY_LIMIT, watch)
             whole = len(body) < _ERROR_BODY_LIMIT
-        except UpstreamError:
-            pass
+        except UpstreamError as error:
+            let_go(error)
         finally:
             watch.stop()
             response.close(reuse=whole)

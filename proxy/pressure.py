@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 from collections.abc import Callable
@@ -15,6 +16,9 @@ _EVERY = 0.25
 
 #: Below this share of the limit, requests are taken again.
 _ROOM = 0.95
+
+#: Above the limit, garbage is collected at the first look, and again after so many.
+_COLLECTS = 20
 
 _REASON = "The gateway is short of memory."
 
@@ -31,6 +35,7 @@ class Pressure:
         self._gauge = metrics.gauge("comporta_resident_memory_bytes", "Resident memory of the processes that serve.").labels()
         self._full = metrics.gauge("comporta_memory_shedding", "Processes that refuse requests for want of memory.").labels()
         self._handle: asyncio.TimerHandle | None = None
+        self._over = 0  # looks in a row that have found too much
 
     def start(self) -> None:
         self._handle = on_tick(self._again, _EVERY)
@@ -46,6 +51,14 @@ class Pressure:
 
     def look(self) -> None:
         resident = self._resident()
+        if self.most is not None and resident > self.most:
+            if self._over % _COLLECTS == 0:
+                # The collector comes by when many objects are made, and while requests are refused, few are.
+                gc.collect()
+                resident = self._resident()
+            self._over += 1
+        else:
+            self._over = 0
         self._gauge.value = resident
         if self.most is not None and resident > self.most:
             self._turn(full=True, resident=resident)

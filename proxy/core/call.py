@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from proxy.core.errors import GatewayError
+from proxy.core.errors import GatewayError, let_go
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 
@@ -229,6 +229,8 @@ class Call:
         finally:
             if recorder is not None:
                 recorder(self, reply, error)
+            if error is not None:
+                let_go(error)
 
     @property
     def on_behalf(self) -> str | None:

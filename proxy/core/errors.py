@@ -131,6 +131,10 @@ UPSTREAM_KINDS: dict[str, tuple[int, str, bool]] = {
 _WORDS = frozenset(UPSTREAM_KINDS) | {kind[1] for kind in UPSTREAM_KINDS.values()} | {"context_length_exceeded", "content_policy_violation"}
 
 
+#: Errors have that many causes at most whose frames are let go: a chain might be a circle.
+_MOST_CAUSES = 32
+
+
 class UpstreamError(GatewayError):
     """A provider's failure, in our words.
 
@@ -199,6 +203,19 @@ class UpstreamError(GatewayError):
         self.rate_limits = {name: value for name, value in self.rate_limits.items() if not shows(value, secret)}
         more = {name: json_without(value, secret) for name, value in self.more.items()}
         self.more = {name: value for name, value in more.items() if value is not None}
+
+
+def let_go(error: BaseException) -> None:
+    """Drop the frames of an error that is over, and of those that it came from: they hold what their request held, the error among it.
+
+    Until the collector comes by, which may be long, such a circle would keep the bodies of failed answers in memory.
+    """
+    each: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if each is None:
+            break
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
 
 
 #: What bounds an attempt, named as in `proxy.core.call.Timeouts`: a connection, the first content, a silence, the whole, a stream's pace.
