@@ -154,7 +154,7 @@ def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
         return "streamed"
     if error.should_retry is False:
         return "told"
-    once = kind in ONCE or (kind in CREDENTIAL and error.spare_credential)
+    once = is_once(error)
     if not once and kind not in AGAIN:
         return "kind"
     if error.reached and not (seen.repeatable or seen.idempotent):
@@ -164,6 +164,12 @@ def _refused(error: UpstreamError, seen: Situation, rules: Rules) -> str | None:
     if seen.retries >= rules.most or (once and seen.once):
         return "spent"
     return "ejected" if seen.ejected else None
+
+
+def is_once(error: UpstreamError) -> bool:
+    """Whether it is worth one more try and no other: also a failure behind a good status, where work had begun."""
+    kind = error.kind
+    return kind in ONCE or (kind in CREDENTIAL and error.spare_credential) or (kind == "server_error" and error.answered)
 
 
 def helps_to_return(error: UpstreamError, stop: Stop) -> bool:
@@ -183,6 +189,8 @@ def is_left_to_client(error: UpstreamError, stop: Stop, *, repeated: bool) -> bo
     if helps_to_return(error, stop):
         return True
     if repeated or stop.reason not in _NEVER_REPEATED:
+        return False
+    if error.answered and stop.reason in ("streamed", "unrepeatable"):
         return False
     return error.kind in _LEFT_TO_CLIENTS and error.bound is None and error.should_retry is not False
 
@@ -242,7 +250,7 @@ class Retry:
                 changes += 1
             else:
                 waited = seen.waited + decision.after
-                seen = replace(seen, retries=seen.retries + 1, once=seen.once + (failed.kind not in AGAIN), waited=waited)
+                seen = replace(seen, retries=seen.retries + 1, once=seen.once + is_once(failed), waited=waited)
             await self._wait(call, decision.after)
             try:
                 return await call_next(call)

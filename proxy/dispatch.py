@@ -205,6 +205,8 @@ class Dispatch:
         """What follows of a failure before anything of the answer has gone out."""
         if response is not None:
             error.rate_limits = {name: value for name, value in response.headers.items() if is_rate_limit(name)}
+            # Clients take a whole answer that is cut for one that has not come.
+            error.answered = _is_good(response) and (call.stream or error.kind not in ("reset", "upstream_timeout"))
         self._note(call, attempt, error)
         usage = error.usage
         if usage is None and error.kind in MAY_HAVE_CHARGED and error.reached:

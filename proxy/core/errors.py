@@ -141,12 +141,14 @@ class UpstreamError(GatewayError):
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
     begun to work on (and charge for) the request, `should_retry` what it said of trying again, `rate_limits` what it said of them (headers,
     by lower-case name), `usage` what it reported before it failed, `more` what else of its error object the client may see (JSON by name),
-    and `spare_credential` that it refused, or limits, a credential while there is another. `bound` names the limit of ours that ended it,
+    and `spare_credential` that it refused, or limits, a credential while there is another. `answered`: it came with or behind a good
+    status, where no client would repeat by itself. `bound` names the limit of ours that ended it,
     one of `BOUNDS`, None where none did; `is_impatience`: that limit was stricter than the administrator's.
     """
 
     fault = "upstream"
     spare_credential = False
+    answered = False
     bound: str | None = None
     is_impatience = False
     usage: Usage | None = None

@@ -32,9 +32,10 @@ def longest(seconds: float) -> float:
     return seconds
 
 
-def failed(kind: str, *, told: bool | None = None, spare: bool = False, **more: Any) -> UpstreamError:
+def failed(kind: str, *, told: bool | None = None, spare: bool = False, answered: bool = False, **more: Any) -> UpstreamError:
     error = UpstreamError(kind, "m", **more)
     error.should_retry = told
+    error.answered = answered
     error.spare_credential = spare
     return error
 
@@ -101,6 +102,8 @@ FAILED, CUT, UNREACHED = failed("server_error"), failed("reset"), failed("connec
         (CUT, {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
         (failed("invalid_response"), {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
         (failed("provider_auth", spare=True), {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
+        (failed("server_error", answered=True), {}, {}, Again(1.0)),
+        (failed("server_error", answered=True), {"retries": 1, "once": 1}, {"most": 9}, Stop("spent")),
         # Another credential is no other try: bounded by how many there are.
         (failed("rate_limit_exceeded", spare=True), {"retries": 2, "affordable": False}, {"most": 0}, Again(0.0)),
         (failed("insufficient_quota", spare=True), {"retries": 2, "once": 1}, {"most": 0}, Again(0.0)),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
 from tests.support.gateway import Gateway, provider
-from tests.support.script import error_response, script
+from tests.support.script import Reset, Script, chunk, error_response, event, json_response, script, sse, stream_head
 from tests.support.upstream import Upstream
 
 CALLS = 30  # of the user
@@ -97,3 +98,52 @@ def test_each_of_two_targets_is_asked_no_more_than_that(gateway: Gateway, failin
     seen = load(gateway.url, failing, "pair")
     assert seen.requests == CALLS
     assert 2 * CALLS < seen.upstream <= seen.bound(targets=2)
+
+
+# -- what has begun ---------------------------------------------------------------------------------------------------------------------
+CREATED = event({"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1", "status": "in_progress", "output": []}})
+FAILED = {"id": "resp_1", "object": "response", "status": "failed", "error": {"code": "server_error", "message": "m"}, "output": []}
+ERROR_FIRST = script(sse([event({"error": {"message": "m"}})], done=False))
+
+
+def _image(client: openai.OpenAI) -> None:
+    list(client.images.generate(model="told", prompt="a cat", stream=True))
+
+
+def _run(client: openai.OpenAI) -> None:
+    list(client.beta.threads.create_and_run(assistant_id="a", model="told", stream=True))
+
+
+def _stored_stream(client: openai.OpenAI) -> None:
+    list(client.responses.create(model="told", input="hi", store=True, stream=True))
+
+
+def _stored(client: openai.OpenAI) -> None:
+    client.responses.create(model="told", input="hi", store=True)
+
+
+BEGUN: dict[str, tuple[Callable[[openai.OpenAI], None], Script]] = {
+    "an image's stream that is cut": (_image, script(stream_head(), Reset())),
+    "an image's stream that begins with an error": (_image, ERROR_FIRST),
+    "a run that is cut": (_run, script(stream_head(), Reset())),
+    "a stored response that is cut": (_stored_stream, script(stream_head(), chunk(CREATED), Reset())),
+    "a stored response that failed": (_stored, script(json_response(200, FAILED))),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of threads, in the client
+@pytest.mark.parametrize("what", BEGUN)
+def test_what_leaves_something_behind_is_not_begun_again(gateway: Gateway, failing: Upstream, what: str) -> None:
+    """Behind a good status the client alone repeats nothing, and the gateway must not make it."""
+    ask, answer = BEGUN[what]
+    asked = []
+    for url in (failing.url, gateway.url):
+        failing.forget()
+        failing.play(answer)
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="sk-any") as client:
+            try:
+                ask(client)
+            except (openai.APIError, httpx2.TransportError):
+                pass
+        asked.append(len(failing.requests))
+    assert asked == [1, 1]
