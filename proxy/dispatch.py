@@ -20,7 +20,8 @@ from proxy.download import REDIRECTS, is_download
 from proxy.heads import is_event_stream, is_rate_limit, is_shown, made_at, media_type, redirect, shown_of_download
 from proxy.masking import Mask, MaskedBody, is_text, mask_of, masked
 from proxy.pace import Pace, floor_of
-from proxy.stream import TOO_LARGE, Copy, EventStream, read_begun, read_some, read_whole, relayed
+from proxy.relay import Copy, beginning, relayed
+from proxy.stream import TOO_LARGE, EventStream, read_begun, read_some, read_whole
 from proxy.sweeper import Sweeper
 from proxy.watch import Watch
 
@@ -313,11 +314,12 @@ class Dispatch:
     async def _relay(self, call: Call, upstream: Upstream, response: UpstreamResponse, watch: Watch) -> Reply:
         """An answer that is not ours to understand, and no events: as it comes, but never a page for data.
 
-        A file's content is whatever it is.
+        A file's content is whatever it is. The beginning is waited for: what fails before that can be tried again, or elsewhere.
         """
         downloads, kind = is_download(call), media_type(response)
         if not downloads and kind.startswith("text/html"):
             raise UpstreamError("bad_upstream", "The provider answered with a page instead of data.")
+        first = await beginning(call, response, upstream.provider, upstream.body_limit, watch)
         watch.flow()
         headers = shown_of_download(response) if downloads else self._shown(response)
         mask = None if downloads or upstream.mask is None or not is_text(kind) else MaskedBody(upstream.mask)
@@ -325,7 +327,8 @@ class Dispatch:
         is_charged = is_unpaid or (call.operation in CHARGED and call.method == "POST")
         limit = _LARGE_LIMIT if is_unpaid or call.operation == "images" else _ACCOUNT_LIMIT
         copy = Copy(limit) if is_charged and "json" in kind else None
-        reply = Reply(response.status, headers, stream=relayed(response, watch, partial(self._judge, call, call.attempts[-1]), mask, copy))
+        failed = partial(self._note, call, call.attempts[-1])
+        reply = Reply(response.status, headers, stream=relayed(first, response, watch, failed, mask, copy))
         length = response.headers.get("content-length")
         if length is not None and "content-encoding" not in response.headers:
             reply.headers["content-length"] = length

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from copy import copy as copied
 from functools import partial
 
@@ -11,7 +11,6 @@ from proxy.core.errors import ClientDisconnected, GatewayError, StreamError, Ups
 from proxy.core.protocols import Sink, StreamDecoder, UpstreamResponse
 from proxy.core.reply import Reply
 from proxy.core.unpaid import READ
-from proxy.masking import MaskedBody
 from proxy.pace import Pace
 from proxy.short_cut import short_cut
 from proxy.watch import Watch
@@ -47,57 +46,6 @@ async def read_some(response: UpstreamResponse, limit: int, watch: Watch) -> byt
         parts.append(data)
         size += len(data)
     return b"".join(parts)[:limit] if len(parts) > 1 or size > limit else first
-
-
-class Copy:
-    """A body that is passed on, kept until its end, unless it has more than `most` bytes."""
-
-    __slots__ = ("_left", "_pieces")
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self._pieces: list[bytes] = []
-
-    def add(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left >= 0:
-            self._pieces.append(data)
-        else:
-            self._pieces.clear()
-
-    @property
-    def body(self) -> bytes:
-        """Nothing of one that was too large."""
-        return b"".join(self._pieces)
-
-
-async def relayed(
-    response: UpstreamResponse,
-    watch: Watch,
-    failed: Callable[[UpstreamError], None],
-    mask: MaskedBody | None = None,
-    copy: Copy | None = None,
-) -> AsyncIterator[bytes]:
-    """A body as it comes, but for what `mask` hides; `copy` gets it as it was.
-
-    Raises StreamError when it breaks off; `failed` is told of it before.
-    """
-    try:
-        while data := await response.receive():
-            if copy is not None:
-                copy.add(data)
-            if mask is not None:
-                data = mask.feed(data)
-            if data:
-                watch.pause()
-                yield data
-            watch.progress()
-        if mask is not None and (rest := mask.rest()):
-            yield rest
-    except UpstreamError as error:
-        failure = broken(error)
-        failed(failure)
-        raise failure from error
 
 
 async def read_begun(call: Call, response: UpstreamResponse, decoder: StreamDecoder, limit: int, watch: Watch) -> bytes:

@@ -11,7 +11,7 @@ from proxy.core.call import Call, Timeouts, Usage
 from proxy.core.errors import UPSTREAM_KINDS, CapacityError, ClientDisconnected, StreamError, UpstreamError
 from proxy.core.protocols import ShortCut
 from proxy.core.reply import Reply
-from proxy.stream import EventStream, broken, numbered, read_some, read_whole, relayed
+from proxy.stream import EventStream, broken, numbered, read_some, read_whole
 from proxy.sweeper import Mortal, Sweeper
 from proxy.watch import Watch
 from tests.core.doubles import HandClock, ScriptedResponse, make_call
@@ -97,37 +97,6 @@ async def test_reading_counts_as_progress():
     watched.clock.move(50)
     await read_whole(watched.response, 9, watched.watch)
     assert watched.watch.due == 1080
-
-
-# -- relays --
-
-
-async def test_a_relayed_body_comes_piece_by_piece():
-    watched, told = Watched(b"a", b"", b"never"), list[UpstreamError]()
-    assert [piece async for piece in relayed(watched.response, watched.watch, told.append)] == [b"a"]
-
-
-async def test_while_the_client_is_waited_for_only_the_whole_has_an_end():
-    watched = Watched(b"a", b"b", timeouts=Timeouts(first_token=60, idle=30, total=100))
-    start, told = watched.clock.now, list[UpstreamError]()
-    pieces = relayed(watched.response, watched.watch, told.append)
-    assert await anext(pieces) == b"a"
-    assert watched.watch.due == start + 100
-    watched.clock.move(50)
-    assert await anext(pieces) == b"b"
-    watched.watch.progress()
-    assert watched.watch.due == start + 80
-
-
-async def test_a_relayed_body_that_breaks_off_is_an_interrupted_stream():
-    watched, told = Watched(b"a", RESET), list[UpstreamError]()
-    seen = []
-    with pytest.raises(StreamError) as caught:
-        async for piece in relayed(watched.response, watched.watch, told.append):
-            seen.append(piece)
-    assert seen == [b"a"]
-    assert caught.value.kind == "stream_interrupted"
-    assert told == [caught.value]
 
 
 @pytest.mark.parametrize("kind", UPSTREAM_KINDS)

@@ -36,7 +36,8 @@ def test_a_file_that_is_a_page_comes_as_it_is_and_is_asked_for_once(gateway: Gat
 
 
 def test_a_file_of_which_not_a_byte_can_be_read_is_an_error(gateway: Gateway, upstream: Upstream) -> None:
-    upstream.play(response(200, b"no gzip", "application/octet-stream", [("Content-Encoding", "gzip")]))
+    broken = response(200, b"no gzip", "application/octet-stream", [("Content-Encoding", "gzip")])
+    upstream.play(broken, broken)
     with RawClient(gateway.url) as client:
         answer = client.ask("GET", FILES[0])
     assert (answer.status, error_of(answer)["type"]) == (502, "server_error")

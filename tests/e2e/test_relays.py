@@ -1,0 +1,60 @@
+"""Answers that are passed on as they come fail like all others for as long as nothing of them has gone out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.gateway import Gateway, error_of
+from tests.support.raw_client import ask
+from tests.support.script import Reset, Script, chunk, head, json_response, response, script
+from tests.support.upstream import Upstream
+
+FAILURES = "llm_upstream_failures_total"
+CHUNKED = ("Transfer-Encoding", "chunked")
+SPOKEN = head(200, [("Content-Type", "audio/mpeg"), CHUNKED])
+JUDGED = head(200, [("Content-Type", "application/json"), CHUNKED])
+VERDICT = b'{"id":"modr-1","model":"m","results":[]}'
+
+SPEECH = ("/v1/audio/speech", b'{"model":"test-model","input":"a","voice":"b"}')
+MODERATION = ("/v1/moderations", b'{"model":"test-model","input":"a"}')
+IMAGE = ("/v1/images/generations", b'{"model":"test-model","prompt":"a"}')
+
+GOOD = {SPEECH[0]: response(200, b"sound", "audio/mpeg"), MODERATION[0]: response(200, VERDICT)}
+BROKEN: dict[str, tuple[tuple[str, bytes], Script, str]] = {
+    "speech that is lost behind its head": (SPEECH, script(SPOKEN, Reset()), "reset"),
+    "speech with a broken chunk": (SPEECH, script(SPOKEN, b"xyz\r\n"), "bad_upstream"),
+    "half a verdict": (MODERATION, script(JUDGED, chunk(VERDICT[:20]), Reset()), "reset"),
+    "a verdict that is no JSON": (MODERATION, script(response(200, VERDICT[:20])), "invalid_response"),
+    "an error for a verdict": (MODERATION, script(json_response(200, {"error": {"message": "m"}})), "server_error"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_fails_before_anything_has_gone_out_is_tried_again(gateway: Gateway, upstream: Upstream, what: str) -> None:
+    (path, body), broken, kind = BROKEN[what]
+    before = gateway.metric(FAILURES, kind=kind)
+    upstream.play(broken, GOOD[path])
+    answer = ask(gateway.url, "POST", path, body)
+    assert (answer.status, answer.body, len(upstream.requests)) == (200, GOOD[path].partition(b"\r\n\r\n")[2], 2)
+    gateway.wait_metric(before + 1, FAILURES, kind=kind)
+
+
+@pytest.mark.parametrize("error", [b'{"error":{"message":"m","type":"rate_limit_error"}}', b' {"error": {"message": "m", "code": 429}}'])
+def test_an_error_for_an_image_is_an_error(gateway: Gateway, upstream: Upstream, error: bytes) -> None:
+    upstream.play(response(200, error))
+    answer = ask(gateway.url, "POST", *IMAGE)
+    assert (answer.status, error_of(answer)["message"]) == (429, "m")
+
+
+def test_what_is_no_object_is_passed_on(gateway: Gateway, upstream: Upstream) -> None:
+    ranks = b'[{"index":0,"score":0.5}]'
+    upstream.play(response(200, ranks))
+    assert ask(gateway.url, "POST", "/rerank", b'{"model":"test-model","query":"a","texts":["b"]}').body == ranks
+
+
+def test_what_fails_later_is_counted(gateway: Gateway, upstream: Upstream) -> None:
+    before = gateway.metric(FAILURES, kind="stream_interrupted")
+    upstream.play(script(SPOKEN, chunk(b"so"), Reset()))
+    answer = ask(gateway.url, "POST", *SPEECH)
+    assert (answer.status, answer.body, answer.ended) == (200, b"so", False)
+    gateway.wait_metric(before + 1, FAILURES, kind="stream_interrupted")
