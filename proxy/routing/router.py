@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import random as drawn
 from typing import Protocol
 
 from proxy.core.board import Board, is_available, seconds_out
-from proxy.core.call import Call, Principal, Target, Timeouts
+from proxy.core.call import ANONYMOUS, Call, Principal, Target, Timeouts
 from proxy.core.errors import ClientError
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Clock
@@ -44,13 +45,16 @@ class Router:
         self._random = random
         self._found: dict[str | None, Target] = {}
 
-    def find(self, model: str | None) -> Target:
-        """The (first) target of a model's name: the same object each time. Raises ClientError (404 `model_not_found`)."""
+    def find(self, model: str | None, principal: Principal = ANONYMOUS) -> Target:
+        """The (first) target of a model's name: the same object each time.
+
+        Raises ClientError (404 `model_not_found`), which names nothing that the principal may not have.
+        """
         target = self._found.get(model)
         if target is None:
             if len(self._found) >= _MOST_FOUND:
                 self._found.clear()
-            target = self._found[model] = self.table.find(model)
+            target = self._found[model] = self.table.find(model, partial(self.may_have, principal))
         return target
 
     def direct(self, call: Call, target: Target) -> None:
@@ -84,8 +88,8 @@ class Router:
         Raises ClientError: 404 `model_not_found`, 403 `model_not_allowed`, or 400 `no_target` where no target's condition holds.
         """
         route = self.table.routes.get(model) if model is not None else None
-        candidates = route.candidates if route is not None else (Candidate(self.find(model)),)
         limits = call.principal
+        candidates = route.candidates if route is not None else (Candidate(self.find(model, limits)),)
         if limits.models is not None or limits.providers is not None:
             candidates = tuple(each for each in candidates if may_use(limits, model, each.target.provider))
             if not candidates:
