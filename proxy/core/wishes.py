@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from proxy.core.call import Call
+from proxy.core.call import Call, Principal
 from proxy.core.errors import ClientError
 from proxy.core.hierarchy import PARAMS, Asked
 from proxy.core.splice import remove_member
@@ -138,8 +138,7 @@ def wishes_of(call: Call) -> Wishes:
             _may(name, header, call.principal.may_set)
             found[name] = _FIELDS[name](value, header)
     task_type = found.pop("task_type", None) or task_type_of(call)
-    if task_type is not None and call.principal.task_types is not None and task_type not in call.principal.task_types:
-        raise ClientError(f"This key may not use the task type {task_type!r}.", status=403, code="permission_denied", param="task_type")
+    require_task_type(task_type, call.principal)
     explain = call.headers.get(EXPLAIN, "").lower() in ("true", "1")
     return Wishes(Asked(**found), task_type, explain)
 
@@ -178,6 +177,12 @@ def _read(given: Mapping[str, Any], readers: Mapping[str, Reader], at: str, may_
 def _may(name: str, where: str, may_set: frozenset[str] | None) -> None:
     if may_set is not None and name != "task_type" and name not in may_set:
         raise ClientError(f"This key may not set {where!r}.", status=403, code="permission_denied", param=where)
+
+
+def require_task_type(task_type: str | None, principal: Principal) -> None:
+    """Raises ClientError (403) for one that the key may not use."""
+    if task_type is not None and principal.task_types is not None and task_type not in principal.task_types:
+        raise ClientError(f"This key may not use the task type {task_type!r}.", status=403, code="permission_denied", param="task_type")
 
 
 def task_type_of(call: Call) -> str | None:
