@@ -135,7 +135,7 @@ def wishes_of(call: Call) -> Wishes:
     for name, header in _HEADERS.items():
         value = call.headers.get(header)
         if value is not None:
-            _may(name, header, call.principal.may_set)
+            require_settable(name, header, call.principal.may_set)
             found[name] = _FIELDS[name](value, header)
     task_type = found.pop("task_type", None) or task_type_of(call)
     require_task_type(task_type, call.principal)
@@ -155,7 +155,7 @@ def _from_member(member: Any, may_set: frozenset[str] | None) -> dict[str, Any]:
         if not isinstance(given, dict):
             raise invalid(where, "an object")
         if name == "timeouts":
-            _may("timeout", where, may_set)
+            require_settable("timeout", where, may_set)
         found[name] = _read(given, readers, where, may_set if name == "params" else None)
     return found
 
@@ -169,12 +169,13 @@ def _read(given: Mapping[str, Any], readers: Mapping[str, Reader], at: str, may_
             near = get_close_matches(name[:100], readers, n=1) or list(readers)
             raise ClientError(f"There is no {where!r}; there is: {', '.join(near)}.", param=where, code="unknown_parameter")
         if value is not None:
-            _may(name, where, may_set)
+            require_settable(name, where, may_set)
             found[name] = readers[name](value, where)
     return found
 
 
-def _may(name: str, where: str, may_set: frozenset[str] | None) -> None:
+def require_settable(name: str, where: str, may_set: frozenset[str] | None) -> None:
+    """Raises ClientError (403) for a field, here called `where`, that a key's `may_set` does not have."""
     if may_set is not None and name != "task_type" and name not in may_set:
         raise ClientError(f"This key may not set {where!r}.", status=403, code="permission_denied", param=where)
 
@@ -200,7 +201,7 @@ def own_params(call: Call) -> dict[str, Any]:
         if body.get(name) is not None:
             found["max_tokens"] = body[name]
     for name in found if call.principal.may_set is not None else ():
-        _may(name, name, call.principal.may_set)
+        require_settable(name, name, call.principal.may_set)
     return found
 
 
