@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.fields import NUMERAL
+
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
+Seconds = Annotated[float, Field(gt=0, le=300), NUMERAL]
+Retries = Annotated[int, Field(ge=0, le=10), NUMERAL]
 
 
 class Shape(BaseModel):
@@ -71,7 +75,7 @@ class KeyChange(Shape):
 
 
 class KeyRotation(Shape):
-    overlap_seconds: float = Field(86_400.0, ge=0, le=30 * 86_400, description="how long the old key goes on")
+    overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86_400), NUMERAL] = Field(86_400.0, description="how long the old key goes on")
     expires_at: datetime | None = Field(None, description="the new key's end; left out, it is the old one's; null is none")
 
 
@@ -100,8 +104,8 @@ class KeyList(Shape):
 class TaskTypePreferences(Shape):
     model: ModelName | None = None
     fallback_model: ModelName | None = None
-    timeout_seconds: float | None = Field(None, gt=0, le=300)
-    max_retries: int | None = Field(None, ge=0, le=10)
+    timeout_seconds: Seconds | None = None
+    max_retries: Retries | None = None
 
 
 class PreferencesShape(Shape):
@@ -109,8 +113,8 @@ class PreferencesShape(Shape):
 
     preferred_model: ModelName | None = None
     fallback_model: ModelName | None = None
-    timeout_seconds: float | None = Field(None, gt=0, le=300)
-    max_retries: int | None = Field(None, ge=0, le=10)
+    timeout_seconds: Seconds | None = None
+    max_retries: Retries | None = None
     task_type_configs: dict[ModelName, TaskTypePreferences] = Field({}, max_length=1000)
 
 

@@ -121,6 +121,12 @@ async def test_a_revoked_key_lets_nobody_in_and_everybody_is_told(client: TestCl
     assert told == [("key", made["id"])]
 
 
+async def test_an_overlap_is_a_number(client: TestClient, ada: str):
+    key = await (await client.post("/admin/keys", json={"user_id": ada})).json()
+    refused = await client.post(f"/admin/keys/{key['id']}/rotate", json={"overlap_seconds": True})
+    assert (refused.status, (await refused.json())["error"]["param"]) == (400, "overlap_seconds")
+
+
 async def test_a_rotated_key_and_its_successor_overlap(client: TestClient, ada: str, records: Records):
     old = await (await client.post("/admin/keys", json={"user_id": ada, "limits": {"models": ["a"]}})).json()
     answer = await client.post(f"/admin/keys/{old['id']}/rotate", json={"overlap_seconds": 60})
@@ -216,6 +222,10 @@ async def test_preferences_are_put_shown_and_deleted(client: TestClient, ada: st
         ({"max_retries": 11}, "max_retries"),
         ({"preferred_model": "x" * 101}, "preferred_model"),
         ({"task_type_configs": {"A": {"max_retries": -1}}}, "task_type_configs.A.max_retries"),
+        ({"timeout_seconds": True}, "timeout_seconds"),
+        ({"max_retries": False}, "max_retries"),
+        ({"task_type_configs": {"A": {"max_retries": True}}}, "task_type_configs.A.max_retries"),
+        ({"task_type_configs": {"A": {"timeout_seconds": True}}}, "task_type_configs.A.timeout_seconds"),
     ],
 )
 async def test_preferences_out_of_bounds_are_named(client: TestClient, ada: str, wanted: dict[str, object], param: str):
