@@ -178,6 +178,25 @@ async def test_an_end_that_makes_no_sense_is_refused(client: TestClient, ada: st
     assert (refused.status, (await refused.json())["error"]["param"]) == (400, "expires_at")
 
 
+@pytest.mark.parametrize("end", ["2090-01-01T00:00:00", "2090-01-01 00:00", "2090-01-01", True])
+async def test_an_end_without_its_offset_from_utc_is_refused_with_one_that_is_good(client: TestClient, ada: str, end: Any):
+    key = await (await client.post("/admin/keys", json={"user_id": ada})).json()
+    for refused in (
+        await client.post("/admin/keys", json={"user_id": ada, "expires_at": end}),
+        await client.patch(f"/admin/keys/{key['id']}", json={"expires_at": end}),
+        await client.post(f"/admin/keys/{key['id']}/rotate", json={"expires_at": end}),
+    ):
+        error = (await refused.json())["error"]
+        assert (refused.status, error["param"]) == (400, "expires_at")
+        assert "2027-01-31T00:00:00Z" in error["message"]
+
+
+@pytest.mark.parametrize(("end", "kept"), [("2090-01-01T00:00:00+09:00", "2089-12-31T15:00:00Z"), (3786912000, "2090-01-01T00:00:00Z")])
+async def test_an_end_is_an_instant_wherever_the_gateway_runs(client: TestClient, ada: str, end: Any, kept: str):
+    made = await (await client.post("/admin/keys", json={"user_id": ada, "expires_at": end})).json()
+    assert made["expires_at"] == kept
+
+
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
