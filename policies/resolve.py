@@ -31,7 +31,7 @@ from proxy.core.protocols import Handler, Services, UserPreferences
 from proxy.core.reply import Reply
 from proxy.core.resolved import Preferences, Resolved
 from proxy.core.splice import remove_member, set_member
-from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, task_type_of, wishes_of
+from proxy.core.wishes import HEADERS, LENGTHS, MEMBER, Wishes, end_user_of, own_params, require_task_type, task_type_of, wishes_of
 
 #: Operations whose answer is a model's text: the hierarchy's models and parameters are for these.
 TEXT = frozenset({"chat", "completion", "responses"})
@@ -167,10 +167,13 @@ class Resolve:
     async def preview(self, call: Call, task_type: str | None, model: str | None) -> Resolved:
         """What a chat request of this caller would get. Raises ClientError (403)."""
         levels = self._text
-        if model == levels.hierarchy.alias or not may_set(call, "model"):
-            model = None
+        require_task_type(task_type, call.principal)
+        chosen = None if model == levels.hierarchy.alias or not may_set(call, "model") else model
         who, preferences = await self._account(levels, call)
-        return levels.of(who, task_type, preferences, Asked(model=model))
+        resolved = levels.of(who, task_type, preferences, Asked(model=chosen))
+        if resolved.model is None:
+            require_choice(call, model)
+        return resolved
 
     async def _settle(self, call: Call, wishes: Wishes) -> None:
         levels = self.levels(call.operation)
@@ -182,8 +185,8 @@ class Resolve:
                 resolved = with_params(resolved, own)
             if resolved.context_window is not None:
                 resolved = fitting(levels.hierarchy, resolved, call, self._may_have)
-        if resolved.model is None and call.model is not None and not may_set(call, "model"):
-            raise ClientError("This key may not choose its model, and none is configured for it.", status=403, code="permission_denied")
+        if resolved.model is None:
+            require_choice(call, call.model)
         _put(call, resolved, levels.hierarchy)
         if wishes.explain:
             call.notes["explain"] = explained(resolved)
@@ -236,6 +239,12 @@ def missing_model() -> ClientError:
 def may_set(call: Call, name: str) -> bool:
     fields = call.principal.may_set
     return fields is None or name in fields
+
+
+def require_choice(call: Call, model: str | None) -> None:
+    """Raises ClientError (403) where nothing but the request names a model, and the key may not choose."""
+    if model is not None and not may_set(call, "model"):
+        raise ClientError("This key may not choose its model, and none is configured for it.", status=403, code="permission_denied")
 
 
 def is_held(principal: Principal) -> bool:

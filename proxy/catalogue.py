@@ -44,7 +44,8 @@ def table_of(settings: Settings) -> Table:
     is_open = settings.models is None and default is not None and default != SIMULATED
     allows = (settings.llm.hierarchy() if settings.llm is not None else Hierarchy()).allows
     routes = {name: _route(name, entry, allows) for name, entry in models.items() if _is_more(entry)}
-    return Table(targets, frozenset(settings.providers), default, open=is_open, routes=routes)
+    hidden = frozenset(name for name in targets if not allows(name))
+    return Table(targets, frozenset(settings.providers), default, open=is_open, routes=routes, hidden=hidden)
 
 
 def _is_more(entry: Entry) -> bool:

@@ -9,6 +9,7 @@ import typing
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
 from proxy.core.units import format_duration, parse_duration, parse_size
 
@@ -67,6 +68,12 @@ def _size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def _numeral(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
 def _reference(value: Any) -> Any:
     if isinstance(value, str) and _REFERENCE.fullmatch(value):
         return value
@@ -88,6 +95,9 @@ Size = Annotated[
     WithJsonSchema({"type": ["string", "integer"], "examples": ["32MiB", "64KiB"], "description": "a size with its unit, or bytes"}),
 ]
 """Bytes as an int, written `"32MiB"`."""
+
+NUMERAL = BeforeValidator(_numeral)
+"""Behind the bounds of an int or a float: `true` is no 1 there, as pydantic would have it."""
 
 SecretRef = Annotated[
     str,

@@ -135,7 +135,7 @@ class Snapshot:
     def _llm(self, listing: Catalogue) -> Handler:
         """Answers about the hierarchy, to whom a request would be received from."""
         passed = [name for names in (PER_REQUEST, PER_ATTEMPT) for name in acting(names, self.settings.policies, self._kinds)]
-        answering = Llm(self._resolve, self._hierarchy or Hierarchy(), listing, passed, self.table.find)
+        answering = Llm(self._resolve, self._hierarchy or Hierarchy(), listing, passed, self._router.candidates)
         return self._chain(PER_REQUEST[: PER_REQUEST.index("receive")], answering)
 
     def _policy(self, name: str) -> list[Policy]:

@@ -11,7 +11,7 @@ from providers.openai import OpenAI, OpenAISettings
 from providers.sim.settings import SimSettings
 from proxy.catalogue import Catalogue, listed_by, table_of
 from proxy.core.call import Credential, Target
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import ClientError, UpstreamError
 from proxy.dispatch import Upstream
 from proxy.routing.table import Table
 from proxy.settings import ModelEntry, Settings
@@ -49,6 +49,18 @@ def test_a_table_holds_what_the_configuration_names():
         "fast": Target("a", "gpt", "fast"),
         "sim": Target("sim", "sim", "sim"),
     }
+
+
+def test_a_table_tells_of_no_model_that_the_configuration_allows_to_nobody():
+    table = table_of(
+        settings(
+            providers={"a": OPENAI},
+            models={"fast": ModelEntry(provider="a"), "secret": ModelEntry(provider="a")},
+            llm={"allowed_models": ["fast", "secret-*"]},
+        )
+    )
+    with pytest.raises(ClientError, match=r"does not exist\. Near to it: fast\.$"):
+        table.find("secret-x")
 
 
 def upstream(*answers: ScriptedResponse | UpstreamError) -> tuple[Upstream, ScriptedTransport]:

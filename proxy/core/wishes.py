@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from proxy.core.call import Call
+from proxy.core.call import Call, Principal
 from proxy.core.errors import ClientError
 from proxy.core.hierarchy import PARAMS, Asked
 from proxy.core.splice import remove_member
@@ -135,11 +135,10 @@ def wishes_of(call: Call) -> Wishes:
     for name, header in _HEADERS.items():
         value = call.headers.get(header)
         if value is not None:
-            _may(name, header, call.principal.may_set)
+            require_settable(name, header, call.principal.may_set)
             found[name] = _FIELDS[name](value, header)
     task_type = found.pop("task_type", None) or task_type_of(call)
-    if task_type is not None and call.principal.task_types is not None and task_type not in call.principal.task_types:
-        raise ClientError(f"This key may not use the task type {task_type!r}.", status=403, code="permission_denied", param="task_type")
+    require_task_type(task_type, call.principal)
     explain = call.headers.get(EXPLAIN, "").lower() in ("true", "1")
     return Wishes(Asked(**found), task_type, explain)
 
@@ -156,7 +155,7 @@ def _from_member(member: Any, may_set: frozenset[str] | None) -> dict[str, Any]:
         if not isinstance(given, dict):
             raise invalid(where, "an object")
         if name == "timeouts":
-            _may("timeout", where, may_set)
+            require_settable("timeout", where, may_set)
         found[name] = _read(given, readers, where, may_set if name == "params" else None)
     return found
 
@@ -170,14 +169,21 @@ def _read(given: Mapping[str, Any], readers: Mapping[str, Reader], at: str, may_
             near = get_close_matches(name[:100], readers, n=1) or list(readers)
             raise ClientError(f"There is no {where!r}; there is: {', '.join(near)}.", param=where, code="unknown_parameter")
         if value is not None:
-            _may(name, where, may_set)
+            require_settable(name, where, may_set)
             found[name] = readers[name](value, where)
     return found
 
 
-def _may(name: str, where: str, may_set: frozenset[str] | None) -> None:
+def require_settable(name: str, where: str, may_set: frozenset[str] | None) -> None:
+    """Raises ClientError (403) for a field, here called `where`, that a key's `may_set` does not have."""
     if may_set is not None and name != "task_type" and name not in may_set:
         raise ClientError(f"This key may not set {where!r}.", status=403, code="permission_denied", param=where)
+
+
+def require_task_type(task_type: str | None, principal: Principal) -> None:
+    """Raises ClientError (403) for one that the key may not use."""
+    if task_type is not None and principal.task_types is not None and task_type not in principal.task_types:
+        raise ClientError(f"This key may not use the task type {task_type!r}.", status=403, code="permission_denied", param="task_type")
 
 
 def task_type_of(call: Call) -> str | None:
@@ -195,7 +201,7 @@ def own_params(call: Call) -> dict[str, Any]:
         if body.get(name) is not None:
             found["max_tokens"] = body[name]
     for name in found if call.principal.may_set is not None else ():
-        _may(name, name, call.principal.may_set)
+        require_settable(name, name, call.principal.may_set)
     return found
 
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from policies.resolve import Resolve
-from proxy.core.call import Call
+from proxy.core.call import Call, Principal
 from proxy.core.hierarchy import Hierarchy, described
 from proxy.core.reply import Reply
 from proxy.core.wishes import MODEL_LENGTH, TASK_TYPE_LENGTH, invalid, is_name
@@ -21,12 +21,17 @@ _PREVIEW = "/llm/config/preview"
 class Llm:
     """`GET /v1/llm/models` and `GET /v1/llm/config/preview?task_type=&model=`.
 
-    `acting` names the policies that a request goes through, outermost first. `find` raises ClientError (404) for a name that
-    leads nowhere.
+    `acting` names the policies that a request goes through, outermost first. `find` raises ClientError for a name that leads
+    nowhere (404), or nowhere for a principal (403).
     """
 
     def __init__(
-        self, resolve: Resolve, hierarchy: Hierarchy, listing: Listing, acting: Sequence[str], find: Callable[[str], object]
+        self,
+        resolve: Resolve,
+        hierarchy: Hierarchy,
+        listing: Listing,
+        acting: Sequence[str],
+        find: Callable[[str, Principal], object],
     ) -> None:
         self._resolve = resolve
         self._hierarchy = hierarchy
@@ -68,8 +73,9 @@ class Llm:
         query = parse_qs(call.query)
         task_type, model = _named(query, "task_type", TASK_TYPE_LENGTH), _named(query, "model", MODEL_LENGTH)
         resolved = await self._resolve.preview(call, task_type, model)
-        if resolved.model is not None:
-            self._find(resolved.model)
+        chosen = resolved.model or model
+        if chosen is not None:
+            self._find(chosen, call.principal)
         return {
             "object": "llm.config",
             "task_type": resolved.task_type,

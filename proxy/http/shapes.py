@@ -5,10 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from proxy.fields import NUMERAL
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
+Seconds = Annotated[float, Field(gt=0, le=300), NUMERAL]
+Retries = Annotated[int, Field(ge=0, le=10), NUMERAL]
+
+
+def _instant(value: Any, read: ValidatorFunctionWrapHandler) -> datetime:
+    found: datetime | None = None if isinstance(value, bool) else read(value)
+    if found is None or found.tzinfo is None:
+        raise PydanticCustomError("instant", "Input should be a time with its offset from UTC, such as 2027-01-31T00:00:00Z")
+    return found
+
+
+#: A time is the same wherever the gateway runs: one without an offset would be the machine's own.
+Instant = Annotated[datetime, WrapValidator(_instant)]
 
 
 class Shape(BaseModel):
@@ -59,7 +75,7 @@ class KeyNew(Shape):
     user_id: Name
     name: Name | None = None
     limits: LimitsShape = LimitsShape()
-    expires_at: datetime | None = None
+    expires_at: Instant | None = None
 
 
 class KeyChange(Shape):
@@ -67,12 +83,12 @@ class KeyChange(Shape):
 
     name: Name | None = None
     limits: LimitsShape = LimitsShape()
-    expires_at: datetime | None = None
+    expires_at: Instant | None = None
 
 
 class KeyRotation(Shape):
-    overlap_seconds: float = Field(86_400.0, ge=0, le=30 * 86_400, description="how long the old key goes on")
-    expires_at: datetime | None = Field(None, description="the new key's end; left out, it is the old one's; null is none")
+    overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86_400), NUMERAL] = Field(86_400.0, description="how long the old key goes on")
+    expires_at: Instant | None = Field(None, description="the new key's end; left out, it is the old one's; null is none")
 
 
 class KeyShown(Shape):
@@ -100,8 +116,8 @@ class KeyList(Shape):
 class TaskTypePreferences(Shape):
     model: ModelName | None = None
     fallback_model: ModelName | None = None
-    timeout_seconds: float | None = Field(None, gt=0, le=300)
-    max_retries: int | None = Field(None, ge=0, le=10)
+    timeout_seconds: Seconds | None = None
+    max_retries: Retries | None = None
 
 
 class PreferencesShape(Shape):
@@ -109,8 +125,8 @@ class PreferencesShape(Shape):
 
     preferred_model: ModelName | None = None
     fallback_model: ModelName | None = None
-    timeout_seconds: float | None = Field(None, gt=0, le=300)
-    max_retries: int | None = Field(None, ge=0, le=10)
+    timeout_seconds: Seconds | None = None
+    max_retries: Retries | None = None
     task_type_configs: dict[ModelName, TaskTypePreferences] = Field({}, max_length=1000)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import random as drawn
 from typing import Protocol
 
 from proxy.core.board import Board, is_available, seconds_out
-from proxy.core.call import Call, Principal, Target, Timeouts
+from proxy.core.call import ANONYMOUS, Call, Principal, Target, Timeouts
 from proxy.core.errors import ClientError
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Clock
@@ -44,13 +45,16 @@ class Router:
         self._random = random
         self._found: dict[str | None, Target] = {}
 
-    def find(self, model: str | None) -> Target:
-        """The (first) target of a model's name: the same object each time. Raises ClientError (404 `model_not_found`)."""
+    def find(self, model: str | None, principal: Principal = ANONYMOUS) -> Target:
+        """The (first) target of a model's name: the same object each time.
+
+        Raises ClientError (404 `model_not_found`), which names nothing that the principal may not have.
+        """
         target = self._found.get(model)
         if target is None:
             if len(self._found) >= _MOST_FOUND:
                 self._found.clear()
-            target = self._found[model] = self.table.find(model)
+            target = self._found[model] = self.table.find(model, partial(self.may_have, principal))
         return target
 
     def direct(self, call: Call, target: Target) -> None:
@@ -71,25 +75,32 @@ class Router:
 
     def may_have(self, principal: Principal, model: str) -> bool:
         """Whether the principal may have `model` from one of those who serve it."""
-        route = self.table.routes.get(model)
         try:
-            providers = [each.target.provider for each in route.candidates] if route is not None else [self.find(model).provider]
+            return bool(self.candidates(model, principal))
         except ClientError:
             return False
-        return any(may_use(principal, model, provider) for provider in providers)
+
+    def candidates(self, model: str | None, principal: Principal) -> tuple[Candidate, ...]:
+        """Who may serve `model` to the principal, at one time or another.
+
+        Raises ClientError: 404 `model_not_found`, 403 `model_not_allowed`.
+        """
+        route = self.table.routes.get(model) if model is not None else None
+        found = route.candidates if route is not None else (Candidate(self.find(model, principal)),)
+        if principal.models is None and principal.providers is None:
+            return found
+        usable = tuple(each for each in found if may_use(principal, model, each.target.provider))
+        if not usable:
+            raise ClientError("The key may not use this model.", param="model", code="model_not_allowed", status=403)
+        return usable
 
     def targets(self, model: str | None, call: Call) -> tuple[Target, ...]:
         """Who may serve `model` for this call, the first choice first.
 
-        Raises ClientError: 404 `model_not_found`, 403 `model_not_allowed`, or 400 `no_target` where no target's condition holds.
+        Raises ClientError as `candidates` does, and 400 `no_target` where no target's condition holds.
         """
+        candidates = self.candidates(model, call.principal)
         route = self.table.routes.get(model) if model is not None else None
-        candidates = route.candidates if route is not None else (Candidate(self.find(model)),)
-        limits = call.principal
-        if limits.models is not None or limits.providers is not None:
-            candidates = tuple(each for each in candidates if may_use(limits, model, each.target.provider))
-            if not candidates:
-                raise ClientError("The key may not use this model.", param="model", code="model_not_allowed", status=403)
         if route is None or (len(route.candidates) == 1 and not route.candidates[0].when):
             return (candidates[0].target,)
         return self._ordered(route, candidates, call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -34,7 +34,8 @@ class Table:
     """Public names, and the providers that `provider/model` may address.
 
     `default` is the provider of requests that name no model; with `open`, also of model names that the table does not have. `routes` has
-    the models with several targets, a condition or a fallback; `targets` has the first target of these too.
+    the models with several targets, a condition or a fallback; `targets` has the first target of these too. `hidden` are the names that
+    the configuration allows to nobody.
     """
 
     targets: Mapping[str, Target]
@@ -42,9 +43,10 @@ class Table:
     default: str | None
     open: bool = False
     routes: Mapping[str, ModelRoute] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
 
-    def find(self, model: str | None) -> Target:
-        """The (first) target of a model's name. Raises ClientError (404 `model_not_found`) with the nearest names."""
+    def find(self, model: str | None, is_shown: Callable[[str], bool] | None = None) -> Target:
+        """The (first) target of a model's name. Raises ClientError (404 `model_not_found`) with the nearest of the names that are shown."""
         if model is None:
             if self.default is None:
                 raise ClientError(
@@ -59,7 +61,7 @@ class Table:
             return Target(provider, name)
         if self.open and self.default is not None:
             return Target(self.default, model)
-        raise unknown_model(model, self.targets)
+        raise unknown_model(model, filter(is_shown, self.targets.keys() - self.hidden))
 
 
 def unknown_model(model: str, known: Iterable[str]) -> ClientError:

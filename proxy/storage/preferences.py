@@ -44,9 +44,9 @@ class PreferenceTable:
         return Preferences() if stored is None else stored.preferences
 
     async def account(self, user: str) -> Preferences:
-        """What `user` has set, with the user's tier: what requests in that name go by."""
+        """What `user` has set, with the user's tier: what requests in that name go by. Who is not active is not known."""
         both = users.outerjoin(table, table.c.user_id == users.c.id)
-        row = await self._database.first(select(users.c.tier, table).select_from(both).where(users.c.id == user))
+        row = await self._database.first(select(users.c.tier, table).select_from(both).where(users.c.id == user, users.c.active))
         return Preferences() if row is None else replace(_decode(row), tier=row.tier or "")
 
     async def get(self, user: str) -> StoredPreferences | None:

@@ -121,6 +121,8 @@ def test_an_application_gets_the_models_of_the_users_that_it_names(tmp_path: Pat
         assert found == ["sim/plain", "sim/best", "sim/plain", "sim/a"]
         assert administer(running, "PATCH", "/admin/users/bob", {"tier": None})[0] == 200
         assert model_of("bob") == "sim/plain"
+        assert administer(running, "PATCH", "/admin/users/bob", {"active": False})[0] == 200
+        assert model_of("bob") == "sim/a"
 
 
 def test_a_stranger_administers_nothing(gateway: Gateway):

@@ -121,6 +121,12 @@ async def test_a_revoked_key_lets_nobody_in_and_everybody_is_told(client: TestCl
     assert told == [("key", made["id"])]
 
 
+async def test_an_overlap_is_a_number(client: TestClient, ada: str):
+    key = await (await client.post("/admin/keys", json={"user_id": ada})).json()
+    refused = await client.post(f"/admin/keys/{key['id']}/rotate", json={"overlap_seconds": True})
+    assert (refused.status, (await refused.json())["error"]["param"]) == (400, "overlap_seconds")
+
+
 async def test_a_rotated_key_and_its_successor_overlap(client: TestClient, ada: str, records: Records):
     old = await (await client.post("/admin/keys", json={"user_id": ada, "limits": {"models": ["a"]}})).json()
     answer = await client.post(f"/admin/keys/{old['id']}/rotate", json={"overlap_seconds": 60})
@@ -172,6 +178,25 @@ async def test_an_end_that_makes_no_sense_is_refused(client: TestClient, ada: st
     assert (refused.status, (await refused.json())["error"]["param"]) == (400, "expires_at")
 
 
+@pytest.mark.parametrize("end", ["2090-01-01T00:00:00", "2090-01-01 00:00", "2090-01-01", True])
+async def test_an_end_without_its_offset_from_utc_is_refused_with_one_that_is_good(client: TestClient, ada: str, end: Any):
+    key = await (await client.post("/admin/keys", json={"user_id": ada})).json()
+    for refused in (
+        await client.post("/admin/keys", json={"user_id": ada, "expires_at": end}),
+        await client.patch(f"/admin/keys/{key['id']}", json={"expires_at": end}),
+        await client.post(f"/admin/keys/{key['id']}/rotate", json={"expires_at": end}),
+    ):
+        error = (await refused.json())["error"]
+        assert (refused.status, error["param"]) == (400, "expires_at")
+        assert "2027-01-31T00:00:00Z" in error["message"]
+
+
+@pytest.mark.parametrize(("end", "kept"), [("2090-01-01T00:00:00+09:00", "2089-12-31T15:00:00Z"), (3786912000, "2090-01-01T00:00:00Z")])
+async def test_an_end_is_an_instant_wherever_the_gateway_runs(client: TestClient, ada: str, end: Any, kept: str):
+    made = await (await client.post("/admin/keys", json={"user_id": ada, "expires_at": end})).json()
+    assert made["expires_at"] == kept
+
+
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
@@ -216,6 +241,10 @@ async def test_preferences_are_put_shown_and_deleted(client: TestClient, ada: st
         ({"max_retries": 11}, "max_retries"),
         ({"preferred_model": "x" * 101}, "preferred_model"),
         ({"task_type_configs": {"A": {"max_retries": -1}}}, "task_type_configs.A.max_retries"),
+        ({"timeout_seconds": True}, "timeout_seconds"),
+        ({"max_retries": False}, "max_retries"),
+        ({"task_type_configs": {"A": {"max_retries": True}}}, "task_type_configs.A.max_retries"),
+        ({"task_type_configs": {"A": {"timeout_seconds": True}}}, "task_type_configs.A.timeout_seconds"),
     ],
 )
 async def test_preferences_out_of_bounds_are_named(client: TestClient, ada: str, wanted: dict[str, object], param: str):

@@ -113,6 +113,22 @@ async def test_a_key_is_kept_to_its_providers_for_a_model_with_one_target_too():
     assert caught.value.status == 403
 
 
+@pytest.mark.parametrize(
+    ("principal", "near"),
+    [
+        (Principal(), "gpt-4o, smart"),
+        (Principal(models=("gpt-*",)), "gpt-4o"),
+        (Principal(providers=frozenset({"north"})), "smart"),
+        (Principal(models=("other",)), None),
+    ],
+)
+async def test_a_hint_names_nothing_that_the_key_may_not_have(principal: Principal, near: str | None):
+    with pytest.raises(ClientError) as caught:
+        await routed(router(tiers(EAST, NORTH)), model="zzz", principal=principal)
+    hint = "" if near is None else f" Near to it: {near}."
+    assert (caught.value.status, caught.value.message) == (404, f"The model 'zzz' does not exist.{hint}")
+
+
 PREMIUM = ModelRoute(
     (
         Candidate(EAST),

@@ -82,3 +82,13 @@ async def test_an_account_is_what_is_set_with_the_tier(database: Database, tier:
     await table.put("ana", "ana", WHOLE)
     assert await table.account("ana") == replace(WHOLE, tier=told)
     assert await table.account("nobody") == Preferences()
+
+
+async def test_who_is_not_active_has_no_account_and_keeps_what_is_set(database: Database) -> None:
+    users, table = Users(database), PreferenceTable(database)
+    await users.create("root", "ana", tier="premium")
+    await table.put("ana", "ana", WHOLE)
+    await users.update("root", "ana", {"active": False})
+    assert await table.account("ana") == Preferences()
+    await users.update("root", "ana", {"active": True})
+    assert await table.account("ana") == replace(WHOLE, tier="premium")
