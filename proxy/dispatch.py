@@ -269,8 +269,8 @@ class Dispatch:
         try:
             body = await read_some(response, _ERROR_BODY_LIMIT, watch)
             whole = len(body) < _ERROR_BODY_LIMIT
-        except UpstreamError as error:
-            let_go(error)
+        except UpstreamError as broken:
+            let_go(broken)
         finally:
             watch.stop()
             response.close(reuse=whole)
