@@ -39,6 +39,8 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     usage: _Usage | None = None
     choices: list[_Choice] | None = None
     error: Any = None
+    #: A response's.
+    status: Any = None
 
 
 _decode: Final = msgspec.json.Decoder(_Answer).decode
@@ -56,7 +58,7 @@ def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     usage = answer.usage
-    if usage is None or answer.error is not None or (with_choices and not answer.choices):
+    if usage is None or answer.error is not None or answer.status == "failed" or (with_choices and not answer.choices):
         return None
     if usage.prompt_tokens == -1:
         prompt, completion = usage.input_tokens, usage.output_tokens

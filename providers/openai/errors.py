@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from providers.openai.value import lenient_value_of
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 from proxy.core.retry_after import parse_retry_after
 
@@ -236,8 +237,8 @@ def _fields(body: bytes) -> dict[str, Any]:
     say `Message`, servers in Go often `msg`, MiniMax's own API `base_resp`.
     """
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = lenient_value_of(body)
+    except ValueError:
         return {}
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

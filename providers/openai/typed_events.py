@@ -73,7 +73,9 @@ class TypedEventDecoder:
         data = event.data
         kind = None
         if data.startswith(DONE):
-            self.started = self.started or not self._terminal  # no answer
+            if self._terminal:
+                return b""  # it says nothing of the response: whether that is whole, its own last event has told, or none has
+            self.started = True
         else:
             kind = self._read(event)
             if not self.started and kind in self._opening:

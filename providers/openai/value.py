@@ -30,16 +30,20 @@ def value_of(data: bytes) -> Any:
 def read_event(data: bytes) -> dict[str, Any]:
     """The object of an event. Raises UpstreamError."""
     try:
-        value = value_of(data)
-    except ValueError:
-        try:
-            # The event stream's own rule for bytes that are not UTF-8 is to replace them.
-            value = value_of(data.decode("utf-8", "replace").encode())
-        except ValueError as error:
-            raise UpstreamError("invalid_response", "The provider sent an event that is not valid JSON.", detail=str(error)) from None
+        value = lenient_value_of(data)  # the event stream's own rule for bytes that are not UTF-8 is to replace them
+    except ValueError as error:
+        raise UpstreamError("invalid_response", "The provider sent an event that is not valid JSON.", detail=str(error)) from None
     if not isinstance(value, dict):
         raise UpstreamError("invalid_response", "The provider sent an event that is not a JSON object.")
     return value
+
+
+def lenient_value_of(data: bytes) -> Any:
+    """The same, where what else stands there counts for more than its letters: bytes that are no UTF-8 are replaced. Raises ValueError."""
+    try:
+        return value_of(data)
+    except ValueError:
+        return value_of(data.decode("utf-8-sig", "replace").encode())
 
 
 def _whole(escape: re.Match[bytes]) -> bytes:

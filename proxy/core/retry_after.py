@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 #: A longer hint is somebody's mistake: the most that is believed, in seconds. Limits by the day ask for hours, a date may be days ahead.
@@ -28,7 +29,9 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
 
 def _until(text: str, now: float) -> float:
     try:
-        seconds = parsedate_to_datetime(text).timestamp() - now
+        date = parsedate_to_datetime(text)
+        # One that says no zone (asctime's, or `-0000`) is in UTC. Source: RFC 9110, 5.6.7.
+        seconds = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, TypeError, OverflowError):
         return math.nan
     return seconds if seconds > 0 else math.nan

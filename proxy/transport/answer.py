@@ -6,7 +6,7 @@ import httptools
 
 from proxy.coding import Decoder, decoder_for
 from proxy.core.errors import UpstreamError
-from proxy.transport.framing import Refused, name_of, spelt
+from proxy.transport.framing import Refused, is_chunked_at_most, name_of, spelt
 from proxy.transport.head import Head, read_head
 
 #: A head larger than this is not kept, in bytes: each connection keeps one.
@@ -150,9 +150,7 @@ class Answer:
             self.keep_alive = self._parser.should_keep_alive()
             return
         headers = self.headers
-        coding = headers.get("transfer-encoding", "chunked").rpartition(",")[2]
-        if coding.lstrip(" \t").rstrip(" ").lower() != "chunked":
-            # Such a body ends with its connection, which its sender may not mean: so the parser takes `chunked` with a tab behind it.
+        if not is_chunked_at_most(headers.get("transfer-encoding", "chunked")):
             raise Refused(UpstreamError("bad_upstream", NOT_HTTP))
         try:
             self._decoder = decoder_for(headers.get("content-encoding", ""), self._body_limit, status)

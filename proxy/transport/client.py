@@ -17,6 +17,7 @@ from proxy.core.call import Content, Timeouts
 from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError
 from proxy.core.protocols import UNSENT, ShortCut, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
+from proxy.transport.framing import is_chunked_at_most
 
 REFUSES = "The provider does not accept connections."
 NO_PLACE = "All of the gateway's connections to the provider are in use."
@@ -288,6 +289,8 @@ class ClientTransport:
             received = flatten(response.raw_headers)
             if sum(len(name) + len(value) for name, value in response.raw_headers) > self._header_limit:
                 raise UpstreamError("response_too_large", "The provider's headers are larger than the limit.")
+            if not is_chunked_at_most(received.get("transfer-encoding", "chunked")):
+                raise UpstreamError("bad_upstream", "The provider's answer is not valid HTTP.")
             decoder = decoder_for(received.get("content-encoding", ""), self._body_limit, response.status)
             return ClientResponse(response, decoder, received)
         except BaseException:

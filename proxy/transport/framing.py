@@ -57,6 +57,16 @@ def read_chunks(data: bytes) -> tuple[bytes, bool] | None:
     return None if sizes.count(0) > ended else (b"".join(pieces), ended)
 
 
+def is_chunked_at_most(coding: str) -> bool:
+    """Whether a `Transfer-Encoding` says `chunked` and names no other coding, which nobody here would undo.
+
+    A body whose coding does not end so ends with its connection, which its sender may not mean: so httptools takes `chunked` with a tab
+    behind it.
+    """
+    *others, last = coding.lower().split(",")
+    return last.lstrip(" \t").rstrip(" ") == "chunked" and all(other.strip(" \t") in ("chunked", "identity", "") for other in others)
+
+
 class Refused(Exception):
     """Raised inside httptools' callbacks, which hand it on as the context of their own error."""
 

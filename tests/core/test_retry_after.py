@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
 
 import pytest
@@ -55,3 +56,16 @@ def test_a_hint_is_believed_where_it_makes_sense(headers: dict[str, str], expect
 
 def test_a_date_is_measured_from_the_present_where_no_time_is_given():
     assert parse_retry_after({"retry-after": "Tue, 01 Jan 1980 00:00:00 GMT"}) is None
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("date", ["Tue Nov 14 22:14:20 2023", "Tue, 14 Nov 2023 22:14:20 -0000"])
+def test_a_date_without_a_zone_is_in_utc(date: str, zone: str, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        try:
+            assert parse_retry_after({"retry-after": date}, NOW) == 60.0
+        finally:
+            patched.undo()
+            time.tzset()

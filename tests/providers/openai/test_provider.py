@@ -313,9 +313,10 @@ def test_an_error_in_disguise_or_nonsense_is_an_error(body: bytes, kind: str, st
     ],
 )
 def test_a_response_that_failed_is_the_error_that_it_names(error: object, kind: str, status: int):
-    with pytest.raises(UpstreamError) as caught:
-        decode({"status": "failed", "error": error, "output": []}, "responses")
-    assert (caught.value.kind, caught.value.status) == (kind, status)
+    for usage in (None, {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}):
+        with pytest.raises(UpstreamError) as caught:
+            decode({"status": "failed", "error": error, "output": [], "usage": usage}, "responses")
+        assert (caught.value.kind, caught.value.status) == (kind, status)
 
 
 def test_what_a_policy_found_is_passed_on():

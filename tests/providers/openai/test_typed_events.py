@@ -42,6 +42,8 @@ TYPED = {
     "an error later": (CREATED + WORD + ERROR + FAILED, CREATED + WORD, None, "rate_limit_exceeded"),
     "an error without a name": (CREATED + WORD + b'data: {"error":{"message":"m"}}\n\n', CREATED + WORD, None, "server_error"),
     "cut": (CREATED + WORD, CREATED + WORD, None, "stream_truncated"),
+    "cut behind an end that is none": (CREATED + WORD + DONE, CREATED + WORD, None, "stream_truncated"),
+    "an end before the end": (CREATED + WORD + DONE + COMPLETED, CREATED + WORD + COMPLETED, USAGE, None),
     "without names": (CREATED[24:] + WORD[34:] + COMPLETED[26:], CREATED[24:] + WORD[34:] + COMPLETED[26:], USAGE, None),
     "several lines": (CREATED + b"event: x\ndata: 1\ndata: 2\n\n" + COMPLETED,) * 2 + (USAGE, None),
     "a type that is no text": (b'data: {"type":[]}\n\n' + COMPLETED, b'data: {"type":[]}\n\n' + COMPLETED, USAGE, None),
