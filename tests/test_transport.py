@@ -464,6 +464,7 @@ BROKEN = {
     "cut in the body": (OK[:-1], {"bad_upstream", "reset"}),
     "cut in a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", {"bad_upstream", "reset"}),
     "no chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", {"bad_upstream"}),
+    "another transfer coding": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", {"bad_upstream"}),
     "a coding that is not known": (b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 1\r\n\r\nx", {"bad_upstream"}),
     "damaged gzip": (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", {"bad_upstream"}),
     "one large header": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 5000 + b"\r\nContent-Length: 0\r\n\r\n", {"response_too_large"}),
