@@ -77,8 +77,9 @@ class AdaptiveLimit:
         assert call.target is not None, "an attempt has a target"
         provider = call.target.provider
         state = self._board.provider(provider)
-        if state.limit is None:
-            state.limit = float(min(max(self._rules.start, self._rules.least), self._rules.most))
+        # Between bounds that a reload may have changed.
+        rules, limit = self._rules, state.limit
+        state.limit = float(min(max(rules.start if limit is None else limit, rules.least), rules.most))
         if state.in_flight >= int(state.limit):
             self._shed.labels(provider).value += 1
             raise UpstreamError(

@@ -10,8 +10,10 @@ from typing import Any
 
 import orjson
 
+from proxy.core.ambiguity import require_one_model
 from proxy.core.call import ANONYMOUS, Call, Principal
 from proxy.core.errors import ClientError
+from proxy.core.estimate import BYTES_PER_TOKEN, PROMPT, estimated_tokens
 from proxy.core.hierarchy import (
     NOTHING_ASKED,
     REQUEST,
@@ -42,15 +44,8 @@ NEEDS_MODEL = frozenset({"chat", "completion", "embedding"})
 #: Outcomes that are kept: a client's names of models are without end.
 _MOST_KEPT = 4096
 
-#: Bytes of text to a token, about.
-_BYTES_PER_TOKEN = 4
-
 #: At least, in a prompt that is a list of tokens' numbers, as legacy completions may have: a digit and a comma.
 _BYTES_PER_TOKEN_ID = 2
-
-#: Members of a body that count against the context window, and those inside that hold no text.
-_PROMPT = ("messages", "input", "prompt", "instructions", "tools")
-_NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
 
 _EXPLAIN_BYTES = 2048
 _UNSET = Preferences()
@@ -177,6 +172,8 @@ class Resolve:
 
     async def _settle(self, call: Call, wishes: Wishes) -> None:
         levels = self.levels(call.operation)
+        if levels.hierarchy.allowed_models is not None and call.model is not None and call.raw:
+            require_one_model(call.raw, call.model)
         who, preferences = await self._account(levels, call)
         resolved = outcome_of(levels, call, wishes, who, preferences)
         if levels is self._text:
@@ -334,7 +331,7 @@ def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call, may_have: Call
     Raises ClientError (400 `context_length_exceeded`) where there is none.
     """
     window = resolved.context_window
-    least = _BYTES_PER_TOKEN_ID if call.operation == "completion" else _BYTES_PER_TOKEN
+    least = _BYTES_PER_TOKEN_ID if call.operation == "completion" else BYTES_PER_TOKEN
     if window is None or len(call.raw) <= window * least:
         return resolved
     tokens = estimated_tokens(call.body)
@@ -346,25 +343,8 @@ def fitting(hierarchy: Hierarchy, resolved: Resolved, call: Call, may_have: Call
             call.notes["context_window"] = "larger_model"
             return with_model(hierarchy, resolved, model, source)
     message = f"This model's maximum context length is {window} tokens. Your prompt has about {tokens} tokens. Please shorten it."
-    param = next((name for name in _PROMPT if name in call.body), None)
+    param = next((name for name in PROMPT if name in call.body), None)
     raise ClientError(message, code="context_length_exceeded", param=param)
-
-
-def estimated_tokens(body: Mapping[str, Any]) -> int:
-    """Tokens of a prompt at four bytes each; images, sound and files are left out, since their bytes say nothing of their tokens."""
-    pending: list[Any] = [body.get(name) for name in _PROMPT]
-    size = 0
-    while pending:
-        value = pending.pop()
-        if isinstance(value, str):
-            size += len(value.encode("utf-8", "replace"))
-        elif isinstance(value, dict):
-            pending += [inner for name, inner in value.items() if name not in _NO_TEXT]
-        elif isinstance(value, list):
-            pending += value
-        elif isinstance(value, int):
-            size += _BYTES_PER_TOKEN  # prompts of the legacy completions may be tokens
-    return (size + _BYTES_PER_TOKEN - 1) // _BYTES_PER_TOKEN
 
 
 # --------------------------------------------------------------------------------------------------------------------------- account

@@ -266,6 +266,7 @@ class Gateway:
             self._keeper.note(settings)
             self._keeper.watch_credentials(lambda: self.settings, self._renew)
         self._current = prepared.snapshot
+        self._current.succeed(before)
         self._say()
         self._plane.serving = self._current.serving
         self._bound(settings.server)

@@ -83,6 +83,12 @@ class Snapshot:
         self._resolve = Resolve(self._hierarchy, services, self._router.may_have)
         self.serving = self._serving()
 
+    def succeed(self, before: Snapshot) -> None:
+        """Serve from now on, in the place of `before`."""
+        for name, upstream in self.upstreams.items():
+            if before.upstreams.get(name, upstream) is not upstream:
+                self._services.board.pardon(name)
+
     def say_missing(self) -> None:
         """Log the keys that were not found."""
         for name, section in self.settings.providers.items():

@@ -22,7 +22,7 @@ from proxy.sockets import bind
 from proxy.vault import new_key
 from tests.lifecycle.test_certificate import write_certificate
 from tests.support.raw_client import chat
-from tests.support.script import Gate, completion, json_response, script
+from tests.support.script import Gate, completion, error_response, json_response, script
 from tests.support.upstream import Upstream
 
 SIM = 'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"}\nproviders:\n  sim: {kind: sim, length: 3}\n'
@@ -218,6 +218,34 @@ async def until_shown(served: Served, upstream: Upstream, secret: str) -> None:
     async with asyncio.timeout(10.0):
         while await shown(served, upstream) != f"Bearer {secret}":
             await asyncio.sleep(0.02)
+
+
+REPAIRED = """\
+server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"}}
+providers:
+  broken: {{kind: openai, base_url: "{broken}"}}
+  spare: {{kind: openai, base_url: "{spare}"}}
+models: {{test-model: {{targets: [{{provider: broken, priority: 1}}, {{provider: spare, priority: 2}}], strategy: priority}}}}
+policies: {{authenticate: {{open: true}}, retry: false, circuit_breaker: {{failures: 1}}}}
+"""
+
+
+async def test_a_provider_that_was_repaired_is_asked_again_at_once(tmp_path: Path):
+    good = script(json_response(200, completion()))
+    with Upstream(script(error_response(500))) as broken, Upstream(good) as spare, Upstream(good) as repaired:
+        served = await serve(read(tmp_path, REPAIRED.format(broken=broken.url, spare=spare.url)), {})
+        for _ in range(3):
+            assert await served.chat() == 200
+        assert (len(broken.requests), len(spare.requests)) == (1, 3)
+        await served.gateway.reload(
+            read(tmp_path, REPAIRED.format(broken=broken.url, spare=spare.url).replace("failures: 1", "failures: 2"))
+        )
+        assert await served.chat() == 200
+        assert len(broken.requests) == 1, "it is the same provider, and still out"
+        await served.gateway.reload(read(tmp_path, REPAIRED.format(broken=repaired.url, spare=spare.url)))
+        assert await served.chat() == 200
+        assert len(repaired.requests) == 1
+        await served.gateway.stop()
 
 
 # --------------------------------------------------------------------------------------------------------------------------- certificate

@@ -184,6 +184,13 @@ class Board:
             state = self._providers[name] = ProviderState()
         return state
 
+    def pardon(self, provider: str) -> None:
+        """What its targets have failed at says nothing of them any more: it is another provider now, or is spoken to in another way."""
+        for state in self._states.get(provider, {}).values():
+            state.failures = state.ejections = state.in_vain = 0
+            state.closed_until = state.passed_over = 0.0
+            state.probing = False
+
     def states(self) -> dict[tuple[str, str | None], TargetState]:
         """All of them, by provider and model."""
         return {(provider, model): state for provider, states in self._states.items() for model, state in states.items()}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import orjson
 
+from proxy.core.ambiguity import require_one_model
 from proxy.core.call import Call
 from proxy.core.errors import ClientError
-from proxy.core.splice import lone_name, set_member
+from proxy.core.splice import set_member
 
 MAX_DEPTH = 64
 
@@ -19,9 +19,6 @@ _RAW = frozenset({"files", "uploads", "containers", "skills", "realtime", "live"
 
 #: Control characters never belong into a name that ends up in a header, a log line or a metric.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-#: A body that begins with its model, as many clients write it.
-_MODEL_FIRST = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\]*)"')
 
 #: Operation -> the member that must be there, with what it must be. `model` may also come from the configuration: `resolve` asks for it.
 _REQUIRED: dict[str, tuple[str, tuple[type, ...], str]] = {
@@ -112,7 +109,7 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
     if model is not None:
         call.model = checked_model(model)
         if call.principal.models is not None:
-            _refuse_another_model(call.raw, model)
+            require_one_model(call.raw, model)
     stream = body.get("stream")
     if stream is not None:
         if not isinstance(stream, bool):
@@ -148,24 +145,6 @@ def _refuse_look_alikes(body: dict[str, Any]) -> None:
         meant = name.casefold()
         if meant != name and meant in _OURS:
             raise ClientError(f"{name!r} must be written {meant!r}.", param=name, code="unknown_parameter")
-
-
-def _refuse_another_model(raw: bytes, model: str) -> None:
-    """Raises ClientError where a body names its model more than once: `model` is the last, and a provider may take the first.
-
-    Asked where a key may not use all models. A body that begins with its model has no other first one.
-    """
-    begins = _MODEL_FIRST.match(raw)
-    if begins is not None and begins[1] == model.encode():
-        return
-    if begins is not None or (lone_name(raw, "model") < 0 and _names(raw).count("model") > 1):
-        raise ClientError("The request's body has more than one member 'model'.", param="model", code="ambiguous_model")
-
-
-def _names(raw: bytes) -> list[str]:
-    """The names of an object's members, each as often as it is there."""
-    members: list[tuple[str, Any]] = json.loads(raw, object_pairs_hook=list)
-    return [name for name, _ in members]
 
 
 def checked_model(model: Any) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from proxy.core.call import Call, tier_of
+from proxy.core.estimate import estimated_tokens
+from proxy.core.wishes import LENGTHS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,13 @@ METADATA = "metadata."
 
 
 def prompt_tokens(call: Call) -> int:
-    """An estimate: four bytes of request to a token."""
-    return (len(call.raw) + 3) // 4
+    """An estimate: four bytes of text to a token."""
+    return estimated_tokens(call.body)
 
 
-def _max_tokens(call: Call) -> Any:
-    return call.body.get("max_completion_tokens", call.body.get("max_tokens"))
+def max_tokens(call: Call) -> Any:
+    """The longest answer that the request asks for, by whichever name; None where it does not say."""
+    return next((call.body[name] for name in LENGTHS if call.body.get(name) is not None), None)
 
 
 FACTS: dict[str, Callable[[Call], Any]] = {
@@ -45,7 +48,7 @@ FACTS: dict[str, Callable[[Call], Any]] = {
     "operation": lambda call: call.operation,
     "stream": lambda call: call.stream,
     "prompt_tokens": prompt_tokens,
-    "max_tokens": _max_tokens,
+    "max_tokens": max_tokens,
 }
 
 

@@ -12,7 +12,7 @@ from proxy.core.call import ANONYMOUS, Call, Principal, Target, Timeouts
 from proxy.core.errors import ClientError
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Clock
-from proxy.routing.conditions import holds, prompt_tokens
+from proxy.routing.conditions import holds, max_tokens, prompt_tokens
 from proxy.routing.strategies import STRATEGIES, Candidate, Moment, Seen, available_first
 from proxy.routing.table import ModelRoute, Table
 
@@ -124,8 +124,8 @@ class Router:
         if route.strategy == "sticky":
             return Moment(now, self._random, session_of(call))
         if route.strategy == "cheapest":
-            most = call.body.get("max_completion_tokens", call.body.get("max_tokens"))
-            answer = most if isinstance(most, int) and most > 0 else _TYPICAL_ANSWER
+            most = max_tokens(call)
+            answer = most if isinstance(most, int) and most > 0 else 0 if call.operation == "embedding" else _TYPICAL_ANSWER
             return Moment(now, self._random, None, prompt_tokens(call), answer, route.latency)
         return Moment(now, self._random)
 

@@ -55,12 +55,13 @@ class Walk:
         self._model = call.model
 
     def around(self) -> Step | None:
-        """The target to ask instead of the first one, which is out, and becomes the last resort; None: nobody else is in."""
+        """The target to ask instead of the first one, which is out: one that is in, else who is back first (None: the first one)."""
         first = self._call.target
         assert first is not None, "a walk begins at a target"
         self._resorted = False
         self._passed_over.append((first, self._model))
-        return self._onward(OUT) or self._elsewhere(OUT)
+        step = self._onward(OUT) or self._elsewhere(OUT) or self._last_resort(OUT)
+        return None if step is None or step.target is first else step
 
     def after(self, error: GatewayError) -> Step | None:
         """The next target after `error`, or None: that was all, or no other one would help."""
@@ -113,7 +114,7 @@ class Walk:
         if self._resorted or not self._passed_over or not may_move(error):
             return None
         self._resorted = True
-        target, model = self._passed_over[0]
+        target, model = min(self._passed_over, key=lambda each: self._router.rests(each[0]) or 0.0)
         return Step(target, "any", model if model != self._model else None)
 
     def _fresh(self, model: str | None) -> Target | None:

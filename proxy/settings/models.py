@@ -135,8 +135,9 @@ def check_models(models: Mapping[str, Entry], listed: Sequence[str], findings: F
             findings.warning(("models", name), f"hides the model {rest!r} of the provider {before!r}")
         _check_targets(name, entry, findings)
         for path, _, to in chained(name, entry):
-            if to not in models and to not in listed and not _is_addressed(to, listed):
-                findings.problem(path, f"there is no model {to!r}", nearest(to, models))
+            if to not in models and not _is_addressed(to, listed):
+                hint = f"it is a provider: write {to}/MODEL" if to in listed else nearest(to, models)
+                findings.problem(path, f"there is no model {to!r}", hint)
     _check_cycles(models, findings)
 
 

@@ -45,6 +45,21 @@ def test_five_failures_in_a_row_take_it_out_for_half_a_minute():
     assert is_available(state, NOW + 30.0)
 
 
+def test_another_provider_of_the_same_name_begins_anew():
+    board = Board()
+    states = [board.of(Target("p", "m")), board.of(Target("p", "n")), board.of(Target("q", "m"))]
+    for state in states:
+        fail(state)
+        note_in_vain(state, NOW, RULES)
+        state.in_flight = 1
+    board.pardon("p")
+    board.pardon("unknown")
+    assert [is_available(state, NOW) for state in states] == [True, True, False]
+    fail(states[0], times=4)
+    assert is_available(states[0], NOW)
+    assert states[0].in_flight == 1
+
+
 def test_a_success_between_starts_the_count_again():
     state = TargetState()
     fail(state, times=4)

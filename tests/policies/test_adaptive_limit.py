@@ -152,6 +152,15 @@ async def test_only_too_much_lowers_it():
     assert bench.state.limit == 10.0
 
 
+@pytest.mark.parametrize(("settings", "limit"), [({"most": 2}, 2.0), ({"least": 30}, 30.0), ({}, 10.0)])
+async def test_a_limit_that_was_found_keeps_to_other_bounds(settings: dict[str, Any], limit: float):
+    bench = Bench()
+    await bench.fail(ClientError("m"))
+    bench.policy = AdaptiveLimit(AdaptiveLimitSettings(**settings), bench.services)
+    await bench.fail(ClientError("m"))
+    assert bench.state.limit == limit
+
+
 @pytest.mark.parametrize(("settings", "limit"), [({"start": 5000}, 1000.0), ({"start": 1, "least": 4}, 4.0)])
 async def test_the_start_keeps_to_the_bounds(settings: dict[str, Any], limit: float):
     bench = Bench(AdaptiveLimitSettings(**settings))

@@ -303,6 +303,18 @@ async def test_if_all_are_out_one_is_asked_and_the_client_learns_when_to_come_ba
     assert (await world.ask("plain")).status == 200
 
 
+@pytest.mark.parametrize("soonest", ["a", "b", "c", "z"])
+async def test_if_all_are_out_the_one_that_is_back_first_is_asked_and_no_other(world: World, soonest: str):
+    for name in "abcz":
+        world.board.of(Target(name, "m")).closed_until = 1005.0 if name == soonest else 1090.0
+    world.fail(FAILED, *"abcz")
+    error = await world.fails()
+    assert (error.status, error.code, world.asked) == (503, "all_targets_unavailable", [soonest])
+    world.outcomes.clear()
+    assert (await world.ask()).status == 200
+    assert world.asked == [soonest]
+
+
 async def test_when_to_come_back_is_what_holds_once_all_have_failed(world: World):
     """The one that was asked as the last resort wants a longer rest than it had."""
     for name, until in (("p", 1001.0), ("q", 1090.0)):

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from policies.resolve import Resolve, estimated_tokens
+from policies.resolve import Resolve
 from proxy.core.call import ANONYMOUS, Call, Principal
 from proxy.core.errors import ClientError
+from proxy.core.estimate import estimated_tokens
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Services
@@ -103,6 +104,16 @@ async def test_without_a_model_anywhere_it_is_missing(operation: str):
         error = await refused(policy(hierarchy), asking("{}", operation))
         assert (error.status, error.param, error.code) == (400, "model", "missing_required_parameter")
         assert error.message == "You must provide the parameter 'model', a string."
+
+
+async def test_where_not_all_models_are_allowed_a_body_names_one():
+    """A provider may take the first of two for the one that is meant."""
+    twice = '{"model": "llama3.2:7b", "model": "llama3.2:1b", MESSAGES}'
+    call = await through(policy(Hierarchy()), asking(twice))
+    assert call.model == "llama3.2:1b"
+    error = await refused(policy(Hierarchy(allowed_models=("llama3.2:1b",))), asking(twice))
+    assert (error.status, error.code) == (400, "ambiguous_model")
+    await through(policy(Hierarchy(allowed_models=("llama3.2:1b",))), asking('{"model": "llama3.2:1b", MESSAGES}'))
 
 
 async def test_models_for_text_are_not_for_embeddings():

@@ -144,9 +144,9 @@ PREMIUM = ModelRoute(
         ({}, (EAST,)),
         ({"principal": Principal(tier="premium")}, (WEST, EAST)),
         ({"principal": Principal(tier="standard")}, (EAST,)),
-        ({"raw": b"x" * 40_000}, (EAST,)),
-        ({"raw": b"x" * 40_000, "resolved": Resolved(task_type="report")}, (NORTH, EAST)),
-        ({"raw": b"x" * 400, "resolved": Resolved(task_type="report")}, (EAST,)),
+        ({"body": {"prompt": "x" * 40_000}}, (EAST,)),
+        ({"body": {"prompt": "x" * 40_000}, "resolved": Resolved(task_type="report")}, (NORTH, EAST)),
+        ({"body": {"prompt": "x" * 400}, "resolved": Resolved(task_type="report")}, (EAST,)),
     ],
 )
 async def test_a_target_whose_condition_holds_goes_before_those_without_one(members: dict[str, Any], expected: tuple[Target, ...]):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from proxy.core.call import ANONYMOUS, Principal
 from proxy.core.resolved import Resolved
-from proxy.routing.conditions import Condition, Range, holds
+from proxy.routing.conditions import Condition, Range, holds, max_tokens
 from tests.core.doubles import make_call
 
 CALL: dict[str, Any] = {
-    "raw": b"x" * 4000,
-    "body": {"max_tokens": 50, "metadata": {"team": "search", "level": 3, "deep": {"a": 1}}},
+    "body": {"prompt": "x" * 4000, "max_tokens": 50, "metadata": {"team": "search", "level": 3, "deep": {"a": 1}}},
     "principal": Principal(id="u1", tier="premium"),
     "resolved": Resolved(task_type="report"),
     "stream": True,
@@ -44,6 +44,27 @@ CALL: dict[str, Any] = {
 )
 def test_a_condition_holds_or_not(condition: Condition, expected: bool):
     assert holds(condition, make_call(**CALL)) is expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_output_tokens": 7}, 7),
+        ({"max_completion_tokens": None, "max_tokens": 7}, 7),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": None}, None),
+    ],
+)
+def test_the_longest_answer_has_three_names(body: dict[str, Any], expected: int | None):
+    assert max_tokens(make_call(body=body)) == expected
+
+
+def test_a_picture_is_no_text():
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 40_000}}
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is it"}, picture]}]}
+    assert holds((("prompt_tokens", Range(below=100)),), make_call(body=body, raw=orjson.dumps(body)))
 
 
 def test_what_a_request_does_not_say_is_in_no_range():

@@ -65,6 +65,7 @@ WRONG = {
     "a target in one": ("  m: {targets: [a, b/x]}", 3, "models.m.targets[1].provider", "write m: {provider: b, model: x}"),
     "a strategy of nobody": ("  m: {targets: [a, b], strategy: random}", 3, "models.m.strategy", "'weighted', 'least_latency'"),
     "a fallback to nothing": ("  fast: a\n  m: {provider: a, fallback: [fasst]}", 4, "models.m.fallback[0]", "did you mean 'fast'?"),
+    "a fallback to a provider": ("  m: {provider: a, fallback: [b]}", 3, "models.m.fallback[0]", "it is a provider: write b/MODEL"),
     "a rule to nothing": ("  m:\n    provider: a\n    fallback:\n      - {on: any, to: x}", 6, "models.m.fallback[0].to", "no model 'x'"),
     "a cause of nothing": (
         "  m: {provider: a, fallback: [{on: too_sloww, to: m}]}",

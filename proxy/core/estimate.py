@@ -1,0 +1,30 @@
+"""How many tokens a prompt has, about, where nobody has counted them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Bytes of text to a token, about.
+BYTES_PER_TOKEN = 4
+
+#: Members of a body that are a prompt, and those inside that hold no text.
+PROMPT = ("messages", "input", "prompt", "instructions", "tools")
+_NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
+
+
+def estimated_tokens(body: Mapping[str, Any]) -> int:
+    """Tokens of a prompt at four bytes each; images, sound and files are left out, since their bytes say nothing of their tokens."""
+    pending: list[Any] = [body.get(name) for name in PROMPT]
+    size = 0
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            size += len(value.encode("utf-8", "replace"))
+        elif isinstance(value, dict):
+            pending += [inner for name, inner in value.items() if name not in _NO_TEXT]
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, int):
+            size += BYTES_PER_TOKEN  # prompts of the legacy completions may be tokens
+    return (size + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN
