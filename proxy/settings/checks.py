@@ -59,7 +59,7 @@ def check_provider_name(name: str, findings: Findings) -> None:
 def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
     """Everything that is asked of the sections together. `listed` has the providers' names, of wrong sections too."""
     _names(settings, listed, findings)
-    for one in (_listeners, _certificate, _storage, _base_urls, _headers, _simulated, _llm):
+    for one in (_listeners, _certificate, _storage, _base_urls, _headers, _simulated, _llm, _unmeasured):
         one(settings, findings)
 
 
@@ -171,6 +171,20 @@ def _llm(settings: Settings, findings: Findings) -> None:
     larger = settings.llm.larger_model
     if larger is not None and larger not in hierarchy.context_windows:
         findings.problem(("llm", "larger_model"), "has no context_window in model_params, so nobody knows what it takes")
+
+
+def _unmeasured(settings: Settings, findings: Findings) -> None:
+    """What a strategy goes by is measured by the breaker."""
+    if settings.policies.get("circuit_breaker") is not False:
+        return
+    for name, entry in (settings.models or {}).items():
+        strategy = getattr(entry, "strategy", None)
+        if strategy in ("least_latency", "least_busy") or (strategy == "cheapest" and getattr(entry, "latency", None) is not None):
+            findings.warning(
+                ("models", name, "strategy"),
+                f"{strategy} goes by what policies.circuit_breaker measures, which is off",
+                "leave it on, with failures: 1000000",
+            )
 
 
 def _chains(settings: Settings, hierarchy: Hierarchy, findings: Findings) -> None:

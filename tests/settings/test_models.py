@@ -60,6 +60,21 @@ def test_the_strategies_and_causes_are_those_that_there_are():
     assert schema["$defs"]["FallbackRule"]["properties"]["on"]["enum"] == list(CAUSES)
 
 
+@pytest.mark.parametrize(
+    ("entry", "breaker", "warned"),
+    [
+        ("{targets: [a, b], strategy: least_latency}", "false", True),
+        ("{targets: [a, b], strategy: least_busy}", "false", True),
+        ("{targets: [a, b]}", "false", False),
+        ("{targets: [a, b], strategy: least_busy}", "{failures: 9}", False),
+        ("a", "false", False),
+    ],
+)
+def test_a_strategy_that_goes_by_nothing_is_told(loaded: Load, entry: str, breaker: str, warned: bool):
+    found = loaded(HEAD + f"  m: {entry}\npolicies: {{circuit_breaker: {breaker}}}\n")
+    assert [warning.path for warning in found.warnings if "strategy" in warning.path] == ["models.m.strategy"] * warned
+
+
 WRONG = {
     "a target of nobody": ("  m: {targets: [a, {provider: c}]}", 3, "models.m.targets[1].provider", "there is no provider 'c'"),
     "a target in one": ("  m: {targets: [a, b/x]}", 3, "models.m.targets[1].provider", "write m: {provider: b, model: x}"),
