@@ -78,8 +78,9 @@ class Snapshot:
             for name, section in settings.providers.items()
         }
         self._services = services
-        self._router = Router(self.table, self.upstreams, services.board, services.clock)
         self._hierarchy = None if settings.llm is None else settings.llm.hierarchy()
+        windows = (self._hierarchy or Hierarchy()).context_windows
+        self._router = Router(self.table, self.upstreams, services.board, services.clock, windows=windows)
         self._resolve = Resolve(self._hierarchy, services, self._router.may_have)
         self.serving = self._serving()
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from proxy.core.board import Board, is_available, seconds_out
 from proxy.core.call import ANONYMOUS, Call, Principal, Target, Timeouts
 from proxy.core.errors import ClientError
+from proxy.core.estimate import estimated_tokens
 from proxy.core.permissions import may_use
 from proxy.core.protocols import Clock
 from proxy.routing.conditions import holds, max_tokens, prompt_tokens
@@ -26,6 +27,9 @@ _TYPICAL_ANSWER = 500
 _MOST_FOUND = 4096
 
 
+_NO_WINDOWS: Mapping[str, int] = {}
+
+
 class Patience(Protocol):
     """What a provider's settings say of time."""
 
@@ -36,9 +40,18 @@ class Router:
     """The table, with what is known of each target at this moment. It only reads."""
 
     def __init__(
-        self, table: Table, providers: Mapping[str, Patience], board: Board, clock: Clock, *, random: Callable[[], float] = drawn
+        self,
+        table: Table,
+        providers: Mapping[str, Patience],
+        board: Board,
+        clock: Clock,
+        *,
+        windows: Mapping[str, int] = _NO_WINDOWS,
+        random: Callable[[], float] = drawn,
     ) -> None:
+        """`windows` are the most tokens that models take, by their names, where that is known."""
         self.table = table
+        self._windows = windows
         self._providers = providers
         self._board = board
         self._clock = clock
@@ -72,6 +85,11 @@ class Router:
         """Seconds until a target that is out may be tried again; None: it is in."""
         state, now = self._board.of(target), self._clock.monotonic()
         return None if is_available(state, now) else seconds_out(state, now)
+
+    def fits(self, model: str, call: Call) -> bool:
+        """Whether the prompt is no longer than `model` takes, as far as is known."""
+        window = self._windows.get(model)
+        return window is None or estimated_tokens(call.body) <= window
 
     def may_have(self, principal: Principal, model: str) -> bool:
         """Whether the principal may have `model` from one of those who serve it."""

@@ -99,6 +99,8 @@ class Walk:
             if rule.to in self._models or not CAUSES[rule.cause](error):
                 continue
             self._models.add(rule.to)
+            if not self._router.fits(rule.to, self._call):
+                continue
             try:
                 self._waiting = deque(self._router.targets(rule.to, self._call))
             except ClientError:

@@ -64,7 +64,7 @@ class World:
         """To the routes, and with a `default` provider to any other model."""
         targets = {name: route.candidates[0].target for name, route in ROUTES.items()} | {"alone": Target("x", "m", "alone")}
         table = Table(targets, PROVIDERS, default, default is not None, ROUTES)
-        return Router(table, dict.fromkeys(PROVIDERS, Patient()), self.board, self.clock)
+        return Router(table, dict.fromkeys(PROVIDERS, Patient()), self.board, self.clock, windows={"fast": 10})
 
     async def target(self, call: Call) -> Reply:
         assert call.target is not None
@@ -171,6 +171,14 @@ async def test_a_model_without_a_chain_has_the_hierarchys_fallback(world: World,
     else:
         assert (await world.ask("swift", resolved=Resolved(fallback_model=fallback))).status == 200
         assert world.asked == ["s", "x" if fallback == "alone" else "p"]
+
+
+async def test_a_model_that_the_prompt_is_too_long_for_is_passed_over(world: World):
+    world.fail(FAILED, "a", "b")
+    await world.ask(body={"messages": [{"role": "user", "content": "x" * 30}]})
+    assert world.asked == ["a", "b", "c"]
+    await world.ask(body={"messages": [{"role": "user", "content": "x" * 50}]})
+    assert world.asked == ["a", "b", "z"]
 
 
 async def test_a_fallback_to_itself_ends(world: World):
