@@ -10,6 +10,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as SilentError
 
 from proxy.core import events
 from proxy.core.metrics import Registry
@@ -33,7 +34,9 @@ class RedisNews:
 
     def __init__(self, url: str, metrics: Registry, *, quiet: float = _QUIET, patience: float = _PATIENCE) -> None:
         self._quiet, self._patience = quiet, patience
-        self._redis: Redis = Redis.from_url(url, socket_connect_timeout=patience, socket_timeout=patience)
+        # Hours may lie between tellings, and their connection may die in them without a word: then another is tried.
+        again: list[type[Exception]] = [SilentError]
+        self._redis: Redis = Redis.from_url(url, socket_connect_timeout=patience, socket_timeout=patience, retry_on_error=again)
         # `_listen` bounds its waits: a write with redis-py's `socket_timeout` can lose a cancellation on Python 3.11.
         self._listener: Redis = Redis.from_url(url, socket_connect_timeout=patience, socket_timeout=None)
         self._degraded = metrics.gauge("comporta_redis_degraded", "Whether Redis cannot be reached.", "use").labels("news")

@@ -265,6 +265,14 @@ async def test_a_subscription_on_which_nobody_speaks_is_asked_whether_it_lives_a
     await told.stop()
 
 
+async def test_a_telling_whose_idle_connection_died_without_a_word_goes_over_another(server: RedisServer, wire: Wire):
+    told = RedisNews(wire.url, Registry(), patience=0.5)
+    assert await told.tell("user", "u1")
+    await wire.forget()
+    assert await told.tell("user", "u2")
+    await told.stop()
+
+
 def test_the_address_says_which_it_is():
     assert isinstance(news("memory:", Registry()), LocalNews)
     assert isinstance(news("redis://127.0.0.1:1", Registry()), RedisNews)
