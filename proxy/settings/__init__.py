@@ -1,6 +1,6 @@
 """What an administrator decided: file, environment and flags, made into frozen, validated settings."""
 
-from proxy.settings.loading import KEPT, Loaded, load, restore, secret_warnings
+from proxy.settings.loading import KEPT, Loaded, dump, load, restore, secret_warnings
 from proxy.settings.messages import Problem, SettingsError
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings, TlsSettings, parse_address
 from proxy.settings.models import ModelEntry, ModelTargets
@@ -17,6 +17,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "TlsSettings",
+    "dump",
     "load",
     "parse_address",
     "restore",

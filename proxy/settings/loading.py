@@ -84,8 +84,13 @@ def load(
     return Loaded(settings, _sources(settings, tree), findings.warnings, path)
 
 
+def dump(settings: Settings) -> dict[str, Any]:
+    """What `restore` makes the same settings of: without defaults, since what is written means more than a default of the same value."""
+    return settings.model_dump(mode="json", exclude_unset=True)
+
+
 def restore(document: dict[str, Any], *, known: Kinds | None = None) -> Settings:
-    """Settings as they were before `Settings.model_dump(mode="json")`. Raises SettingsError."""
+    """Settings as they were before `dump`. Raises SettingsError."""
     tree = grown(document)
     findings = Findings(_NO_FILE, tree)
     settings = _Assembly(tree, findings, known or kinds.wanted(document)).settings({}, lambda _host, _port: False)
