@@ -4,12 +4,14 @@ from proxy.settings.loading import KEPT, Loaded, dump, load, restore, secret_war
 from proxy.settings.messages import Problem, SettingsError
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings, TlsSettings, parse_address
 from proxy.settings.models import ModelEntry, ModelTargets
+from proxy.settings.source import Mark, mark_of
 
 __all__ = [
     "KEPT",
     "SIMULATED",
     "Address",
     "Loaded",
+    "Mark",
     "ModelEntry",
     "ModelTargets",
     "Problem",
@@ -19,6 +21,7 @@ __all__ = [
     "TlsSettings",
     "dump",
     "load",
+    "mark_of",
     "parse_address",
     "restore",
     "secret_warnings",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
@@ -35,12 +35,23 @@ LLM_OBJECTS: dict[str, Path] = {
     "LLM_MODEL_PARAMS": ("llm", "model_params"),
 }
 
+#: What changes with a file, also where a link is turned to another one: its inode, time and size. None while it is not there.
+Mark: TypeAlias = tuple[int, int, int] | None
+
 _MAX_FILE = 4 * 2**20
 _MAX_NODES = 200_000
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = ("str", "timestamp", "value")
 # What Kubernetes puts into the environment of every pod beside a service called `comporta`.
 _SERVICE_LINK = re.compile(r"COMPORTA(_\w+)?_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+def mark_of(path: FilePath) -> Mark:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_file(path: FilePath) -> Node:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.settings import Settings, SettingsError, dump, load, parse_address, restore
+from proxy.settings import Settings, SettingsError, dump, load, mark_of, parse_address, restore
 from tests.settings.conftest import Load, Refused, check_told, nobody_listens, provider
 
 OPENAI = 'providers:\n  openai: {kind: openai, api_key: "env:OPENAI_API_KEY"}\n'
@@ -56,6 +56,18 @@ def test_an_absent_table_differs_from_an_empty_one(loaded: Load):
     assert loaded(OPENAI).settings.models is None
     assert loaded(OPENAI + "models:\n").settings.models is None
     assert loaded(OPENAI + "models: {}\n").settings.models == {}
+
+
+def test_the_mark_of_a_file_is_that_of_what_was_read(tmp_path: Path):
+    path = tmp_path / "gateway.yaml"
+    path.write_text("sim: true", encoding="utf-8")
+    before = mark_of(path)
+
+    def changes_it(_host: str, _port: int) -> bool:
+        path.write_text("sim: true  # written meanwhile", encoding="utf-8")
+        return False
+
+    assert load(path, {}, {}, probe=changes_it).mark == before != mark_of(path)
 
 
 def test_names_with_dots_are_quoted_in_paths(loaded: Load):
