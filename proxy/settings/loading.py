@@ -80,7 +80,7 @@ def load(
     tree = read_file(path) if path else Node({})
     findings = Findings(str(path) if path else _NO_FILE, tree)
     overlay_environment(tree, environ, findings)
-    overlay_flags(tree, flags)
+    overlay_flags(tree, flags, findings)
     assembly = _Assembly(tree, findings, known or kinds.wanted(tree.plain()))
     settings = assembly.settings(environ, probe)
     checks.check(settings, assembly.listed, findings)
