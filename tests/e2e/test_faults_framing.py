@@ -6,6 +6,7 @@ whole, one byte at a time, and head and body apart.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -146,8 +147,16 @@ def check_refused(gateway: Gateway, upstream: Upstream, data: bytes, statuses: t
         answer = provoke(gateway, data + NEXT, size)
         assert answer.status in statuses, (size, answer.body)
         assert error_of(answer)["code"] in codes, (size, answer.body)
+        check_recorded(gateway, answer)
         assert upstream.requests == [], "it reached the upstream"
     gateway.wait_metric(before + 3, REJECTED)
+
+
+def check_recorded(gateway: Gateway, answer: Answer) -> None:
+    """Its id finds a line, which tells nothing of the bytes."""
+    record = gateway.record_of(answer)
+    assert (record["status"], record["error"], record["outcome"]) == (answer.status, error_of(answer)["code"], "client_error")
+    assert len(json.dumps(record)) < 600
 
 
 @pytest.mark.row(37, cut="both")
@@ -230,6 +239,7 @@ def test_a_head_that_is_too_large(gateway: Gateway, upstream: Upstream, data: by
         answer = provoke(gateway, data, size)
         assert answer.status in (400, 414, 431), answer.body
         assert error_of(answer)["code"] in ("bad_request", "uri_too_long", "headers_too_large")
+        check_recorded(gateway, answer)
     gateway.wait_metric(before + 2, REJECTED)
     assert upstream.requests == []
 
