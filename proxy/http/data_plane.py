@@ -146,9 +146,10 @@ class _Exchange:
         if line is None:
             # A head whose line is remembered is a POST of HTTP/1.1 that keeps its connection: of that nothing need be asked again.
             writer.fit(message)
-            if message.path in HEALTH:
-                return plane._health(message.method, message.path, writer)
-            line = memo[_LINE] = read(message)
+            line = read(message)
+            if line.path in HEALTH:
+                return plane._health(line, writer)
+            memo[_LINE] = line
         self.serving = serving
         self._allowed = line.allowed
         self._payload = payload
