@@ -88,6 +88,7 @@ HEADS = {
     "a name that is no token": with_length(b"X(a): x\r\n"),
     "no host": with_length().replace(b"Host: gateway\r\n", b"", 1),
     "two hosts": with_length(b"Host: other\r\n"),
+    "a host in two words": with_length().replace(b"Host: gateway", b"Host: gate way", 1),
     # What is it at all?
     "HTTP/2.0": with_length().replace(b"HTTP/1.1", b"HTTP/2.0", 1),
     "HTTP/1.2": with_length().replace(b"HTTP/1.1", b"HTTP/1.2", 1),
@@ -177,6 +178,7 @@ UNUSUAL = {
     "an extension": chunks(b"N;a=b\r\nB\r\n0\r\n\r\n"),
     "a trailer": chunks(b"N\r\nB\r\n0\r\nX-Sum: 1\r\n\r\n"),
     "empty lines before it": b"\r\n\r\n" + with_length(),
+    "an empty host": with_length().replace(b"Host: gateway", b"Host:", 1),
     "bytes that are not ASCII in a value": with_length(b"X-A: b\xff\xfe\r\n"),
 }
 
