@@ -178,6 +178,7 @@ UNUSUAL = {
     "an extension": chunks(b"N;a=b\r\nB\r\n0\r\n\r\n"),
     "a trailer": chunks(b"N\r\nB\r\n0\r\nX-Sum: 1\r\n\r\n"),
     "empty lines before it": b"\r\n\r\n" + with_length(),
+    "an empty line that ends in a bare LF before it": b"\n" + with_length(),
     "an empty host": with_length().replace(b"Host: gateway", b"Host:", 1),
     "bytes that are not ASCII in a value": with_length(b"X-A: b\xff\xfe\r\n"),
 }
