@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from policies.record import line, verdict
 from proxy.core.call import Call
-from proxy.core.errors import CapacityError, ClientError, GatewayError
+from proxy.core.errors import CapacityError, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock, Emit
 from proxy.http import errors
@@ -25,8 +25,7 @@ class Refusals:
 
     def refuse(self, connection: Connection, status: int) -> None:
         """The answer to bytes that are no HTTP request."""
-        code = {413: "request_too_large", 414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
-        error = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
+        error = errors.no_http(status)
         writer = Writer(connection)
         writer.close_after()
         writer.whole(status, self._noted(error), errors.body(error))
