@@ -250,7 +250,7 @@ async def _run(served: _Served, signals: Signals, opened: _Opened, ready: Callab
 
     admin = AdminPlane(served.numbers, served.state, key=opened.admin_key, desk=desk)
     admin.wait_for(_patience(opened.settings.server))
-    watch = FileWatch(opened.file, reload) if opened.file is not None and opened.settings.server.watch else None
+    watch = FileWatch(opened.file, opened.loaded.mark, reload) if opened.file is not None and opened.settings.server.watch else None
     try:
         await admin.start(opened.admin)
         if watch is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from proxy.core import events
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
-from proxy.settings import KEPT, Loaded, Settings, SettingsError
+from proxy.settings import KEPT, Loaded, Mark, Settings, SettingsError, mark_of
 
 #: Seconds between two looks at the configuration's file.
 _LOOK = 1.0
@@ -100,10 +100,14 @@ class Reload:
 
 
 class FileWatch:
-    """Calls `reload` when a file is another one than before, and has been so for a look: who writes it slowly is given the time."""
+    """Calls `reload` when a file is another one than before, and has been so for a look: who writes it slowly is given the time.
 
-    def __init__(self, path: Path, reload: Callable[[], Awaitable[bool]], *, every: float = _LOOK) -> None:
+    `known`: the file's mark when it was last read, or from before that.
+    """
+
+    def __init__(self, path: Path, known: Mark, reload: Callable[[], Awaitable[bool]], *, every: float = _LOOK) -> None:
         self._path = path
+        self._known = known
         self._reload = reload
         self._every = every
         self._task: asyncio.Task[None] | None = None
@@ -116,22 +120,14 @@ class FileWatch:
             self._task.cancel()
 
     async def _run(self) -> None:
-        known = seen = await self._mark()
+        known = seen = self._known
         while True:
             await asyncio.sleep(self._every)
-            now = await self._mark()
+            now = await asyncio.to_thread(mark_of, self._path)
             if now is not None and now == seen and now != known:
                 known = now
                 await self._reload()
             seen = now
-
-    async def _mark(self) -> tuple[int, int, int] | None:
-        """What changes with the file, also where a link is turned to another one; None while it is not there."""
-        try:
-            found = await asyncio.to_thread(self._path.stat)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def held(old: Loaded, new: Loaded) -> tuple[Loaded, list[str]]:

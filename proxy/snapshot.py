@@ -15,6 +15,7 @@ import providers
 from policies.authenticate import Authenticate
 from policies.fallback import Fallback
 from policies.hedge import Hedge
+from policies.record import Record
 from policies.resolve import Resolve
 from policies.retry import Retry
 from policies.route import Bound, Route
@@ -121,7 +122,8 @@ class Snapshot:
         bill, choose = Bill(services.unpaid), self._bound if len(self.upstreams.keys() - {SIMULATED}) > 1 else None
         bound = [one for each in stages for one in ([bill, choose() if choose else each] if isinstance(each, Route) else [each])]
         local |= dict.fromkeys(BINDING, compose(bound, attempt))
-        return Serving(gateway, local, limits)
+        record = self.settings.policies.get("record", Record.Settings())
+        return Serving(gateway, local, limits, services.emit if isinstance(record, Record.Settings) and record.log else None)
 
     def _named(self, attempt: Handler) -> Handler:
         """What sends a request for the model that its path names, behind who asks: that one it is, so there is no fallback."""

@@ -19,7 +19,7 @@ from proxy.core.protocols import Services
 from proxy.findings import Findings
 from proxy.http.certificate import context_for
 from proxy.recollection import Recollections
-from proxy.settings import Settings
+from proxy.settings import Settings, dump
 from proxy.snapshot import Snapshot
 from proxy.sockets import bind
 
@@ -328,7 +328,7 @@ class Supervisor:
 
     def _document(self) -> dict[str, Any]:
         """The configuration in force, as a worker takes it."""
-        return self._settings.model_dump(mode="json")
+        return dump(self._settings)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -346,7 +346,7 @@ class Supervisor:
         tried = Snapshot(settings, os.environ, Services(self._services.clock, Registry(), self._services.emit))
         await tried.close()
         context_for(settings.server.tls)
-        document = settings.model_dump(mode="json")
+        document = dump(settings)
         asked = {slot: (slot.channel, slot.state) for slot in self._slots if slot.channel is not None}
         try:
             answers = await asyncio.gather(*(slot.step("prepare", document) for slot in asked))

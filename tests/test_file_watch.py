@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.reload import FileWatch
+from proxy.settings import mark_of
 
 EVERY = 0.02
 
@@ -40,7 +41,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 async def reloads(file: Path) -> AsyncIterator[Reloads]:
     found = Reloads()
-    watch = FileWatch(file, found, every=EVERY)
+    watch = FileWatch(file, mark_of(file), found, every=EVERY)
     watch.start()
     await asyncio.sleep(3 * EVERY)
     yield found
@@ -74,3 +75,12 @@ async def test_a_file_that_is_away_for_a_while_is_waited_for(file: Path, reloads
     file.write_text("back")
     await reloads.next()
     assert reloads.count == 1
+
+
+async def test_a_change_after_it_was_read_and_before_the_first_look_is_read(file: Path):
+    known, found = mark_of(file), Reloads()
+    file.write_text("another")
+    watch = FileWatch(file, known, found, every=EVERY)
+    watch.start()
+    await found.next()
+    watch.stop()

@@ -28,16 +28,20 @@ async def backstop(request: web.Request, handler: _Handler) -> web.StreamRespons
     except web.HTTPException:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a line
-        id = f"adm_{secrets.token_hex(12)}"
+        id = new_id()
         report(error, id)
-        found = answer(errors.shown(error))
-        found.headers["x-request-id"] = id
-        return found
+        return answer(errors.shown(error), id)
 
 
-def answer(error: GatewayError) -> web.Response:
+def new_id() -> str:
+    """For an answer that a line of the log tells of."""
+    return f"adm_{secrets.token_hex(12)}"
+
+
+def answer(error: GatewayError, id: str | None = None) -> web.Response:
     """The error as `proxy.http.errors` has it."""
-    return web.Response(status=error.status, body=errors.body(error), headers=errors.headers(error))
+    named = {} if id is None else {"x-request-id": id}
+    return web.Response(status=error.status, body=errors.body(error), headers={**errors.headers(error), **named})
 
 
 def report(error: BaseException, id: str) -> None:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from proxy.core import events
 from proxy.handshake import address_of
+from proxy.http import errors
+from proxy.http.backstop import answer, new_id
 
 #: Connections at once, in all and from one address: administrators and those that collect numbers are few.
 MOST = 512
@@ -87,6 +91,18 @@ class _Caller(RequestHandler):
             self._stop_waiting()
         elif self._late is None and self._waiter is not None and not self._waiter.done():
             self._await_head()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is no HTTP is answered in our shape, and has a line: aiohttp's own words repeat the bytes that came."""
+        if not isinstance(exc, HttpProcessingError) or request.writer.output_size:
+            return super().handle_error(request, status, exc, message)
+        error, id = errors.no_http(431 if isinstance(exc, LineTooLong) else 400), new_id()
+        events.info("admin_request_refused", id=id, status=error.status, error=error.code)
+        found = answer(error, id)
+        found.force_close()
+        return found
 
     def _await_head(self) -> None:
         self._late = self._loop.call_later(self._head, self.force_close)

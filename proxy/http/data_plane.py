@@ -12,7 +12,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.core.call import Call
-from proxy.core.errors import CapacityError, ClientDisconnected, ClientError, GatewayError
+from proxy.core.errors import CapacityError, ClientDisconnected, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock
 from proxy.core.reply import Reply
@@ -20,11 +20,12 @@ from proxy.http import body, errors, parse
 from proxy.http.known_head import Payload, WholeBody
 from proxy.http.own_head import OwnHead
 from proxy.http.readiness import HEALTH, Readiness, Told
+from proxy.http.refusals import Refusals
 from proxy.http.request_ids import request_ids
 from proxy.http.request_line import RequestLine, read
 from proxy.http.server import Answer, Connection
 from proxy.http.serving import EdgeLimits, Serving
-from proxy.http.write import PING, Writer, compose_head
+from proxy.http.write import PING, Writer
 from proxy.stream import EventStream, numbered
 from proxy.sweeper import Sweeper
 
@@ -63,9 +64,10 @@ class DataPlane:
         self._draining = False
         self._shedding: str | None = None
         self._clock = clock
-        self._rejected = metrics.counter("llm_rejected_total", "Requests that the gateway itself refused.", "code")
         self._report = report
         self._ids = request_ids()
+        refusals = Refusals(self._ids, clock, metrics, lambda: self.serving.emit)
+        self.refuse, self.turn_away = refusals.refuse, refusals.turn_away
         own_head = OwnHead(clock)
         self.own_lines, self.early_lines = own_head.lines, own_head.early_lines
         self._pings = Sweeper(clock.monotonic)
@@ -74,15 +76,6 @@ class DataPlane:
     def __call__(self, connection: Connection) -> Answer:
         """What answers a connection's requests."""
         return _Exchange(self, connection).answer
-
-    def refuse(self, connection: Connection, status: int) -> None:
-        """The answer to bytes that are no HTTP request."""
-        code = {413: "request_too_large", 414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
-        self._rejected.labels(code).value += 1
-        error = ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
-        writer = Writer(connection)
-        writer.close_after()
-        writer.whole(status, {**errors.headers(error), "x-request-id": next(self._ids)}, errors.body(error))
 
     # -- what the process around it says --
 
@@ -107,15 +100,6 @@ class DataPlane:
     def interrupt(self, error: GatewayError) -> int:
         """Give up what is running: each request gets `error`, as its answer or as its stream's last event. Returns how many there were."""
         return sum(exchange.interrupt(error) for exchange in list(self._running))
-
-    def turn_away(self) -> bytes:
-        """The whole answer to a connection that is one too many."""
-        self._rejected.labels("overloaded").value += 1
-        error = CapacityError("The gateway has as many connections as it may have.", retry_after=1.0)
-        content = errors.body(error)
-        length = str(len(content))
-        headers = {**errors.headers(error), "x-request-id": next(self._ids), "content-length": length, "connection": "close"}
-        return compose_head(error.status, headers) + content
 
 
 def _received(_call: Call) -> None:
@@ -162,9 +146,10 @@ class _Exchange:
         if line is None:
             # A head whose line is remembered is a POST of HTTP/1.1 that keeps its connection: of that nothing need be asked again.
             writer.fit(message)
-            if message.path in HEALTH:
-                return plane._health(message.method, message.path, writer)
-            line = memo[_LINE] = read(message)
+            line = read(message)
+            if line.path in HEALTH:
+                return plane._health(line, writer)
+            memo[_LINE] = line
         self.serving = serving
         self._allowed = line.allowed
         self._payload = payload

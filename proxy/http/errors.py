@@ -70,6 +70,12 @@ def headers(error: GatewayError) -> dict[str, str]:
     return found
 
 
+def no_http(status: int) -> ClientError:
+    """For bytes that are no HTTP request."""
+    code = {413: "request_too_large", 414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
+    return ClientError("The request is not valid HTTP, or its head is too large.", status=status, code=code)
+
+
 def unknown_route(path: str, allowed: tuple[str, ...]) -> ClientError:
     """404 for a path that is not in the table, 405 for a method that its path does not take."""
     if allowed:

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 import orjson
 
 from proxy.http import errors
+from proxy.http.request_line import RequestLine
 from proxy.http.write import Writer
 
-#: Readiness with what stands behind it, as Kubernetes spells that.
-VERBOSE = frozenset({"/readyz?verbose", "/readyz?verbose=1", "/readyz?verbose=true"})
+#: The paths that are answered here.
+HEALTH = frozenset({"/healthz", "/readyz"})
 
-#: All that is answered here. Whole targets, so that a request costs one look whatever it asks for.
-HEALTH = frozenset({"/healthz", "/readyz"}) | VERBOSE
+#: What of a query asks for what stands behind readiness, as Kubernetes spells that.
+_VERBOSE = frozenset({"verbose", "verbose=1", "verbose=true"})
 
 #: What is shown of providers, storage and the rest. Whoever can connect may ask for it.
 Told: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
@@ -28,18 +29,18 @@ class Readiness:
         self._told = told
         self._ids = ids
 
-    async def __call__(self, method: str, path: str, writer: Writer) -> bool:
+    async def __call__(self, line: RequestLine, writer: Writer) -> bool:
         """Answer; says whether the connection may carry another request."""
         headers = {"content-type": "application/json", "x-request-id": next(self._ids)}
-        if method not in ("GET", "HEAD"):
-            error = errors.unknown_route(path, ("GET", "HEAD"))
+        if line.method != "GET":
+            error = errors.unknown_route(line.path, ("GET", "HEAD"))
             writer.whole(error.status, {**errors.headers(error), **headers}, errors.body(error))
-        elif path in VERBOSE and self._told is not None:
+        elif line.path == "/readyz" and self._told is not None and not _VERBOSE.isdisjoint(line.query.split("&")):
             told = await self._told()
             status, word = self._answer()
             writer.whole(status, headers, orjson.dumps({"status": word, **told}))
         else:
-            status, word = (200, "ok") if path == "/healthz" else self._answer()
+            status, word = (200, "ok") if line.path == "/healthz" else self._answer()
             writer.whole(status, headers, orjson.dumps({"status": word}))
         return writer.keep_alive
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from proxy.core.protocols import Handler
+from proxy.core.protocols import Emit, Handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,4 @@ class Serving:
     gateway: Handler
     local: Mapping[str, Handler]
     limits: EdgeLimits
+    emit: Emit | None = None

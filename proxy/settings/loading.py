@@ -21,7 +21,7 @@ from proxy.settings.llm import LlmSettings
 from proxy.settings.messages import Findings, Problem, SettingsError, explain, place
 from proxy.settings.model import SECTIONS, SIMULATED, ServerSettings, Settings
 from proxy.settings.models import Entry, ModelEntry, ModelTargets
-from proxy.settings.source import CONFIG_VARIABLE, overlay_environment, overlay_flags, read_file
+from proxy.settings.source import CONFIG_VARIABLE, Mark, mark_of, overlay_environment, overlay_flags, read_file
 from proxy.settings.storage import StateSettings, StorageSettings
 from proxy.settings.tree import DEFAULT, Node, Path, dotted, grown, leaves_of, line_of
 
@@ -34,12 +34,16 @@ KEPT = "kept until a restart"
 
 @dataclass(frozen=True)
 class Loaded:
-    """The outcome. `sources` says for each value, by dotted path, where it came from (see `Node.source`); `file` may be absent."""
+    """The outcome. `sources` says for each value, by dotted path, where it came from (see `Node.source`); `file` may be absent.
+
+    `mark`: the file's, from before it was read.
+    """
 
     settings: Settings
     sources: dict[str, str]
     warnings: list[Problem]
     file: FilePath | None
+    mark: Mark = None
 
     @property
     def name(self) -> str:
@@ -72,20 +76,26 @@ def load(
     """
     if path is None and environ.get(CONFIG_VARIABLE):
         path = FilePath(environ[CONFIG_VARIABLE])
+    mark = mark_of(path) if path else None
     tree = read_file(path) if path else Node({})
     findings = Findings(str(path) if path else _NO_FILE, tree)
     overlay_environment(tree, environ, findings)
-    overlay_flags(tree, flags)
+    overlay_flags(tree, flags, findings)
     assembly = _Assembly(tree, findings, known or kinds.wanted(tree.plain()))
     settings = assembly.settings(environ, probe)
     checks.check(settings, assembly.listed, findings)
     if findings.problems:
         raise SettingsError(findings.problems)
-    return Loaded(settings, _sources(settings, tree), findings.warnings, path)
+    return Loaded(settings, _sources(settings, tree), findings.warnings, path, mark)
+
+
+def dump(settings: Settings) -> dict[str, Any]:
+    """What `restore` makes the same settings of: without defaults, since what is written means more than a default of the same value."""
+    return settings.model_dump(mode="json", exclude_unset=True)
 
 
 def restore(document: dict[str, Any], *, known: Kinds | None = None) -> Settings:
-    """Settings as they were before `Settings.model_dump(mode="json")`. Raises SettingsError."""
+    """Settings as they were before `dump`. Raises SettingsError."""
     tree = grown(document)
     findings = Findings(_NO_FILE, tree)
     settings = _Assembly(tree, findings, known or kinds.wanted(document)).settings({}, lambda _host, _port: False)

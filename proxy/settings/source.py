@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from proxy.core.names import nearest
-from proxy.settings.messages import Findings, Problem, SettingsError
+from proxy.settings.messages import Findings, Problem, SettingsError, place
 from proxy.settings.model import SECTIONS
 from proxy.settings.tree import Node, Path, dotted
 
@@ -35,12 +35,23 @@ LLM_OBJECTS: dict[str, Path] = {
     "LLM_MODEL_PARAMS": ("llm", "model_params"),
 }
 
+#: What changes with a file, also where a link is turned to another one: its inode, time and size. None while it is not there.
+Mark: TypeAlias = tuple[int, int, int] | None
+
 _MAX_FILE = 4 * 2**20
 _MAX_NODES = 200_000
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = ("str", "timestamp", "value")
 # What Kubernetes puts into the environment of every pod beside a service called `comporta`.
 _SERVICE_LINK = re.compile(r"COMPORTA(_\w+)?_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+def mark_of(path: FilePath) -> Mark:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_file(path: FilePath) -> Node:
@@ -178,14 +189,29 @@ def overlay_environment(tree: Node, environ: Mapping[str, str], findings: Findin
         except SettingsError as error:
             findings.problems.extend(error.problems)
             continue
-        tree.set(path, value)
+        _put(tree, path, value, findings)
+
+
+def _put(tree: Node, path: Path, node: Node, findings: Findings) -> None:
+    """Put `node` at `path`. What was written where a mapping belongs, and is none, is a problem, and stays."""
+    there, depth = tree.nearest(path[:-1])
+    if isinstance(there.value, dict) or there.value is None or _stands_for_mapping(path[:depth], there.value):
+        tree.set(path, node)
+    else:
+        findings.problem(path[:depth], "is no mapping", f"{place(findings.file, node.source)} sets something in it")
+
+
+def _stands_for_mapping(path: Path, value: Any) -> bool:
+    """Whether it is right where it stands: a policy that is on or off, a model's provider."""
+    kind = path[0] if len(path) == 2 else None
+    return (kind == "models" and isinstance(value, str)) or (kind == "policies" and str(value).lower() in ("true", "false"))
 
 
 def _overlay_llm(tree: Node, environ: Mapping[str, str], findings: Findings) -> None:
     """Values by their own names. Of a JSON object each inner value is put over the file's, whose others stay."""
     for name, path in LLM_VARIABLES.items():
         if environ.get(name):
-            tree.set(path, Node(environ[name], f"environment:{name}"))
+            _put(tree, path, Node(environ[name], f"environment:{name}"), findings)
     for name, path in LLM_OBJECTS.items():
         if not environ.get(name):
             continue
@@ -201,7 +227,7 @@ def _overlay_llm(tree: Node, environ: Mapping[str, str], findings: Findings) -> 
             continue
         for entry, fields in entries.items():
             for field_name, node in fields.value.items():
-                tree.set((*path, entry, field_name), node)
+                _put(tree, (*path, entry, field_name), node, findings)
 
 
 def _variable_hint(parts: list[str]) -> str:
@@ -232,8 +258,8 @@ def _from_text(text: str, name: str) -> Node:
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- flags
-def overlay_flags(tree: Node, flags: Mapping[str, Any]) -> None:
+def overlay_flags(tree: Node, flags: Mapping[str, Any], findings: Findings) -> None:
     """Put what the command line says over everything else. `flags` has the names with their dashes; None is a flag that was not given."""
     for flag, value in flags.items():
         if value is not None:
-            tree.set(FLAGS[flag], Node(value, f"flag:{flag}"))
+            _put(tree, FLAGS[flag], Node(value, f"flag:{flag}"), findings)

@@ -15,6 +15,7 @@ from proxy.storage.database import Database
 from proxy.storage.faults import missing
 from proxy.storage.identities import KnownKey
 from proxy.storage.limits import Limits, decode
+from proxy.storage.names import require_plain
 from proxy.storage.tables import users, virtual_keys
 
 #: What may be changed of one that is there.
@@ -87,6 +88,7 @@ class Keys:
         return tuple(_key(row) for row in await self._database.fetch(query))
 
     async def create(self, actor: str, new: NewKey) -> VirtualKey:
+        require_plain(name=new.name)
         self._require_future(new)
         await self._database.change(
             actor, "key.create", f"key {new.id}", None, _audited(new.id), insert(virtual_keys).values(**_stored(new))
@@ -98,6 +100,7 @@ class Keys:
         if unknown := set(fields) - FIELDS:
             raise ClientError("This cannot be changed.", param=min(unknown), code="invalid_value")
         if fields:
+            require_plain(name=fields.get("name"))
             _require_calendar(fields.get("expires_at"))
 
             def changed(was: Mapping[str, Any]) -> Update:

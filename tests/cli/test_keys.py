@@ -36,6 +36,13 @@ def test_a_user_is_made_changed_listed_and_removed(run):
     assert _json(run("users", "list", "--json")) == []
 
 
+def test_names_with_control_characters_are_refused(run):
+    assert run("users", "add", "ana").exit_code == 0
+    for command in (("users", "add", "a\nb"), ("users", "set", "ana", "--tier", "\x1b[31m"), ("keys", "create", "ana", "--name", "a\nb")):
+        refused = run(*command)
+        assert (refused.exit_code, "holds a control character" in refused.output) == (1, True), refused.output
+
+
 def test_a_key_is_shown_once_and_then_by_its_end(run, tmp_path: Path):
     run("users", "add", "ana")
     made = run("keys", "create", "ana", "--models", "fast,sim", "--expires", "90d")

@@ -6,6 +6,7 @@ whole, one byte at a time, and head and body apart.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -87,6 +88,7 @@ HEADS = {
     "a name that is no token": with_length(b"X(a): x\r\n"),
     "no host": with_length().replace(b"Host: gateway\r\n", b"", 1),
     "two hosts": with_length(b"Host: other\r\n"),
+    "a host in two words": with_length().replace(b"Host: gateway", b"Host: gate way", 1),
     # What is it at all?
     "HTTP/2.0": with_length().replace(b"HTTP/1.1", b"HTTP/2.0", 1),
     "HTTP/1.2": with_length().replace(b"HTTP/1.1", b"HTTP/1.2", 1),
@@ -146,8 +148,16 @@ def check_refused(gateway: Gateway, upstream: Upstream, data: bytes, statuses: t
         answer = provoke(gateway, data + NEXT, size)
         assert answer.status in statuses, (size, answer.body)
         assert error_of(answer)["code"] in codes, (size, answer.body)
+        check_recorded(gateway, answer)
         assert upstream.requests == [], "it reached the upstream"
     gateway.wait_metric(before + 3, REJECTED)
+
+
+def check_recorded(gateway: Gateway, answer: Answer) -> None:
+    """Its id finds a line, which tells nothing of the bytes."""
+    record = gateway.record_of(answer)
+    assert (record["status"], record["error"], record["outcome"]) == (answer.status, error_of(answer)["code"], "client_error")
+    assert len(json.dumps(record)) < 600
 
 
 @pytest.mark.row(37, cut="both")
@@ -168,6 +178,8 @@ UNUSUAL = {
     "an extension": chunks(b"N;a=b\r\nB\r\n0\r\n\r\n"),
     "a trailer": chunks(b"N\r\nB\r\n0\r\nX-Sum: 1\r\n\r\n"),
     "empty lines before it": b"\r\n\r\n" + with_length(),
+    "an empty line that ends in a bare LF before it": b"\n" + with_length(),
+    "an empty host": with_length().replace(b"Host: gateway", b"Host:", 1),
     "bytes that are not ASCII in a value": with_length(b"X-A: b\xff\xfe\r\n"),
 }
 
@@ -230,6 +242,7 @@ def test_a_head_that_is_too_large(gateway: Gateway, upstream: Upstream, data: by
         answer = provoke(gateway, data, size)
         assert answer.status in (400, 414, 431), answer.body
         assert error_of(answer)["code"] in ("bad_request", "uri_too_long", "headers_too_large")
+        check_recorded(gateway, answer)
     gateway.wait_metric(before + 2, REJECTED)
     assert upstream.requests == []
 

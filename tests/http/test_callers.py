@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,7 @@ from aiohttp import web
 from proxy.door import Door
 from proxy.http.callers import Callers, Patience
 from proxy.sockets import bind
+from tests.support.log import logged
 
 ASKED = b"GET / HTTP/1.1\r\nHost: admin.test\r\n\r\n"
 
@@ -117,3 +119,31 @@ async def test_who_lies_idle_between_two_requests_is_not_late(place: Place):
     await asked(reader, writer)
     await asyncio.sleep(0.4)
     await asked(reader, writer)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (ASKED.replace(b"Host", b"X secret: a\r\nHost"), 400, "bad_request"),
+        (b"SECRET words\r\n\r\n", 400, "bad_request"),
+        (ASKED.replace(b"Host", b"X: " + b"secret" * 2000 + b"\r\nHost"), 431, "headers_too_large"),
+    ],
+    ids=["no host", "no header", "no HTTP", "too large"],
+)
+@pytest.mark.parametrize("before", [b"", ASKED], ids=["first", "second"])
+async def test_what_is_no_http_is_an_error_in_our_shape_that_repeats_nothing(
+    place: Place, before: bytes, sent: bytes, status: int, code: str
+):
+    reader, writer = await place.connect()
+    if before:
+        await asked(reader, writer)
+    with logged() as lines:
+        writer.write(sent)
+        async with asyncio.timeout(5):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"%d" % status
+    assert (json.loads(body)["error"]["code"], b"secret" in body.lower()) == (code, False)
+    (line,) = lines
+    assert (line["event"], line["status"], line["error"]) == ("admin_request_refused", status, code)
+    assert f"x-request-id: {line['id']}".encode() in head.lower()

@@ -21,6 +21,7 @@ from proxy.core.reply import Reply
 from proxy.http.data_plane import DataPlane
 from proxy.http.known_head import WholeBody
 from proxy.http.listener import Listener
+from proxy.http.readiness import Told
 from proxy.http.server import Connection
 from proxy.http.serving import EdgeLimits, Serving
 from tests.core.doubles import HandClock, in_virtual_time
@@ -55,7 +56,7 @@ class Line(Wire):
 class Edge:
     """The data plane over connections without wires. `ended`: what each reply was closed with; `reported`: what nobody foresaw."""
 
-    def __init__(self, clock: HandClock, answer: Handler, *, keep_alive: float = 75.0) -> None:
+    def __init__(self, clock: HandClock, answer: Handler, *, keep_alive: float = 75.0, told: Told | None = None) -> None:
         self.ended: list[BaseException | None] = []
         self.reported: list[BaseException] = []
         self._answer = answer
@@ -65,6 +66,7 @@ class Edge:
             metrics=Registry(),
             state=lambda: "ready",
             report=lambda error, _id: self.reported.append(error),
+            told=told,
         )
         options: dict[str, Any] = {"header_timeout": 10.0, "keepalive_timeout": keep_alive, "access_log": None, "auto_decompress": False}
         self.listener = Listener(self.plane, self.plane.refuse, most=10, most_per_address=10, options=options)

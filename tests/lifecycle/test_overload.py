@@ -78,6 +78,8 @@ def test_a_connection_that_is_one_too_many_is_told_so(start: Start, upstream: Up
             answer = third.read()
             assert _told(answer) == "overloaded"
             assert answer.header("connection") == "close"
+        record = gateway.record_of(answer)
+        assert (record["operation"], record["status"], record["outcome"]) == ("unknown", 503, "gateway_error")
         assert one.ask("POST", "/v1/chat/completions", chat_body()).status == 200
     assert chat(gateway.url).status == 200
 

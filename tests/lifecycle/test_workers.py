@@ -76,6 +76,21 @@ def test_all_workers_serve_and_their_numbers_are_added_up(gateway: Gateway, upst
         assert client.ask("GET", "/readyz").status == 200
 
 
+def test_what_nobody_wrote_is_unwritten_for_workers_too(gateway: Gateway):
+    """Only a `max_body` that is written bounds uploads; only where `health.unlisted_models` is written providers are asked at the start."""
+
+    def may_upload() -> bool:
+        headers = {"Content-Length": str(100 * 2**20), "Content-Type": "application/octet-stream", "Expect": "100-continue"}
+        with RawClient(gateway.url) as client:
+            return client.ask("POST", "/v1/files", headers=headers).status == 100
+
+    assert may_upload()
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_line("configuration_applied")
+    assert may_upload()
+    assert gateway.metric("llm_provider_checks_total") == 0
+
+
 def test_a_worker_that_is_killed_harms_only_its_own_and_comes_back(gateway: Gateway, upstream: Upstream):
     """Row 51."""
     clients = _serving(gateway, upstream)

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.settings import SettingsError, load
+from proxy.settings import SettingsError, dump, load, restore
 from proxy.settings.kinds import built_in
 from proxy.settings.model import SECTIONS, ServerSettings
 from tests.settings.conftest import nobody_listens
@@ -69,9 +69,12 @@ def test_anything_is_settings_or_problems_and_repeats_no_key(written: dict[str, 
         path = Path(folder) / "gateway.yaml"
         path.write_text(json.dumps(written, indent=1), encoding="utf-8")
         try:
-            said = repr(load(path, {}, {}, probe=nobody_listens).values())
+            found = load(path, {}, {}, probe=nobody_listens)
         except SettingsError as error:
             assert error.problems
             assert all(problem.line for problem in error.problems)
             said = str(error)
+        else:
+            assert restore(dump(found.settings)) == found.settings
+            said = repr(found.values())
         assert SECRET not in said

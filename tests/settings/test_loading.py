@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from proxy.settings import SettingsError, parse_address
-from tests.settings.conftest import Load, Refused, check_told, provider
+from proxy.settings import Settings, SettingsError, dump, load, mark_of, parse_address, restore
+from tests.settings.conftest import Load, Refused, check_told, nobody_listens, provider
 
 OPENAI = 'providers:\n  openai: {kind: openai, api_key: "env:OPENAI_API_KEY"}\n'
 
@@ -54,6 +56,18 @@ def test_an_absent_table_differs_from_an_empty_one(loaded: Load):
     assert loaded(OPENAI).settings.models is None
     assert loaded(OPENAI + "models:\n").settings.models is None
     assert loaded(OPENAI + "models: {}\n").settings.models == {}
+
+
+def test_the_mark_of_a_file_is_that_of_what_was_read(tmp_path: Path):
+    path = tmp_path / "gateway.yaml"
+    path.write_text("sim: true", encoding="utf-8")
+    before = mark_of(path)
+
+    def changes_it(_host: str, _port: int) -> bool:
+        path.write_text("sim: true  # written meanwhile", encoding="utf-8")
+        return False
+
+    assert load(path, {}, {}, probe=changes_it).mark == before != mark_of(path)
 
 
 def test_names_with_dots_are_quoted_in_paths(loaded: Load):
@@ -205,3 +219,39 @@ def test_a_key_in_a_variable_is_refused_too(refused: Refused):
 )
 def test_control_characters_are_refused_everywhere(refused: Refused, place: str, value: str):
     assert "control character" in str(refused(place.format(value))[0])
+
+
+# ------------------------------------------------------------------------------------------------------------------- another process
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+def _check_restored(settings: Settings) -> None:
+    found = restore(dump(settings))
+    assert found == settings
+    assert dump(found) == dump(settings)
+    assert found.server.largest_upload == settings.server.largest_upload
+    assert found.health.warns_once == settings.health.warns_once
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_means_the_same_in_another_process(path: Path):
+    _check_restored(load(path, {}, {}, probe=nobody_listens).settings)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "server: {max_body: 32MiB}",
+        "server: {max_upload: 1GiB}",
+        "health: {unlisted_models: warn}",
+        "health: {interval: 30s}",
+        "policies: {hedge: true, retry: false, timeout: {}}",
+        "storage: {}",
+        "models: {}",
+        "llm: {}",
+    ],
+)
+def test_what_is_written_and_what_is_a_default_are_told_apart_in_another_process(loaded: Load, written: str):
+    found = loaded(OPENAI + written, {"COMPORTA_PROVIDERS__OPENAI__TIMEOUTS__IDLE": "5s"}, {"--listen": "127.0.0.1:0"}).settings
+    _check_restored(found)

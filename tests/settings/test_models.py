@@ -10,7 +10,7 @@ from proxy.routing.causes import CAUSES
 from proxy.routing.conditions import Range
 from proxy.routing.strategies import STRATEGIES, Candidate, Price
 from proxy.routing.table import ModelRoute, Rule
-from proxy.settings import restore
+from proxy.settings import dump, restore
 from proxy.settings.models import ModelTargets
 from tests.settings.conftest import Load, Refused, check_told
 
@@ -51,7 +51,7 @@ def test_a_whole_section_comes_to_a_table(loaded: Load):
 
 def test_what_is_written_out_reads_back_as_the_same(loaded: Load):
     settings = loaded(HEAD + WHOLE.replace("cheapest", "sticky")).settings
-    assert restore(settings.model_dump(mode="json")) == settings
+    assert restore(dump(settings)) == settings
 
 
 def test_the_strategies_and_causes_are_those_that_there_are():

@@ -182,6 +182,44 @@ def test_an_unknown_key_in_a_variable_is_refused_with_the_nearest(refused: Refus
     assert (problem.path, "did you mean 'listen'?" in str(problem)) == ("server.listn", True)
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "path"),
+    [
+        ('server: "0.0.0.0:9999"', "COMPORTA_SERVER__GRACE", "server"),
+        ("server: [1, 2]", "COMPORTA_SERVER__GRACE", "server"),
+        ("server: {listen: '127.0.0.1:1',\n\n\n tls: x}", "COMPORTA_SERVER__TLS__KEY", "server.tls"),
+        ("providers: [openai]", "COMPORTA_PROVIDERS__OPENAI__KIND", "providers"),
+        ("providers: {sim: {kind: sim}, a: openai}", "COMPORTA_PROVIDERS__A__KIND", "providers.a"),
+        ("policies: {authenticate: [1]}", "COMPORTA_POLICIES__AUTHENTICATE__OPEN", "policies.authenticate"),
+        ("models: {m: {targets: [sim]}}", "COMPORTA_MODELS__M__TARGETS__0", "models.m.targets"),
+        ("llm: 7", "LLM_MAX_RETRIES", "llm"),
+        ("llm: {task_types: 7}", "LLM_TASK_TYPE_CONFIGS", "llm.task_types"),
+    ],
+)
+def test_what_is_wrong_in_the_file_stays_wrong_whatever_a_variable_sets_in_it(refused: Refused, text: str, name: str, path: str):
+    (problem,) = refused("\n" + text, {name: '{"a": {"model": "x"}}' if name.endswith("CONFIGS") else "3"})
+    assert (problem.path, problem.line) == (path, 5 if "tls" in text else 2)
+    assert f"environment variable {name} sets something in it" in str(problem)
+
+
+def test_what_is_wrong_in_the_file_stays_wrong_whatever_a_flag_sets_in_it(refused: Refused):
+    (problem,) = refused("server: 1", None, {"--listen": "127.0.0.1:0"})
+    assert str(problem).endswith("gateway.yaml:1: server: is no mapping; flag --listen sets something in it")
+
+
+def test_short_forms_give_way_to_a_variable(loaded: Load):
+    environ = {
+        "COMPORTA_POLICIES__RETRY__MAX_RETRIES": "3",
+        "COMPORTA_POLICIES__HEDGE__LEAST": "1s",
+        "COMPORTA_MODELS__M__PROVIDER": "b",
+        "COMPORTA_SERVER__GRACE": "1s",
+    }
+    found = loaded("server:\nproviders: {a: {kind: sim}, b: {kind: sim}}\nmodels: {m: a}\npolicies: {retry: true, hedge: false}", environ)
+    assert (found.settings.server.grace, (found.settings.models or {})["m"].provider) == (1.0, "b")
+    values = {path: value for path, value, _ in found.values()}
+    assert (values["policies.retry.max_retries"], values["policies.hedge.least"]) == (3, "1s")
+
+
 def test_an_empty_variable_counts_as_unset(loaded: Load):
     assert loaded(None, {"COMPORTA_SERVER__LISTEN": "", "COMPORTA_CONFIG": ""}).settings == loaded(None).settings
 

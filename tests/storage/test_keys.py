@@ -62,6 +62,15 @@ async def test_a_key_is_changed(keys: Keys, database: Database) -> None:
     assert refused.value.param == "user_id"
 
 
+async def test_a_control_character_is_in_no_name(keys: Keys) -> None:
+    await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
+    named = NewKey("k2", "ana", DIGEST, "wxyz", name="a\r\nb")
+    for change in (keys.create("root", named), keys.update("root", "k1", {"name": named.name})):
+        with pytest.raises(ClientError) as refused:
+            await change
+        assert (refused.value.status, refused.value.param) == (400, "name")
+
+
 async def test_a_second_revocation_keeps_the_time_of_the_first(keys: Keys, database: Database) -> None:
     await keys.create("root", NewKey("k1", "ana", DIGEST, "wxyz"))
     first = await keys.revoke("root", "k1")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from proxy.core.errors import ClientError
@@ -31,6 +33,25 @@ async def test_an_id_has_a_length(database: Database, id: str) -> None:
     with pytest.raises(ClientError) as refused:
         await Users(database).create("root", id)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "a\0b", "\x1b[31ma", "a\x7f", "a\x85"])
+@pytest.mark.parametrize("param", ["id", "name", "tier"])
+async def test_a_control_character_is_in_no_name(database: Database, param: str, text: str) -> None:
+    users = Users(database)
+    changes: list[Any] = [users.create("root", **{"id": "bo", param: text})]
+    if param != "id":
+        await users.create("root", "ana")
+        changes.append(users.update("root", "ana", {param: text}))
+    for change in changes:
+        with pytest.raises(ClientError) as refused:
+            await change
+        assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize("name", ["Ana\u00a0Silva", "山田\u3000太郎", "👩\u200d🚀"])
+async def test_names_of_people_are_what_they_are(database: Database, name: str) -> None:
+    assert (await Users(database).create("root", "ana", name=name)).name == name
 
 
 async def test_what_cannot_be_changed_is_refused_by_name(database: Database) -> None:
