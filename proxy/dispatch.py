@@ -39,8 +39,7 @@ CHARGED = frozenset({"audio", "images", "moderations", "rerank", "score", "class
 #: Of these, the largest that are read, in bytes, and of pictures, which are long strings, and responses: either takes some milliseconds.
 _ACCOUNT_LIMIT, _LARGE_LIMIT = 2**20, 8 * 2**20
 
-#: Some servers say what is wrong with a request by repeating it.
-_ERROR_BODY_LIMIT = 4 * 2**20
+_ERROR_BODY_LIMIT = 256 * 1024
 
 #: Seconds that the body of a refusal may take, once its head is there: what it means, its status says.
 _ERROR_BODY_SECONDS = 5.0

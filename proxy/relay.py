@@ -7,33 +7,61 @@ from collections.abc import AsyncIterator, Callable
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import LLMProvider, UpstreamResponse
-from proxy.download import is_download
 from proxy.heads import media_type
 from proxy.masking import MaskedBody
-from proxy.stream import broken, read_whole
+from proxy.stream import broken, read_some, read_whole
 from proxy.watch import Watch
 
-#: Operations whose answers are small, and worth nothing in part.
-_SMALL = frozenset({"moderations", "decisions", "rerank", "score", "classify", "tokenize"})
+#: Operations whose answers are worth nothing in part.
+_WHOLE = frozenset({"moderations", "decisions", "rerank", "score", "classify", "tokenize"})
 
-_ERROR = b'{"error"'
+#: Those, and others whose work is done for the answer. What is asked for by GET may be an object that says of itself that it failed.
+_ANSWERED = _WHOLE | {"audio", "images", "pooling"}
+
+#: How an answer begins that is an error, blanks aside; not where it says that there is none.
+_ERROR, _NONE = b'{"error":', (b'{"error":null', b'{"error":false')
+
+#: So many bytes tell whether an answer begins so, and no error is larger than so many.
+_TELLING, _LARGEST = 64, 2**20
 
 
 async def beginning(call: Call, response: UpstreamResponse, provider: LLMProvider, limit: int, watch: Watch) -> bytes:
-    """What of an answer is waited for before any of it is passed on: its first bytes; of small JSON, and of what may be an error, all.
+    """What of an answer is waited for before any of it is passed on: its first bytes; all of what is worth nothing in part, or is an error.
 
     Raises UpstreamError where it breaks off before that, is larger than `limit`, or is an error in disguise.
     """
     first = await response.receive()
-    if is_download(call) or "json" not in media_type(response):
+    if call.method != "POST" or call.operation not in _ANSWERED or media_type(response).partition(";")[0].rstrip() != "application/json":
         return first
-    if call.operation not in _SMALL and not first.lstrip().startswith(_ERROR):
-        return first
-    whole = first + await read_whole(response, limit, watch)
-    if whole.lstrip()[:1] == b"{":
-        provider.decode(call, response, whole)
-        call.usage = None  # it is read when the answer is over
-    return whole
+    if call.operation in _WHOLE:
+        first += await read_whole(response, limit, watch)
+        _require_ends(first)
+    while (fails := _is_error(first)) is None and (more := await response.receive()):
+        watch.progress()
+        first += more
+    if fails:
+        first += await read_some(response, _LARGEST, watch)
+        if len(first) < _LARGEST:
+            provider.decode(call, response, first)
+            call.usage = None  # it is read when the answer is over
+    return first
+
+
+def _is_error(first: bytes) -> bool | None:
+    """Whether an answer that begins so is an error; None: more of it will tell."""
+    begins = b"".join(first[:_TELLING].split())
+    if begins.startswith(_NONE):
+        return False
+    if len(first) < _TELLING and any(each.startswith(begins) for each in (_ERROR, *_NONE)):
+        return None
+    return begins.startswith(_ERROR)
+
+
+def _require_ends(whole: bytes) -> None:
+    """Raises UpstreamError for JSON that was cut. What stands inside is not looked at: it may be long, and is its reader's."""
+    plain = whole.strip()
+    if (plain[:1], plain[-1:]) not in ((b"{", b"}"), (b"[", b"]")):
+        raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.")
 
 
 class Copy:

@@ -622,7 +622,7 @@ class Accountant(Echo):
 async def test_what_is_passed_on_and_charged_is_accounted_for_once_it_is_whole(
     operation: str, method: str, headers: dict[str, str], size: int, error: BaseException | None, usage: Usage | None
 ):
-    bench = Bench(ScriptedResponse([b"a" * (size - 2), b"bc"], headers=headers))
+    bench = Bench(ScriptedResponse([b"{" + b"a" * (size - 3), b"b}"], headers=headers))
     bench.upstream.provider = Accountant()
     call, reply = await bench.ask(operation=operation, method=method)
     assert len(await read(reply)) == size
@@ -649,7 +649,7 @@ async def test_what_is_charged_and_not_passed_on_whole_is_estimated(
     operation: str, headers: dict[str, str], expected: Usage | None, broken: bool
 ):
     """Whether it breaks or its client leaves: as it would be before the head."""
-    bench = Bench(ScriptedResponse([b"{", UpstreamError("reset", "m")] if broken else [b"{", b"}"], headers=headers))
+    bench = Bench(ScriptedResponse([b'{"data"', UpstreamError("reset", "m")] if broken else [b'{"data"', b"}"], headers=headers))
     bench.upstream.provider = Silent()
     call, reply = await bench.ask(operation=operation)
     if broken:

@@ -13,6 +13,10 @@ from proxy.core.errors import UpstreamError
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 
 
+#: Bytes that are read twice where the first time fails: either takes a millisecond at most.
+_MOST_LENIENT = 64 * 1024
+
+
 def value_of(data: bytes) -> Any:
     """The value that `data` holds. Raises ValueError.
 
@@ -30,7 +34,7 @@ def value_of(data: bytes) -> Any:
 def read_event(data: bytes) -> dict[str, Any]:
     """The object of an event. Raises UpstreamError."""
     try:
-        value = lenient_value_of(data)  # the event stream's own rule for bytes that are not UTF-8 is to replace them
+        value = lenient_value_of(data, most=len(data))  # the event stream's own rule for bytes that are not UTF-8 is to replace them
     except ValueError as error:
         raise UpstreamError("invalid_response", "The provider sent an event that is not valid JSON.", detail=str(error)) from None
     if not isinstance(value, dict):
@@ -38,11 +42,13 @@ def read_event(data: bytes) -> dict[str, Any]:
     return value
 
 
-def lenient_value_of(data: bytes) -> Any:
-    """The same, where what else stands there counts for more than its letters: bytes that are no UTF-8 are replaced. Raises ValueError."""
+def lenient_value_of(data: bytes, *, most: int = _MOST_LENIENT) -> Any:
+    """The same; of up to `most` bytes, those that are no UTF-8 are replaced: what else stands there counts for more. Raises ValueError."""
     try:
         return value_of(data)
     except ValueError:
+        if len(data) > most:
+            raise
         return value_of(data.decode("utf-8-sig", "replace").encode())
 
 

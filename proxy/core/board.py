@@ -185,11 +185,11 @@ class Board:
         return state
 
     def pardon(self, provider: str) -> None:
-        """What its targets have failed at says nothing of them any more: it is another provider now, or is spoken to in another way."""
-        for state in self._states.get(provider, {}).values():
-            state.failures = state.ejections = state.in_vain = 0
-            state.closed_until = state.passed_over = 0.0
-            state.probing = False
+        """Know nothing of its targets: it is another provider now, or is spoken to in another way.
+
+        What is still under way there tells of the one before, and ends in the states that it began with.
+        """
+        self._states.pop(provider, None)
 
     def states(self) -> dict[tuple[str, str | None], TargetState]:
         """All of them, by provider and model."""

@@ -24,7 +24,10 @@ def estimated_tokens(body: Mapping[str, Any]) -> int:
         elif isinstance(value, dict):
             pending += [inner for name, inner in value.items() if name not in _NO_TEXT]
         elif isinstance(value, list):
-            pending += value
+            if value and isinstance(value[0], int):
+                size += BYTES_PER_TOKEN * len(value)  # prompts may be tokens
+            else:
+                pending += value
         elif isinstance(value, int):
             size += BYTES_PER_TOKEN  # prompts of the legacy completions may be tokens
     return (size + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN

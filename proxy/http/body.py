@@ -151,6 +151,7 @@ class FormContent:
         self._rest = rest
         self._model = reader.model
         self._head = self._tail = b""
+        self._added = b""  # a part that names the model, where the client's has none
         if self._model is not None:
             last, at = held.pop(), reader.model_at
             self._head, self._tail = last[: at.start], last[at.stop :]
@@ -170,10 +171,12 @@ class FormContent:
         self._tail += self._reader.end()
 
     def named(self, model: str) -> FormContent:
-        before = self._model
+        before, other = self._model, copy(self)
         if before is None:
-            return self
-        other = copy(self)
+            other._added = self._reader.opened_with(model)
+            if other.length is not None:
+                other.length += len(other._added) - len(self._added)
+            return other
         other._model = value = model.encode()
         other._head = self._reader.named(self._head, value)
         if other.length is not None:
@@ -182,6 +185,8 @@ class FormContent:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Nothing empty: in a chunked body that would be its end.
+        if self._added:
+            yield self._added
         while self._held:
             yield self._held.popleft()
         head = self._head + (self._model or b"") + self._tail

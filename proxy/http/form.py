@@ -94,6 +94,7 @@ class FormReader:
 
     `model` is the value of its part `model`, once that part was whole, and `model_at` where it lies in what `feed` then returned, which has
     that part's headers too. `in_file`: a part with a file's name was come to. `is_closed`: the last boundary was read.
+    `opens_with_line_end`: the first one has a line's end before it.
     """
 
     def __init__(self, boundary: bytes) -> None:
@@ -101,6 +102,7 @@ class FormReader:
         self.model_at = slice(0, 0)
         self.in_file = False
         self.is_closed = False
+        self.opens_with_line_end = False
         self._mark = b"--" + boundary
         self._rest = b""
         self._read: Callable[[FormReader, bytes, int], int] = FormReader._read_opening
@@ -146,10 +148,19 @@ class FormReader:
         part = head.rfind(self._mark)
         return head[:part] + _LENGTH.sub(b"\\g<1>%d" % len(model), head[part:], count=1)
 
+    def opened_with(self, model: str) -> bytes:
+        """A part that names `model`, to be put before a form that has none. Raises ClientError (400)."""
+        value = model.encode()
+        if self._mark in value:
+            raise invalid("its boundary is part of the model's name")
+        part = self._mark + b'\r\nContent-Disposition: form-data; name="model"\r\n\r\n' + value
+        return part if self.opens_with_line_end else part + b"\r\n"
+
     # -- steps: from the bytes at hand, and how many of them may be passed on, to how many that are now --
 
     def _read_opening(self, data: bytes, at: int) -> int:
         self._before = 2 if data.startswith(b"\r\n") else 0
+        self.opens_with_line_end = self._before > 0
         size = self._before + len(self._mark)
         if len(data) < size and (self._mark.startswith(data[self._before :]) or data == b"\r"):
             return at

@@ -124,12 +124,10 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
 def ask_for(call: Call, model: str) -> None:
     """Have a call ask for `model`, whatever its body says.
 
-    Raises ClientError (400) for what is no name, or where there is no body to say it in.
+    Raises ClientError (400) for what is no name, or can stand nowhere.
     """
     model = checked_model(model)
     if call.content is not None:
-        if call.model is None:
-            raise ClientError("The form has no field 'model'.", param="model", code="missing_required_parameter")
         call.content = call.content.named(model)
     elif not call.raw:
         raise invalid_json("The request has no body.")

@@ -15,10 +15,11 @@ from proxy.http.routes import Route
 #: Parameters that can be nothing but a client's key: no route has one of these names.
 _KEYS = frozenset({"api_key", "api-key", "apikey", "access_token"})
 
-#: Azure's paths are OpenAI's below `/openai`; where a body has a model, its name may stand before them.
+#: Azure's paths are OpenAI's below `/openai`, with the name of a deployment before those that have a model, which is that one; some clients
+#: put it before others, too. Clients join them to an endpoint that ends with a slash.
 #: Source: https://learn.microsoft.com/azure/ai-foundry/openai/reference
 _AZURE = re.compile(
-    r"/openai(?:/deployments/(.+?)(?=/(?:chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+)/?$))?(?P<path>/.+)"
+    r"/+openai(?:/+deployments/(.+?)(?=/(?:chat/completions|completions|embeddings|audio/[a-z]+|images/[a-z]+)/?$)|/+deployments/[^/]+)?(?P<path>/.+)"
 )
 
 

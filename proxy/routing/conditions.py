@@ -52,12 +52,17 @@ FACTS: dict[str, Callable[[Call], Any]] = {
 }
 
 
-def holds(condition: Condition, call: Call) -> bool:
-    """Whether all of it is true of `call`. What a request does not say is None, which is in no range and equal to nothing written."""
+def holds(condition: Condition, call: Call, known: dict[str, Any] | None = None) -> bool:
+    """Whether all of it is true of `call`. What a request does not say is None, which is in no range and equal to nothing written.
+
+    `known` keeps what was found, where more than one condition is looked at.
+    """
+    found = {} if known is None else known
     for name, wanted in condition:
-        fact = FACTS.get(name)
-        value = fact(call) if fact is not None else _metadata(call, name)
-        if value is None or value not in wanted:
+        if name not in found:
+            fact = FACTS.get(name)
+            found[name] = fact(call) if fact is not None else _metadata(call, name)
+        if found[name] is None or found[name] not in wanted:
             return False
     return True
 

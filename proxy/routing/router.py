@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import random as drawn
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.core.board import Board, is_available, seconds_out
 from proxy.core.call import ANONYMOUS, Call, Principal, Target, Timeouts
@@ -125,7 +125,8 @@ class Router:
 
     def _ordered(self, route: ModelRoute, candidates: tuple[Candidate, ...], call: Call) -> tuple[Target, ...]:
         """Targets whose condition holds go before those that have none: they were meant for such requests."""
-        meant = [each for each in candidates if each.when and holds(each.when, call)]
+        known: dict[str, Any] = {}
+        meant = [each for each in candidates if each.when and holds(each.when, call, known)]
         open_to_all = [each for each in candidates if not each.when]
         if not meant and not open_to_all:
             raise ClientError("No target of this model serves such a request.", param="model", code="no_target")

@@ -54,10 +54,10 @@ def test_another_provider_of_the_same_name_begins_anew():
         state.in_flight = 1
     board.pardon("p")
     board.pardon("unknown")
-    assert [is_available(state, NOW) for state in states] == [True, True, False]
-    fail(states[0], times=4)
-    assert is_available(states[0], NOW)
-    assert states[0].in_flight == 1
+    fail(states[0])  # what was asked before has failed now
+    found = [board.of(Target("p", "m")), board.of(Target("p", "n")), board.of(Target("q", "m"))]
+    assert [is_available(state, NOW) for state in found] == [True, True, False]
+    assert [state.in_flight for state in found] == [0, 0, 1]
 
 
 def test_a_success_between_starts_the_count_again():

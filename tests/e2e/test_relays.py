@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.support.gateway import Gateway, error_of
@@ -25,6 +27,8 @@ BROKEN: dict[str, tuple[tuple[str, bytes], Script, str]] = {
     "speech with a broken chunk": (SPEECH, script(SPOKEN, b"xyz\r\n"), "bad_upstream"),
     "half a verdict": (MODERATION, script(JUDGED, chunk(VERDICT[:20]), Reset()), "reset"),
     "a verdict that is no JSON": (MODERATION, script(response(200, VERDICT[:20])), "invalid_response"),
+    "no verdict": (MODERATION, script(response(200, b"")), "invalid_response"),
+    "half a list": (MODERATION, script(response(200, b'[{"a":1')), "invalid_response"),
     "an error for a verdict": (MODERATION, script(json_response(200, {"error": {"message": "m"}})), "server_error"),
 }
 
@@ -39,11 +43,34 @@ def test_what_fails_before_anything_has_gone_out_is_tried_again(gateway: Gateway
     gateway.wait_metric(before + 1, FAILURES, kind=kind)
 
 
-@pytest.mark.parametrize("error", [b'{"error":{"message":"m","type":"rate_limit_error"}}', b' {"error": {"message": "m", "code": 429}}'])
-def test_an_error_for_an_image_is_an_error(gateway: Gateway, upstream: Upstream, error: bytes) -> None:
-    upstream.play(response(200, error))
+@pytest.mark.parametrize(
+    "error",
+    [
+        b'{"error":{"message":"m","type":"rate_limit_error"}}',
+        b' {"error": {"message": "m", "code": 429}}',
+        b'{\n  "error": {\n    "message": "m",\n    "code": 429\n  }\n}\n',
+    ],
+)
+def test_an_error_for_an_image_is_an_error(gateway: Gateway, upstream: Upstream, error: bytes, cut: Callable[[Script], Script]) -> None:
+    upstream.play(cut(script(response(200, error))))
     answer = ask(gateway.url, "POST", *IMAGE)
     assert (answer.status, error_of(answer)["message"]) == (429, "m")
+
+
+@pytest.mark.parametrize("image", [b'{"error":null,"data":[]}', b'{"err', b"{", b"", b'{"errors":[],"data":[]}', b'{"error": false}'])
+def test_what_only_begins_like_an_error_is_an_image(
+    gateway: Gateway, upstream: Upstream, image: bytes, cut: Callable[[Script], Script]
+) -> None:
+    upstream.play(cut(script(response(200, image))))
+    answer = ask(gateway.url, "POST", *IMAGE)
+    assert (answer.status, answer.body) == (200, image)
+
+
+def test_what_says_of_itself_that_it_failed_can_be_read(gateway: Gateway, upstream: Upstream) -> None:
+    failed = b'{"error":{"code":"server_error","message":"m"},"id":"batch_1","status":"failed"}'
+    upstream.play(response(200, failed))
+    answer = ask(gateway.url, "GET", "/v1/batches/batch_1")
+    assert (answer.status, answer.body) == (200, failed)
 
 
 def test_what_is_no_object_is_passed_on(gateway: Gateway, upstream: Upstream) -> None:

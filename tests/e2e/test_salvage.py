@@ -23,4 +23,5 @@ def test_what_was_sent_well_is_answered_before_what_was_not_is_refused(gateway: 
     assert len(upstream.requests) == count
     for answer in answers:
         gateway.record_of(answer)
-    assert gateway.mark() == mark + count
+    gateway.wait_record(lambda record: record["operation"] == "unknown")
+    assert gateway.mark() == mark + count + 1

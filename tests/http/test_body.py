@@ -258,9 +258,18 @@ async def test_a_forms_model_is_not_replaced_by_one_that_would_end_it():
 async def test_a_form_without_a_model_passes_as_it_is(form: bytes, size: int):
     found, model = await content(*(form[at : at + size] for at in range(0, len(form), size)))
     assert model is None
-    renamed = found.named("other")
-    assert renamed.length is None
-    assert await read(renamed) == form
+    assert (found.length, await read(found)) == (None, form)
+
+
+@pytest.mark.parametrize("form", [END, BOUNDARY + FILE + END, BOUNDARY + LONG + END], ids=["no parts", "no model", "a long file"])
+@pytest.mark.parametrize("opening", [b"", b"\r\n"], ids=["at once", "behind a line's end"])
+async def test_a_form_without_a_model_may_be_given_one(form: bytes, opening: bytes):
+    found, _ = await content(opening + form)
+    for name in ("first", "other"):
+        found = found.named(name)
+    again, model = await content(await read(found))
+    assert model == "other"
+    assert (await read(again)).endswith(form)
 
 
 @pytest.mark.parametrize("form", [b"", BOUNDARY + FIELD[:-2], BOUNDARY + FIELD + BOUNDARY + FILE], ids=["empty", "cut in the model", "cut"])

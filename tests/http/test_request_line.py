@@ -61,6 +61,10 @@ def test_what_can_only_be_a_key_stays_here_whosever_it_is(name: str) -> None:
         ("/openai/deployments/w/audio/transcriptions", "audio", "/audio/transcriptions", "w"),
         ("/openai/deployments/d/images/generations", "images", "/images/generations", "d"),
         ("/openai/v1/chat/completions", "chat", "/chat/completions", None),
+        ("//openai/deployments/m/chat/completions", "chat", "/chat/completions", "m"),
+        ("//openai//deployments/m/embeddings", "embedding", "/embeddings", "m"),
+        ("/openai/deployments/m/batches", "batches", "/batches", None),
+        ("/openai/deployments/m/responses", "responses", "/responses", None),
         ("/openai/responses", "responses", "/responses", None),
     ],
 )
@@ -77,8 +81,10 @@ def test_azures_paths_take_what_openais_take() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/openai", "/openai/", "/openai/deployments", "/openai/deployments/m", "/openai/deployments/m/files",
-        "/openai/deployments//embeddings", "/openai/openai/embeddings", "/openai/admin", "/openaiembeddings", "/v1/openai/embeddings",
+        "/openai", "/openai/", "/openai/deployments", "/openai/deployments/m", "/openai/deployments/m/nothing",
+        "/openai/deployments//embeddings", "/openai/openai/embeddings",
+        "/openai/admin", "/openaiembeddings", "/openai/deployments/a/b/files",
+        "/v1/openai/embeddings",
         "/openai/files/../x",
     ],
 )  # fmt: skip

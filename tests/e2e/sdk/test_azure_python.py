@@ -12,7 +12,7 @@ from tests.e2e.sdk.conftest import CLIENT_KEY
 from tests.e2e.sdk.openai_answers import SPEECH
 from tests.support.gateway import Gateway, error_of
 from tests.support.provider_double import ProviderDouble
-from tests.support.raw_client import ask
+from tests.support.raw_client import RawClient, ask
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 VERSION = "2024-10-21"
@@ -76,11 +76,16 @@ def test_a_body_that_is_missing_is_told(routed: Gateway, path: str) -> None:
     assert (answer.status, error_of(answer)["code"]) == (400, "invalid_json")
 
 
-def test_a_form_without_a_model_is_told(routed: Gateway) -> None:
-    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\nx\r\n--b--\r\n'
+@pytest.mark.parametrize("opening", [b"", b"\r\n"])
+@pytest.mark.parametrize("announced", [True, False])
+def test_nor_need_a_form(routed: Gateway, double: ProviderDouble, opening: bytes, announced: bool) -> None:
+    form = opening + b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\nx\r\n--b--\r\n'
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
-    answer = ask(routed.url, "POST", "/openai/deployments/whisper-2/audio/transcriptions", body, headers=kind)
-    assert (answer.status, error_of(answer)["param"]) == (400, "model")
+    path = "/openai/deployments/whisper-2/audio/transcriptions"
+    with RawClient(routed.url) as client:
+        answer = client.ask("POST", path, form, headers=kind, chunks=None if announced else [form])
+    assert answer.status == 200
+    assert (double.last.part("model"), double.last.part("file")) == (b"whisper-1", b"x")
 
 
 def test_a_name_that_is_none_is_told(routed: Gateway) -> None:
