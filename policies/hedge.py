@@ -240,7 +240,7 @@ class Race:
         return reply
 
     def _second_ended(self, task: asyncio.Task[Reply]) -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error = _end_of(task)
         if error is not None and not isinstance(error, (GatewayError, asyncio.CancelledError)):
             task.get_loop().call_exception_handler({"message": "a second request failed unforeseen", "exception": error, "task": task})
         if error is not None:
@@ -359,6 +359,15 @@ class Race:
             return
         attempts[-1].usage = usage
         self._hedge.count_lost(attempts[-1].target.provider, usage)
+
+
+def _end_of(task: asyncio.Task[Reply]) -> BaseException | None:
+    """How it has failed: a cancelled task, too, keeps the error that ended it, with all of its frames, until somebody has asked for it."""
+    try:
+        task.result()
+    except BaseException as error:  # noqa: BLE001 - it is told, not handled
+        return error
+    return None
 
 
 def _settle(call: Call, arm: Call, _error: BaseException | None = None) -> None:

@@ -207,7 +207,7 @@ class EventStream:
         try:
             has_room = not events or self._sink.piece(events)
         except ClientDisconnected as error:
-            self._left = error
+            self._left = error.with_traceback(None)  # whose frames know this stream
             self._ended = True
             return False
         if decoder.done:

@@ -195,7 +195,7 @@ class ChatDecoder:
                 if event:
                     shown += (b"data: ", event.replace(b"\n", b" ") if _LF in event else event, b"\n\n")
         except UpstreamError as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)  # whose frames know this decoder
         return b"".join(shown)
 
     def _event(self, data: bytes) -> bytes:

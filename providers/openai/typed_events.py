@@ -65,7 +65,7 @@ class TypedEventDecoder:
                     return b"".join(frames)  # what follows the end is nobody's
             self.failure = too_large
         except UpstreamError as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)  # whose frames know this decoder
         return b"".join(frames)
 
     def _event(self, event: Event) -> bytes:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 #: A letter, or an underscore, in an escape. Texts have others: of what is no ASCII, and, as Go's clients write them, of `<`, `>` and `&`.
 _LETTER = re.compile(rb"\\u00[4-7]")
+#: A member's name, and all up to its value.
+_NAME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _EMPTY = re.compile(rb"[ \t\r\n]*\}")
 _SPACE = b" \t\r\n"
 
@@ -20,10 +23,7 @@ def set_member(raw: bytes, key: str, value: bytes, *, present: bool) -> bytes:
     if not present:
         comma = b"" if _EMPTY.match(raw, raw.index(b"{") + 1) else b","
         return with_first(raw, b'"%b":%b%b' % (key.encode(), value, comma))
-    spans = _lone_member(raw, key) or member_spans(raw, key)
-    for start, end in reversed(spans):
-        raw = raw[:start] + value + raw[end:]
-    return raw
+    return _replaced(raw, _lone_member(raw, key) or member_spans(raw, key), value)
 
 
 def with_first(raw: bytes, text: bytes) -> bytes:
@@ -33,10 +33,26 @@ def with_first(raw: bytes, text: bytes) -> bytes:
 
 def remove_member(raw: bytes, key: str) -> bytes:
     """`raw` without the top-level member `key`."""
-    while spans := member_spans(raw, key, whole=True):
-        start, end = spans[-1]
-        raw = raw[:start] + raw[end:]
-    return raw
+    cuts: list[tuple[int, int, int]] = []
+    for comma, name, end in _members(raw, key):
+        before, start = comma, name
+        if raw[end : end + 1] == b",":
+            cuts.append((before, start, end + 1))
+            continue
+        # The last of all members: the comma before it goes, too, or that before those that go with it.
+        while cuts and cuts[-1][2] == before + 1:
+            before, start, _ = cuts.pop()
+        cuts.append((before, before if before >= 0 else start, end))
+    return _replaced(raw, [(start, end) for _, start, end in cuts], b"")
+
+
+def _replaced(raw: bytes, spans: list[tuple[int, int]], value: bytes) -> bytes:
+    """`raw` with `value` in the place of each of the spans, which are in order. However many there are, nothing is copied twice."""
+    pieces, at = [], 0
+    for start, end in spans:
+        pieces += (raw[at:start], value)
+        at = end
+    return b"".join((*pieces, raw[at:])) if pieces else raw
 
 
 def _lone_member(raw: bytes, key: str) -> list[tuple[int, int]]:
@@ -62,42 +78,37 @@ def lone_name(raw: bytes, key: str) -> int:
     return at
 
 
-def member_spans(raw: bytes, key: str, *, whole: bool = False) -> list[tuple[int, int]]:
-    """Where the values of the top-level member `key` stand, in order (duplicates are legal JSON).
+def member_spans(raw: bytes, key: str) -> list[tuple[int, int]]:
+    """Where the values of the top-level member `key` stand, in order (duplicates are legal JSON)."""
+    return [_value_of(raw, start, end) for _, start, end in _members(raw, key)]
 
-    With `whole`, the span takes in the name and one of the commas beside it, so that cutting it out leaves a valid object.
-    """
-    spans: list[tuple[int, int]] = []
+
+def _members(raw: bytes, key: str) -> Iterator[tuple[int, int, int]]:
+    """Of each top-level member `key`: where the comma before it is (-1: none), where its name begins, and the comma or brace behind it."""
     depth = 0
     name: bytes | None = None
-    name_start = value_start = previous_comma = -1
+    name_start = comma = -1
     for token in _TOKEN.finditer(raw):
         kind = raw[token.start() : token.start() + 1]
         if kind in b"{[":
             depth += 1
         elif depth == 1 and kind in b",}":
-            if name is not None and value_start >= 0 and _means(name, key):
-                if not whole:
-                    spans.append(_trimmed(raw, value_start, token.start()))
-                elif previous_comma >= 0 and kind == b"}":
-                    spans.append((previous_comma, token.start()))
-                else:
-                    spans.append((name_start, token.end() if kind == b"," else token.start()))
-            previous_comma = token.start() if kind == b"," else previous_comma
-            name, value_start = None, -1
+            if name is not None and _means(name, key):
+                yield comma, name_start, token.start()
+            comma = token.start() if kind == b"," else comma
+            name = None
             depth -= kind == b"}"
         elif kind in b"}]":
             depth -= 1
         elif depth == 1 and kind == b'"' and name is None:
             name, name_start = token[0], token.start()
-        elif depth == 1 and kind == b":" and value_start < 0:
-            value_start = token.end()
-    return spans
 
 
-def _trimmed(raw: bytes, start: int, end: int) -> tuple[int, int]:
-    value = raw[start:end]
-    return start + len(value) - len(value.lstrip(_SPACE)), end - (len(value) - len(value.rstrip(_SPACE)))
+def _value_of(raw: bytes, start: int, end: int) -> tuple[int, int]:
+    """Where the value of a member stands that lies there, without the blanks around it."""
+    found = _NAME.match(raw, start)
+    assert found is not None, "a member begins with its name"
+    return found.end(), start + len(raw[start:end].rstrip(_SPACE))
 
 
 def _means(name: bytes, key: str) -> bool:

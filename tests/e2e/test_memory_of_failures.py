@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from tests.support.gateway import Gateway
-from tests.support.raw_client import chat
-from tests.support.script import Pour, Reset, Script, Step, head, script, stream_head
+from tests.support.raw_client import ask, chat
+from tests.support.script import Pour, Reset, Script, Step, delta, event, head, script, sse, stream_head
 from tests.support.upstream import Upstream
 
 MiB = 1024 * 1024
@@ -32,6 +33,19 @@ def big(start: bytes, piece: bytes, *end: Step | bytes) -> Script:
     return script(start, Pour(chunk_of(piece), SIZE), *end)
 
 
+#: A request's own body is held by what failed, too.
+LONG = "x" * 900_000
+REQUESTS = 60
+
+LATE = {
+    "an error event": ("/v1/chat/completions", "messages", sse([event(delta("a")), event({"error": {"message": "m"}})], done=False)),
+    "a failed response": (
+        "/v1/responses",
+        "input",
+        sse([event({"type": "response.output_text.delta", "delta": "a"}), event({"type": "error", "message": "m"})], done=False),
+    ),
+}
+
 SPACES = b" " * MiB
 BROKEN = {
     "no JSON": big(CHUNKED, SPACES, chunk_of(b"{"), b"0\r\n\r\n"),
@@ -50,6 +64,21 @@ def test_a_failed_answer_is_not_kept(single: Gateway, gateway: Gateway, upstream
     for _ in range(FAILURES):
         upstream.play(*[BROKEN[what]] * (2 if retried else 1))
         assert chat(asked.url, stream=stream).status == 502
+    assert_flat(asked, before)
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_a_stream_that_failed_later_is_not_kept_with_its_request(single: Gateway, upstream: Upstream, what: str) -> None:
+    path, member, answer = LATE[what]
+    body = json.dumps({"model": "test-model", member: [{"role": "user", "content": LONG}], "stream": True}).encode()
+    before = single.memory()
+    for _ in range(REQUESTS):
+        upstream.play(script(answer))
+        assert b"error" in ask(single.url, "POST", path, body).body
+    assert_flat(single, before)
+
+
+def assert_flat(asked: Gateway, before: int) -> None:
     ends = time.monotonic() + 5
     while asked.memory() - before > FLAT and time.monotonic() < ends:
         time.sleep(0.02)
