@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from io import FileIO
 from itertools import islice
 from math import floor
 from select import PIPE_BUF
@@ -117,11 +118,21 @@ class LineWriter:
         if lines:
             try:
                 for piece in [b"".join(lines)] if self._worker is None else whole_lines(lines):
-                    self._stream.write(piece)
-                    self._stream.flush()
+                    _write_whole(self._stream, piece)
             except (OSError, ValueError):
                 # Nowhere to say it: the log itself is what failed. The lines count as lost.
                 self.dropped += len(lines)
+
+
+def _write_whole(stream: BinaryIO, data: bytes) -> None:
+    """Raises OSError, also where `stream` takes nothing now and would not wait."""
+    left = memoryview(data)
+    while left:
+        written = stream.write(left)
+        if written is None:
+            raise BlockingIOError
+        left = left[written:]
+    stream.flush()
 
 
 def whole_lines(lines: list[bytes], most: int = PIPE_BUF) -> Iterator[bytes]:
@@ -144,7 +155,11 @@ def configure(writer: LineWriter) -> None:
 
 def writer_for(stream: BinaryIO | None = None, *, worker: int | None = None) -> LineWriter:
     """A writer to standard error, in colours where that is a terminal."""
-    return LineWriter(stream or sys.stderr.buffer, pretty=stream is None and sys.stderr.isatty(), worker=worker)
+    if stream is not None:
+        return LineWriter(stream, pretty=False, worker=worker)
+    # Not through `sys.stderr.buffer`: a write that is stuck holds its lock, for which the interpreter's end waits.
+    standard = FileIO(sys.stderr.fileno(), "wb", closefd=False)
+    return LineWriter(standard, pretty=standard.isatty(), worker=worker)
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -20,12 +22,11 @@ class PinnedResolver(AbstractResolver):
 
     def __init__(self, *, allow_private: bool, lookup: Callable[..., Any] | None = None) -> None:
         self._allow_private = allow_private
-        self._lookup = lookup
+        self._lookup = lookup or look_up
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
         try:
-            infos = await lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+            infos = await self._lookup(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
         except UnicodeError as error:
             # Such as an empty label, or one of over 63 characters: no name server can be asked for it (RFC 5890).
             raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
@@ -42,6 +43,33 @@ class PinnedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+async def look_up(host: str, port: int, *, ask: Callable[..., Any] = socket.getaddrinfo, **options: Any) -> Any:
+    """What `ask` tells of a name, on a thread of its own. Raises what it raises.
+
+    The loop's threads are few, and a name whose servers are silent holds one for ten seconds and more: four of them would keep every
+    other name waiting. A thread that is still held ends with the process.
+    """
+    if _is_literal(host):
+        return socket.getaddrinfo(host, port, **options | {"flags": socket.AI_NUMERICHOST})
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Any] = loop.create_future()
+
+    def tell(settle: Callable[[Any], None], outcome: Any) -> None:
+        if not found.done():
+            settle(outcome)
+
+    def work() -> None:
+        try:
+            told = found.set_result, ask(host, port, **options)
+        except Exception as error:  # noqa: BLE001 - who waits raises it
+            told = found.set_exception, error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, *told)
+
+    threading.Thread(target=work, name="lookup", daemon=True).start()
+    return await found
 
 
 def _is_literal(host: str) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import socket
 import ssl
-import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -18,6 +17,9 @@ from proxy.transport.connection import Connection
 #: How long an address is believed, and how long a name that does not resolve, in seconds.
 _ADDRESS_LASTS = 10.0
 _NO_ADDRESS_LASTS = 2.0
+
+#: How old an address may become while the name is being looked up again, or no name server answers, in seconds. RFC 8767 says why.
+_ADDRESS_SERVES = 60.0
 
 #: How long an address is dialled before the next one is beside it, in seconds. RFC 8305, 5, has 0.25, and at most 2, for TCP alone; here
 #: TLS is part of it, which takes another round trip or two.
@@ -38,9 +40,10 @@ class Dialler:
         self._tls = tls
         self._resolver = resolver
         self._make = make
-        self._addresses: Addresses | UpstreamError | None = None
+        self._addresses: Addresses | UpstreamError = []
         self._addresses_until = 0.0
-        self._lookup: asyncio.Future[Addresses | UpstreamError] | None = None
+        self._serves_until = 0.0
+        self._lookup: asyncio.Future[None] | None = None
 
     async def dial(self) -> Connection:
         """A connection on which nothing has been said. Raises UpstreamError: where several addresses failed, what the last one did."""
@@ -101,33 +104,42 @@ class Dialler:
     # -- names --
 
     async def _resolve(self) -> Addresses:
-        now = time.monotonic()
-        if self._addresses is None or now >= self._addresses_until:
-            if self._lookup is None:
-                # One for all who wait: a name server that is slow is not asked by each of them.
-                self._lookup = asyncio.ensure_future(self._look_up())
-                self._lookup.add_done_callback(self._looked_up)
-            self._addresses = await asyncio.shield(self._lookup)
-            lasts = _NO_ADDRESS_LASTS if isinstance(self._addresses, UpstreamError) else _ADDRESS_LASTS
-            self._addresses_until = now + lasts
+        now = asyncio.get_running_loop().time()
+        if self._lookup is None and now >= self._addresses_until:
+            # One for all who wait: a name server that is slow is not asked by each of them.
+            self._lookup = asyncio.ensure_future(self._look_up())
+            self._lookup.add_done_callback(self._looked_up)
+        if self._lookup is not None and now >= self._serves_until:
+            await asyncio.shield(self._lookup)
         if isinstance(self._addresses, UpstreamError):
             failed = self._addresses
             raise UpstreamError(failed.kind, failed.message, detail=failed.detail, reached=False)
         return self._addresses
 
-    def _looked_up(self, _lookup: asyncio.Future[Addresses | UpstreamError]) -> None:
+    def _looked_up(self, _lookup: asyncio.Future[None]) -> None:
         self._lookup = None
 
-    async def _look_up(self) -> Addresses | UpstreamError:
+    async def _look_up(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             found = await self._resolver.resolve(self._host, self._port)
         except PrivateAddress:
-            return UpstreamError(
-                "dns", "The provider's host name resolves to a private address, which needs allow_private: true.", reached=False
-            )
+            message = "The provider's host name resolves to a private address, which needs allow_private: true."
+            self._fail(UpstreamError("dns", message, reached=False))
         except OSError as error:
-            return UpstreamError("dns", "The provider's host name cannot be resolved.", detail=str(error)[:200], reached=False)
-        return interleaved([(str(entry["host"]), int(entry["family"])) for entry in found])
+            if error.errno == socket.EAI_AGAIN and loop.time() < self._serves_until:
+                self._addresses_until = loop.time() + _NO_ADDRESS_LASTS
+                return
+            self._fail(UpstreamError("dns", "The provider's host name cannot be resolved.", detail=str(error)[:200], reached=False))
+        else:
+            self._addresses = interleaved([(str(entry["host"]), int(entry["family"])) for entry in found])
+            self._addresses_until = loop.time() + _ADDRESS_LASTS
+            self._serves_until = loop.time() + _ADDRESS_SERVES
+
+    def _fail(self, failure: UpstreamError) -> None:
+        self._addresses = failure
+        self._addresses_until = asyncio.get_running_loop().time() + _NO_ADDRESS_LASTS
+        self._serves_until = 0.0
 
 
 def interleaved(addresses: Addresses) -> Addresses:

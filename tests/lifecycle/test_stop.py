@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.lifecycle.conftest import Start
+from tests.lifecycle.conftest import Start, configured
 from tests.support.gateway import Gateway, error_of, stream_error_of
 from tests.support.raw_client import Closed, RawClient, chat, chat_body
 from tests.support.script import CHAT, CHAT_STREAM, DONE, LAST_CHUNK, Gate, Stall, chat_chunks, chunk, script, stream_head
@@ -268,3 +270,21 @@ def test_whole_answers_are_not_cut_by_the_end(start: Start, upstream: Upstream):
     gateway.ended()
     assert all(answer.ended and answer.events[-1] == "[DONE]" for answer in answers)
     assert len(gateway.records) == len(answers)
+
+
+class Unread(Gateway):
+    """Nobody reads its log, for which a pipe of one page is soon full."""
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        fcntl.fcntl(self.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_log_that_nobody_reads_does_not_hold_it(upstream: Upstream, tmp_path: Path, workers: int):
+    gateway = Unread(configured(upstream, {"workers": workers}), tmp_path)
+    with RawClient(gateway.url) as client:
+        for _ in range(100):
+            assert client.ask("GET", "/v1/nothing").status == 404
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.ended(10)

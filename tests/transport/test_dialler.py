@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
 from proxy.core.errors import UpstreamError
+from proxy.transport import PinnedResolver, PooledTransport
 from proxy.transport.dialler import interleaved
 from tests.fuzz.wires import Wire
-from tests.transport.wired import WiredLoop, answer, ask, on_wires, pool, turns
+from tests.transport.wired import ORIGIN, WiredLoop, answer, ask, on_wires, pool, turns
 
 ONE, OTHER, THIRD = ADDRESSES = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
 
@@ -165,6 +167,99 @@ def test_who_leaves_while_addresses_are_dialled_leaves_nothing() -> None:
         await turns()
         serve(loop)
         assert await healthy == (200, b"yes")
+
+    on_wires(main, stands_still=True)
+
+
+class Names:
+    """A name server whose answers are the test's to give, in `asked`; `fresh` asks a provider on a connection that is made for it."""
+
+    def __init__(self, loop: WiredLoop) -> None:
+        self._loop = loop
+        self.asked: list[asyncio.Future[str]] = []
+        resolver = PinnedResolver(allow_private=False, lookup=self._look_up)
+        self._transport = PooledTransport(ORIGIN, connections=4, keep_alive=60, resolver=resolver)
+
+    async def _look_up(self, _host: str, port: int, **_options: Any) -> list[Any]:
+        self.asked.append(self._loop.create_future())
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (await self.asked[-1], port))]
+
+    async def fresh(self) -> str:
+        """Where the connection leads to. Raises UpstreamError."""
+        begun = len(self._loop.wires)
+        asked = asyncio.ensure_future(ask(self._transport))
+        await turns()
+        if len(self._loop.wires) == begun and not asked.done():
+            self.asked[-1].set_result(PUBLIC)
+            await turns()
+        if len(self._loop.wires) > begun:
+            serve(self._loop)
+        await asked
+        self._loop.wires[-1].lose()
+        return self._loop.dialled[-1]
+
+
+PUBLIC, MOVED = "93.184.216.34", "93.184.216.35"
+
+
+def test_the_last_address_serves_until_the_next_is_known() -> None:
+    async def main(loop: WiredLoop) -> None:
+        names = Names(loop)
+        assert (await names.fresh(), len(names.asked)) == (PUBLIC, 1)
+        await loop.pass_time(9)
+        assert (await names.fresh(), len(names.asked)) == (PUBLIC, 1)
+        await loop.pass_time(2)
+        assert [await names.fresh(), await names.fresh()] == [PUBLIC] * 2
+        assert (len(names.asked), names.asked[1].done()) == (2, False), "one is asked for all, and nobody waits for it"
+        names.asked[1].set_result(MOVED)
+        await turns()
+        assert (await names.fresh(), len(names.asked)) == (MOVED, 2)
+
+    on_wires(main, stands_still=True)
+
+
+def test_an_address_serves_for_a_minute_at_most() -> None:
+    async def main(loop: WiredLoop) -> None:
+        names = Names(loop)
+        await names.fresh()
+        await loop.pass_time(59)
+        await names.fresh()
+        assert not names.asked[1].done()
+        await loop.pass_time(2)
+        assert await names.fresh() == PUBLIC
+        assert names.asked[1].done(), "it was waited for"
+
+    on_wires(main, stands_still=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "goes_on"),
+    [
+        (socket.gaierror(socket.EAI_AGAIN, "no answer"), True),
+        (socket.gaierror(socket.EAI_NONAME, "no such name"), False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_an_address_outlives_silence_of_the_name_server_and_no_other_answer(outcome: str | OSError, goes_on: bool) -> None:
+    async def main(loop: WiredLoop) -> None:
+        names = Names(loop)
+        await names.fresh()
+        await loop.pass_time(11)
+        await names.fresh()
+        if isinstance(outcome, str):
+            names.asked[1].set_result(outcome)
+        else:
+            names.asked[1].set_exception(outcome)
+        await turns()
+        if goes_on:
+            assert await names.fresh() == PUBLIC
+        else:
+            with pytest.raises(UpstreamError) as caught:
+                await names.fresh()
+            assert caught.value.kind == "dns"
+        assert len(names.asked) == 2
+        await loop.pass_time(3)
+        assert (await names.fresh(), len(names.asked)) == (PUBLIC, 3)
 
     on_wires(main, stands_still=True)
 
