@@ -89,7 +89,7 @@ class ConfigurationFile:
             digest=None if text is None else digest(text),
             text=masked(text) if problems and text is not None else text,
             problems=problems,
-            values=_values(self._in_force()),
+            values=await asyncio.to_thread(_values, self._in_force()),
         )
 
     async def check(self, text: str) -> Checked:
@@ -97,7 +97,7 @@ class ConfigurationFile:
             loaded = await asyncio.to_thread(self._tried, text)
         except SettingsError as error:
             return Checked(valid=False, problems=_troubles(error.problems), warnings=[])
-        return Checked(valid=True, problems=[], warnings=_troubles(loaded.warnings), values=_values(loaded))
+        return Checked(valid=True, problems=[], warnings=_troubles(loaded.warnings), values=await asyncio.to_thread(_values, loaded))
 
     async def apply(self, actor: str, text: str, comment: str | None, *, digest_before: str | None = None) -> Applied:
         """Put `text` in the file's place and into force, or change nothing; once it has begun, also for a caller who is cancelled.

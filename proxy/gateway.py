@@ -82,7 +82,7 @@ class Gateway:
         self.whereabouts = services.whereabouts
         self.unpaid = services.unpaid
         self._exposed = exposed
-        self._keeper = self._new_keeper(settings) if needs_storage(settings, exposed=exposed) else None
+        self._keeper = _keeping()(settings, environ, services.clock, self.metrics) if needs_storage(settings, exposed=exposed) else None
         #: Held from where a change is prepared to where it is taken or dropped: there is one at a time.
         self._changing = Turns()
         self._current = Snapshot(settings, environ, self._lent(self._keeper), exposed=exposed)
@@ -288,20 +288,13 @@ class Gateway:
             await keeper.close()
 
     async def _opened_keeper(self, settings: Settings) -> Keeper:
-        made = self._new_keeper(settings)
+        made = (await asyncio.to_thread(_keeping))(settings, self._environ, self._services.clock, self.metrics)
         try:
             await made.open()
         except BaseException:
             await made.close()
             raise
         return made
-
-    def _new_keeper(self, settings: Settings) -> Keeper:
-        """The database's part is imported for the first configuration that needs it."""
-        with uncollected():
-            from proxy.keeping import Keeper
-
-        return Keeper(settings, self._environ, self._services.clock, self.metrics)
 
     def _lent(self, keeper: Keeper | None) -> Services:
         """What policies get to work with."""
@@ -395,3 +388,11 @@ class Gateway:
             await snapshot.close()
         if self._keeper is not None:
             await self._keeper.close()
+
+
+def _keeping() -> type[Keeper]:
+    """The database's part, imported for the first configuration that needs it; while requests are served, that is a thread's work."""
+    with uncollected():
+        from proxy.keeping import Keeper
+
+        return Keeper

@@ -39,7 +39,6 @@ class Reload:
         metrics: Registry,
         is_over: Callable[[], bool] = bool,
     ) -> None:
-        self.loaded = loaded
         self._load = load
         self._put = put
         self._is_over = is_over
@@ -53,14 +52,13 @@ class Reload:
         self._succeeded = metrics.gauge("comporta_config_last_reload_successful", "Whether the last one was good.").labels()
         for outcome in ("applied", "refused"):
             self._reloads.labels(outcome)
-        self._note(loaded.settings)
+        self._note(loaded, digest(loaded.settings))
 
     async def __call__(self) -> bool:
         """Whether what was read is now in force."""
         async with self._lock:
             try:
-                read = await asyncio.to_thread(self._load)
-                loaded, kept = held(self.loaded, read)
+                loaded, kept, made = await asyncio.to_thread(self._read)
                 await self._put(loaded.settings)
             except SettingsError as error:
                 self._refused(problems=[asdict(problem) for problem in error.problems])
@@ -75,21 +73,28 @@ class Reload:
                 events.warning("configuration_warning", **asdict(problem))
             if kept:
                 events.warning("configuration_needs_restart", kept=kept)
-            self.loaded = loaded
-            self._note(loaded.settings)
+            self._note(loaded, made)
             self._reloads.labels("applied").value += 1
-            events.info("configuration_applied", digest=digest(loaded.settings))
+            events.info("configuration_applied", digest=made)
             return True
+
+    def _read(self) -> tuple[Loaded, list[str], str]:
+        """What is there to be put in force, what of it only a restart can change, and its digest. A thread's work."""
+        loaded, kept = held(self.loaded, self._load())
+        return loaded, kept, digest(loaded.settings)
 
     @property
     def described(self) -> dict[str, Any]:
         """Which configuration is in force: the digest of its values, and the how many-th it is since the start."""
-        return {"digest": digest(self.loaded.settings), "generation": self._generation}
+        return {"digest": self._digest, "generation": self._generation}
 
-    def _note(self, settings: Settings) -> None:
+    def _note(self, loaded: Loaded, made: str) -> None:
+        """`loaded`, whose digest is `made`, is in force."""
+        self.loaded = loaded
+        self._digest = made
         self._generation += 1
         self._info.children.clear()
-        self._info.labels(digest(settings)).set(1)
+        self._info.labels(made).set(1)
         self._applied.set(time.time())
         self._succeeded.set(1)
 

@@ -28,10 +28,10 @@ ALLOWED: dict[tuple[str, str, str], str] = {
     (
         "imports_at_the_top",
         "proxy/storage/migrations/__init__.py",
-        "upgrade",
+        "upgrading",
     ): "Alembic takes long to import, and most starts need nothing of it",
     ("imports_at_the_top", "comporta/__init__.py", "__getattr__"): "pydantic takes as long as all the rest that a command's help needs",
-    ("imports_at_the_top", "proxy/storage/database.py", "Database.open"): "the driver takes a quarter of a second to import",
+    ("imports_at_the_top", "proxy/storage/database.py", "_postgresql"): "the driver takes a quarter of a second to import",
     ("imports_at_the_top", "proxy/app.py", "_supervised"): "one process has no use for it",
     ("imports_at_the_top", "proxy/app.py", "_run"): "what administrators may ask is a tenth of a start, and they seldom ask",
     ("imports_at_the_top", "proxy/app.py", "_run.desk"): "what administrators may ask is a tenth of a start, and they seldom ask",
@@ -43,7 +43,7 @@ ALLOWED: dict[tuple[str, str, str], str] = {
         "Snapshot._own",
     ): "needs what checks administrators' bodies, and only stored users have any",
     ("imports_at_the_top", "proxy/app.py", "Cabinet._opened"): "the database's libraries take longer to import than a start",
-    ("imports_at_the_top", "proxy/gateway.py", "Gateway._new_keeper"): "the database's libraries take longer to import than a start",
+    ("imports_at_the_top", "proxy/gateway.py", "_keeping"): "the database's libraries take longer to import than a start",
     (
         "imports_at_the_top",
         "providers/sim/provider.py",

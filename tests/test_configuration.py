@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,13 @@ THIRD = "server: {grace: '7s'}\n"
 
 def read(path: Path | None) -> Loaded:
     return load(path, {}, {}, probe=lambda _host, _port: False)
+
+
+class Noticed(Loaded):
+    """What was read, and says in the place of its values whether they are listed in the event loop's thread."""
+
+    def values(self) -> list[tuple[str, Any, str]]:
+        return [("in_the_loop", threading.current_thread() is threading.main_thread(), "")]
 
 
 class Gateway:
@@ -94,6 +103,19 @@ async def test_what_is_applied_is_in_the_file_in_force_and_kept_with_what_was_th
     assert [one.text for one in kept if one is not None] == [SECOND, FIRST]
     assert [row.action for row in await Audit(database).list()] == ["configuration.add", "configuration.add"]
     assert list(file.parent.glob(".gateway.yaml.*")) == []
+
+
+async def test_values_are_listed_in_a_thread(file: Path, database: Database):
+    def noticed(path: Path | None) -> Loaded:
+        return Noticed(**vars(read(path)))
+
+    async def history() -> Versions:
+        return Versions(database)
+
+    gateway = Gateway(file)
+    asked = ConfigurationFile(file, load=noticed, reload=gateway.reload, in_force=lambda: noticed(file), history=history, clock=HandClock())
+    for values in ((await asked.current()).values, (await asked.check(SECOND)).values):
+        assert [(value.path, value.value) for value in values] == [("in_the_loop", False)]
 
 
 async def test_a_wrong_text_changes_nothing_and_is_told_by_its_path(file: Path, gateway: Gateway, database: Database):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import PrivateAttr
 
 from proxy.app import Signals
 from proxy.core.errors import CapacityError
@@ -14,21 +18,33 @@ from proxy.reload import Reload
 from proxy.settings import Loaded, Settings, load
 
 
+class Noticed(Settings):
+    """Settings that note the threads in which all their values are gone through."""
+
+    _threads: list[threading.Thread] = PrivateAttr(default_factory=list)
+
+    def model_dump(self, **how: Any) -> dict[str, Any]:
+        self._threads.append(threading.current_thread())
+        return super().model_dump(**how)
+
+
 class Place:
     """A configuration that is read again, and cannot be put in force."""
 
     def __init__(self, file: Path) -> None:
         self.is_over = False
-        self.error: Exception = OSError()
+        self.error: Exception | None = OSError()
         self._file = file
         self.metrics = Registry()
         self.reload = Reload(self._load(), load=self._load, put=self._put, metrics=self.metrics, is_over=lambda: self.is_over)
 
     def _load(self) -> Loaded:
-        return load(self._file, {}, {})
+        loaded = load(self._file, {}, {})
+        return replace(loaded, settings=Noticed.model_construct(**dict(loaded.settings)))
 
     async def _put(self, _settings: Settings) -> None:
-        raise self.error
+        if self.error is not None:
+            raise self.error
 
     @property
     def refused(self) -> float:
@@ -56,6 +72,16 @@ async def test_what_fails_because_the_gateway_stops_is_no_refusal(place: Place, 
     place.is_over, place.error = is_over, error
     assert not await place.reload()
     assert place.refused == refused
+
+
+async def test_a_digest_is_made_once_for_each_configuration_and_in_a_thread(place: Place):
+    place.error = None
+    first = place.reload.described
+    assert await place.reload()
+    assert place.reload.described == place.reload.described == {"digest": first["digest"], "generation": 2}
+    settings = place.reload.loaded.settings
+    assert isinstance(settings, Noticed)
+    assert [thread is threading.main_thread() for thread in settings._threads] == [False]
 
 
 async def test_signals_that_wait_for_a_turn_until_the_gateway_stops_are_dropped():

@@ -1,6 +1,6 @@
 """Counters, gauges and histograms for one event loop: no locks, children bound once by whoever counts.
 
-The exposition is prometheus_client's (proxy/http/admin.py); only the counting is ours, because it happens on every request.
+The exposition is prometheus_client's (proxy/http/exposition.py); only the counting is ours, because it happens on every request.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Distribution:
     def gather(self) -> None:
         """Count what is fresh."""
         fresh, counted = self.fresh, 0
+        if not fresh:
+            return
         self._total += sum(fresh)
         fresh.sort()
         for at, bound in enumerate(self.bounds):
@@ -117,12 +119,12 @@ class Registry:
         return self.histograms.setdefault(name, Family[Distribution](name, help_text, label_names, partial(Distribution, bounds)))
 
     def dump(self) -> dict[str, Any]:
-        """All numbers, as lists and plain values that another process can `absorb`."""
+        """All numbers of now, as lists and plain values: for another thread, or for another process, which can `absorb` them."""
         return {
             "counters": [_dumped(family) for family in self.counters.values()],
             "gauges": [_dumped(family) for family in self.gauges.values()],
             "histograms": [
-                [family.name, family.help, family.label_names, bounds, [[labels, one.counts, one.total] for labels, one in children]]
+                [family.name, family.help, family.label_names, bounds, [[labels, list(one.counts), one.total] for labels, one in children]]
                 for family in self.histograms.values()
                 if (children := list(family.children.items()))
                 for bounds in [list(children[0][1].bounds)]

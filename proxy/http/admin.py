@@ -5,6 +5,7 @@ What is served beside these is loaded for the first who asks for it; see `Desk`.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -74,12 +75,14 @@ def admin_app(numbers: Numbers, state: State, *, key: str | None = None, desk: C
     `desk` makes what is served beside numbers and health, for the first who asks for any of that.
     """
     check = Guard(key)
-    exposition = Late(_exposition)
+    exposition, writing = Late(_exposition), asyncio.Lock()
 
     async def metrics(request: web.Request) -> web.Response:
         if check.has_key:
             check(request)
-        written, kind = (await exposition()).written(await numbers(), request.headers.get("Accept", ""))
+        async with writing:  # one after the other: scrapes in step would share the processor with requests
+            write = (await exposition()).written
+            written, kind = await asyncio.to_thread(write, (await numbers()).dump(), request.headers.get("Accept", ""))
         return web.Response(body=written, headers={"Content-Type": kind})
 
     async def health(_request: web.Request) -> web.Response:

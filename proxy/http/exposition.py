@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -11,50 +12,51 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from proxy.core.metrics import Registry
-
 
 class Exposition:
     """Writes our own counting, and what prometheus_client knows of the process."""
 
     def __init__(self) -> None:
-        self._counted = _Counted()
         self._found = CollectorRegistry()
-        self._found.register(self._counted)
         ProcessCollector(registry=self._found)
         PlatformCollector(registry=self._found)
 
-    def written(self, registry: Registry, accept: str) -> tuple[bytes, str]:
-        """The numbers of `registry` in the form that the header `Accept` asks for, and the content type of that."""
-        self._counted.registry = registry
+    def written(self, dumped: dict[str, Any], accept: str) -> tuple[bytes, str]:
+        """The numbers that `Registry.dump` gave in the form that the header `Accept` asks for, and the content type of that.
+
+        A thread's work: with hundreds of models it takes many turns of the event loop.
+        """
+        numbers = _Numbers(dumped, self._found)
         if "application/openmetrics-text" in accept:
-            written: bytes = openmetrics.generate_latest(self._found)  # type: ignore[no-untyped-call]  # this part has no types
+            written: bytes = openmetrics.generate_latest(numbers)  # type: ignore[no-untyped-call]  # this part has no types
             return written, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self._found), CONTENT_TYPE_LATEST
+        return generate_latest(numbers), CONTENT_TYPE_LATEST
 
 
-class _Counted:
-    """A prometheus_client collector over our own counting. `registry` may be replaced between two collections."""
+class _Numbers:
+    """A prometheus_client collector over what our own registry held at one moment, and over what `found` finds now."""
 
-    def __init__(self) -> None:
-        self.registry = Registry()
+    def __init__(self, dumped: dict[str, Any], found: CollectorRegistry) -> None:
+        self._dumped = dumped
+        self._found = found
 
     def collect(self) -> Iterator[Metric]:
-        for counter in self.registry.counters.values():
-            family = CounterMetricFamily(counter.name, counter.help, labels=counter.label_names)
-            for labels, child in counter.children.items():
-                family.add_metric(labels, child.value)
+        for name, text, label_names, children in self._dumped["counters"]:
+            family = CounterMetricFamily(name, text, labels=label_names)
+            for labels, value in children:
+                family.add_metric(labels, value)
             yield family
-        for gauge in self.registry.gauges.values():
-            gauge_family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.label_names)
-            for labels, child in gauge.children.items():
-                gauge_family.add_metric(labels, child.value)
+        for name, text, label_names, children in self._dumped["gauges"]:
+            gauge_family = GaugeMetricFamily(name, text, labels=label_names)
+            for labels, value in children:
+                gauge_family.add_metric(labels, value)
             yield gauge_family
-        for histogram in self.registry.histograms.values():
-            histogram_family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.label_names)
-            for labels, distribution in histogram.children.items():
-                histogram_family.add_metric(labels, list(_buckets(distribution.bounds, distribution.counts)), distribution.total)
+        for name, text, label_names, bounds, distributions in self._dumped["histograms"]:
+            histogram_family = HistogramMetricFamily(name, text, labels=label_names)
+            for labels, counts, total in distributions:
+                histogram_family.add_metric(labels, list(_buckets(bounds, counts)), total)
             yield histogram_family
+        yield from self._found.collect()
 
 
 def _buckets(bounds: Sequence[float], counts: list[int]) -> Iterator[tuple[str, float]]:

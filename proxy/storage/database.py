@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, TypeAlias
 
 from sqlalchemy import Executable, Row, Select, Table, insert, select, text
@@ -87,8 +88,7 @@ class Database:
         if self.is_sqlite:
             engine = await sqlite.connect(self._url, self._busy)
         else:
-            from proxy.storage import postgresql
-
+            postgresql = await asyncio.to_thread(_postgresql)
             engine = postgresql.connect(self._url)
             self._insert = postgresql.insert
             self._turn = asyncio.Semaphore(postgresql.POOL)
@@ -208,14 +208,21 @@ class Database:
             self._turn.release()
 
 
+def _postgresql() -> ModuleType:
+    from proxy.storage import postgresql
+
+    return postgresql
+
+
 async def _bring_up_to_date(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         if await connection.run_sync(migrations.revision) == migrations.HEAD:
             return
+    upgrade = await asyncio.to_thread(migrations.upgrading)
     async with engine.connect() as connection:
         writer = await connection.execution_options(**{sqlite.WRITES: True})
         async with writer.begin():
-            await writer.run_sync(migrations.upgrade)
+            await writer.run_sync(upgrade)
 
 
 async def _shown(connection: AsyncConnection, shown: Shown) -> dict[str, Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from proxy.core.metrics import MANY, Distribution, Registry, Value
@@ -48,6 +50,19 @@ def test_what_waits_to_be_counted_goes_with_a_dump():
     one.absorb(other.dump())
     found = one.histograms["n"].labels("x")
     assert (found.counts, found.total) == ([2, 0], 1.0)
+
+
+def test_a_dump_stays_as_it_is():
+    registry = Registry()
+    registry.counter("c_total", "help").labels().add()
+    found = registry.histogram("n", "help", (1.0,)).labels()
+    found.observe(0.5)
+    dumped = registry.dump()
+    before = copy.deepcopy(dumped)
+    registry.counters["c_total"].labels().add()
+    found.observe(0.5)
+    found.gather()
+    assert dumped == before
 
 
 def test_the_same_labels_give_the_same_child():

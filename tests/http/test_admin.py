@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -56,6 +57,37 @@ async def test_open_metrics_are_given_to_those_who_ask(client: TestClient):
     answer = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert (await answer.text()).endswith("# EOF\n")
+
+
+class Noticed(float):
+    """A number that says when it is written."""
+
+    notice: Callable[[], None]
+
+    def __float__(self) -> float:
+        self.notice()
+        return 1.0
+
+
+async def test_others_are_answered_while_metrics_are_written_for_one_after_the_other():
+    registry, loop, done = Registry(), asyncio.get_running_loop(), list[str]()
+    number = Noticed()
+    registry.gauge("llm_active_requests", "In flight.").labels().value = number
+
+    async def numbers() -> Registry:
+        done.append("counted")
+        return registry
+
+    async with TestClient(TestServer(admin_app(numbers, lambda: {"status": "ready"}, desk=lambda: Desk([])))) as client:
+
+        def notice() -> None:
+            answer = asyncio.run_coroutine_threadsafe(client.get("/healthz"), loop).result(5.0)
+            done.append(f"written beside {answer.status}")
+
+        number.notice = notice
+        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(3)))
+        assert ["llm_active_requests 1.0" in await answer.text() for answer in answers] == [True] * 3
+    assert done == ["counted", "written beside 200"] * 3
 
 
 async def test_health_is_told(client: TestClient):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_serializer
 
 from proxy.core.metrics import Registry
 from proxy.http.admin import admin_app
@@ -20,6 +21,16 @@ KEYLESS = ("/healthz", "/readyz", "/openapi.json", "/admin/docs")
 class Lamp(BaseModel):
     name: str
     watts: int = Field(gt=0)
+
+
+class Thread(BaseModel):
+    """Says whether it is written in the event loop's thread."""
+
+    is_loop: bool = True
+
+    @field_serializer("is_loop")
+    def _written(self, _is_loop: bool) -> bool:
+        return threading.current_thread() is threading.main_thread()
 
 
 def endpoints() -> list[Endpoint]:
@@ -36,7 +47,11 @@ def endpoints() -> list[Endpoint]:
     async def remove(asked: Asked) -> None:
         del kept[asked.path["name"]]
 
+    async def thread(_asked: Asked) -> Thread:
+        return Thread()
+
     return [
+        Endpoint("GET", "/thread", "Where answers are written.", thread, Thread),
         Endpoint("GET", "/lamps/{name}", "One lamp.", show, Lamp, query=(("unit", "what watts are shown in"),)),
         Endpoint("PUT", "/lamps/{name}", "Set a lamp.", put, Lamp, Lamp),
         Endpoint("DELETE", "/lamps/{name}", "Remove a lamp.", remove),
@@ -101,6 +116,10 @@ async def test_a_wrong_body_is_named(client: TestClient, body: bytes, code: str,
     answer = await client.put("/lamps/desk", data=body, headers={"Content-Type": "application/json"})
     error = (await answer.json())["error"]
     assert (answer.status, error["code"], error["param"]) == (400, code, named)
+
+
+async def test_an_answer_is_written_in_a_thread(client: TestClient):
+    assert await (await client.get("/thread")).json() == {"is_loop": False}
 
 
 async def test_an_unknown_parameter_is_refused(client: TestClient):

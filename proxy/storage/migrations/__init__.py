@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import Connection, inspect, text
 
 #: The newest revision, so that a database which has it is told without importing Alembic; a test holds it.
@@ -20,8 +22,11 @@ def revision(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(connection: Connection) -> None:
-    """Run what is missing, in the transaction that `connection` is in. Raises UnknownSchemaError."""
+def upgrading() -> Callable[[Connection], None]:
+    """What runs what is missing, in the transaction that its connection is in, and raises UnknownSchemaError.
+
+    To import it is a thread's work: Alembic takes long.
+    """
     from proxy.storage.migrations import runner
 
-    runner.upgrade(connection)
+    return runner.upgrade
