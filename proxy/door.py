@@ -16,6 +16,9 @@ from proxy.core.metrics import Registry
 from proxy.handshake import Agreeing, Terms
 from proxy.ticks import on_tick
 
+#: Connections that wait to be accepted. Said again, since who serves a socket listens on it anew.
+_BACKLOG = 4096
+
 #: Seconds between two looks.
 _EVERY = 0.25
 
@@ -67,7 +70,7 @@ class Door:
     async def _accept(self) -> None:
         listening = self._listening.dup()
         if self._tls is None:
-            self._server = await asyncio.get_running_loop().create_server(self._factory, sock=listening)
+            self._server = await asyncio.get_running_loop().create_server(self._factory, sock=listening, backlog=_BACKLOG)
         else:
             self._server = Agreeing(listening, self._tls, self._factory)
 

@@ -48,7 +48,8 @@ def remove_member(raw: bytes, key: str) -> bytes:
 
 def _replaced(raw: bytes, spans: list[tuple[int, int]], value: bytes) -> bytes:
     """`raw` with `value` in the place of each of the spans, which are in order. However many there are, nothing is copied twice."""
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     for start, end in spans:
         pieces += (raw[at:start], value)
         at = end

@@ -218,8 +218,7 @@ class Connection(Outgoing):
                     self._whole = None
                     message, payload = whole.message, whole
                 else:
-                    message, payload = messages.popleft()
-                    self._made_room()
+                    message, payload = await self._queued()
                     if isinstance(message, _ErrInfo) or is_doubtful(message):
                         self._listener.refuse(self, status_of(message))
                         await self._take_leave()
@@ -244,6 +243,14 @@ class Connection(Outgoing):
         finally:
             self._task_handler = None
             self._close_transport()
+
+    async def _queued(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+        """The first of the requests that have come. Who asks for much at once lets others go in between."""
+        found = self._messages.popleft()
+        self._made_room()
+        if self._messages:
+            await asyncio.sleep(0)
+        return found
 
     def _made_room(self) -> None:
         """A request has left the queue of pipelined ones: the parser may go on where it had stopped."""

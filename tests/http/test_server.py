@@ -66,6 +66,22 @@ def test_who_only_asks_and_never_reads_is_not_answered_for_ever(asked: bytes):
     in_virtual_time(main)
 
 
+@pytest.mark.parametrize("asked", [HEALTH, UNKNOWN], ids=["health", "unknown"])
+def test_who_asks_for_much_at_once_lets_others_go_in_between(asked: bytes):
+    async def main(clock: HandClock) -> None:
+        edge = Edge(clock, _whole)
+        greedy, other = Line(edge.connection()), Line(edge.connection())
+        greedy.feed(asked * 10)
+        other.feed(HEALTH)
+        while not other.text.count(b"HTTP/1.1"):
+            await asyncio.sleep(0)
+        assert greedy.text.count(b"HTTP/1.1") < 5
+        await asyncio.sleep(0.1)
+        assert greedy.text.count(b"HTTP/1.1") == 10
+
+    in_virtual_time(main)
+
+
 def test_who_reads_late_gets_the_rest():
     async def main(clock: HandClock) -> None:
         line = unread(Edge(clock, _whole))
