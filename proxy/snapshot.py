@@ -268,8 +268,9 @@ def _transport(section: NetworkSettings, trust: Callable[[], ssl.SSLContext]) ->
         return PooledTransport(
             section.base_url, connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, trust=trust, **limits
         )
+    tls = trust() if section.ca is None else ssl.create_default_context(cafile=section.ca)
     return ClientTransport(
-        connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, ca=section.ca, **limits
+        connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, tls=tls, **limits
     )
 
 

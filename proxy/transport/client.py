@@ -199,7 +199,7 @@ class _SentContent:
 
 
 class ClientTransport:
-    """One provider's pool of connections. `limits` are bytes of headers and of a decoded body."""
+    """One provider's pool of connections. Limits are bytes of headers and of a decoded body. `tls` says whom it trusts."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class ClientTransport:
         body_limit: int = 64 * 2**20,
         resolver: PinnedResolver,
         proxy: str | None = None,
-        ca: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._header_limit = header_limit
         self._body_limit = body_limit
@@ -218,7 +218,7 @@ class ClientTransport:
         self._connections = connections
         self._resolver = resolver
         self._proxy = proxy
-        self._tls: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
+        self._tls = tls or ssl.create_default_context()
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self.stale: Callable[[], None] = uncounted
