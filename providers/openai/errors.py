@@ -15,9 +15,19 @@ from proxy.core.retry_after import parse_retry_after
 _LONGEST_MESSAGE = 4000
 
 #: What else of a refusal's error object says what the client must change: what the model wrote (Groq), which filter it was (Azure), what
-#: a policy found (OpenAI), how long the prompt is and how long it may be (llama.cpp), whose refusal it is and in what words (OpenRouter),
-#: which field or quota it is (Google).
-_MORE = ("failed_generation", "innererror", "content_filters", "misalignment", "n_prompt_tokens", "n_ctx", "metadata", "details")
+#: a policy found, or what of a picture was blocked at which stage (OpenAI), how long the prompt is and how long it may be (llama.cpp),
+#: whose refusal it is and in what words (OpenRouter), which field or quota it is (Google).
+_MORE = (
+    "failed_generation",
+    "innererror",
+    "content_filters",
+    "misalignment",
+    "moderation_details",
+    "n_prompt_tokens",
+    "n_ctx",
+    "metadata",
+    "details",
+)
 
 #: Of these, the longest that is passed on, in bytes of JSON.
 _LONGEST_MORE = 16 * 1024
@@ -46,18 +56,32 @@ _OF_IMAGES = (
 )
 
 #: Types and codes, of which one says that no money is left. The second is MiniMax's.
-_NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance_error", "billing_hard_limit_reached", "billing_not_active"})
+#: Source: https://developers.openai.com/api/docs/guides/error-codes
+_NO_QUOTA = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_balance_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+    }
+)
 
 #: An error object's `code` or `type` -> the kind of failure it is and its status.
 _BY_CODE: dict[str, tuple[str, int]] = {
     "rate_limit_exceeded": ("rate_limit_exceeded", 429),
     "rate_limit_error": ("rate_limit_exceeded", 429),
+    "slow_down": ("rate_limit_exceeded", 429),
     "requests": ("rate_limit_exceeded", 429),
     "tokens": ("rate_limit_exceeded", 429),
     **dict.fromkeys(_NO_QUOTA, ("insufficient_quota", 429)),
     "overloaded": ("overloaded", 503),
     "capacity_exceeded": ("overloaded", 503),
     "overloaded_error": ("overloaded", 503),
+    "server_is_overloaded": ("overloaded", 503),
     "service_unavailable": ("server_error", 503),
     "invalid_api_key": ("provider_auth", 502),
     "authentication_error": ("provider_auth", 502),
@@ -70,9 +94,12 @@ _BY_CODE: dict[str, tuple[str, int]] = {
     "not_found_error": ("rejected", 404),
     "invalid_prompt": ("rejected", 400),
     "bio_policy": ("rejected", 400),
+    "cyber_policy": ("rejected", 400),
     "misalignment_policy_violation": ("rejected", 400),
     "data_residency_mismatch": ("rejected", 400),
     "image_content_policy_violation": ("rejected", 400),
+    "moderation_blocked": ("rejected", 400),
+    "image_generation_user_error": ("rejected", 400),
     **dict.fromkeys(_OF_IMAGES, ("rejected", 400)),
     "timeout": ("upstream_timeout", 504),
     "vector_store_timeout": ("server_error", 500),
@@ -114,7 +141,8 @@ def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None
     if status == 429:
         return _made("rate_limit_exceeded", 429, fields, retry_after, "The provider's rate limit was reached.")
     if status in (_NO_CAPACITY, 503, 529):
-        kind = "overloaded" if status != 503 or "overloaded" in str(fields.get("type")) else "server_error"
+        said = f"{fields.get('type')} {fields.get('code')}"
+        kind = "overloaded" if status != 503 or "overloaded" in said else "server_error"
         return _made(kind, 503, fields if status == 503 else {}, retry_after, "The provider is overloaded.")
     if 400 <= status < 500 and status != 408:
         return _made("rejected", status, fields, retry_after, "The provider refused the request.")

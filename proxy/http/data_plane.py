@@ -34,6 +34,9 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 #: Operations whose body is one JSON object that is read whole, whatever its content type says.
 WHOLE = frozenset({"chat", "completion", "embedding"})
 
+#: What clients send that have nothing to say. The second is that of clients in C#.
+_NO_BODY = (b"", b"null")
+
 #: Operations whose streams are kept alive by comments; a client that asked for a stream of these expects events and nothing else.
 PINGED = frozenset({"chat", "completion", "responses"})
 
@@ -294,9 +297,9 @@ class _Exchange:
             call.content = await body.read_content(call, arrival, content_type, length, most=limits.max_body)
 
     def _take_json(self, call: Call, raw: bytes) -> None:
-        call.raw = raw
         call.bytes_in = len(raw)
-        if raw or call.operation in WHOLE:
+        if call.operation in WHOLE or raw not in _NO_BODY:
+            call.raw = raw
             parse.read_members(call, parse.parse_object(raw))
         if call.stream and call.operation in PINGED and (ping := self.serving.limits.ping) != _NEVER:
             self.due = self._plane._clock.monotonic() + ping

@@ -10,7 +10,17 @@ from proxy.core.errors import CapacityError, GatewayError, UpstreamError
 #: Providers that have no code of their own for it say it in these words.
 _TOO_LONG = re.compile(r"context (?:length|window|size)|too many tokens|prompt is too long", re.IGNORECASE)
 
-_POLICY_CODES = frozenset({"content_policy_violation", "content_filter", "content_policy"})
+_POLICY_CODES = frozenset(
+    {
+        "content_policy_violation",
+        "content_filter",
+        "content_policy",
+        "moderation_blocked",
+        "image_content_policy_violation",
+        "bio_policy",
+        "cyber_policy",
+    }
+)
 
 
 def _of_kinds(*kinds: str) -> Callable[[GatewayError], bool]:

@@ -48,6 +48,15 @@ def test_a_base_url_with_a_slash_too_many_is_understood(gateway: Gateway, upstre
     assert upstream.requests[0].target == PATH + ("?a=b" if "?" in path else ""), "what was checked is what is sent"
 
 
+def test_null_is_no_body_where_none_is_needed(gateway: Gateway, upstream: Upstream) -> None:
+    """Clients in C# post `null` where they have nothing to say."""
+    upstream.play(CHAT)
+    answer = ask(gateway.url, "POST", "/v1/threads/a/runs/b/cancel", chunks=[b"null"], headers={"Content-Type": "application/json"})
+    assert answer.status == 200, answer.body
+    assert upstream.requests[0].body == b""
+    assert ask(gateway.url, "POST", PATH, b"null").status == 400
+
+
 def test_an_escaped_slash_is_part_of_an_id(gateway: Gateway, upstream: Upstream) -> None:
     upstream.play(CHAT)
     ask(gateway.url, "GET", "//v1//files/a%2F%2fb%2F/content/")

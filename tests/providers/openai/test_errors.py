@@ -30,6 +30,7 @@ STATUSES: list[tuple[int, bytes, str, int, str, str]] = [
     (402, b"", "insufficient_quota", 402, "insufficient_quota", "insufficient_quota"),
     (400, body(code="billing_hard_limit_reached"), "insufficient_quota", 400, "insufficient_quota", "billing_hard_limit_reached"),
     (429, body(code="billing_not_active"), "insufficient_quota", 429, "requests", "billing_not_active"),
+    (429, body(type="rate_limit_error", code="slow_down"), "rate_limit_exceeded", 429, "rate_limit_error", "slow_down"),
     (500, body(code="insufficient_quota"), "server_error", 500, "server_error", "insufficient_quota"),
     (498, body(code="capacity_exceeded"), "overloaded", 503, "server_error", "overloaded"),
     (500, body(type="server_error"), "server_error", 500, "server_error", "server_error"),
@@ -37,6 +38,14 @@ STATUSES: list[tuple[int, bytes, str, int, str, str]] = [
     (502, b"", "server_error", 502, "server_error", "server_error"),
     (503, body(), "server_error", 503, "server_error", "server_error"),
     (503, body(type="overloaded_error"), "overloaded", 503, "overloaded_error", "overloaded"),
+    (
+        503,
+        body(type="service_unavailable_error", code="server_is_overloaded"),
+        "overloaded",
+        503,
+        "service_unavailable_error",
+        "server_is_overloaded",
+    ),
     (504, b"", "upstream_timeout", 504, "server_error", "upstream_timeout"),
     (408, body(), "upstream_timeout", 504, "server_error", "upstream_timeout"),
     (529, body(type="overloaded_error"), "overloaded", 503, "server_error", "overloaded"),
@@ -173,6 +182,7 @@ def test_what_else_a_refusal_says_is_passed_on_where_it_is_known_and_short():
         (400, "n_ctx", 4096),
         (400, "metadata", {"raw": "x"}),
         (400, "content_filters", [{}]),
+        (400, "moderation_details", {"moderation_stage": "input", "categories": ["violence"]}),
         (429, "details", [{}]),
         (429, "metadata", {"provider_name": "X"}),
     ],
@@ -213,6 +223,11 @@ BODIES: list[tuple[Any, str, int]] = [
     ({"code": "context_length_exceeded"}, "rejected", 400),
     ({"type": "not_found_error"}, "rejected", 404),
     *[({"code": code}, "rejected", 400) for code in ("bio_policy", "misalignment_policy_violation", "data_residency_mismatch")],
+    ({"code": "cyber_policy"}, "rejected", 400),
+    ({"code": "moderation_blocked", "type": "image_generation_user_error"}, "rejected", 400),
+    ({"code": "invalid_input_fidelity_model", "type": "image_generation_user_error"}, "rejected", 400),
+    ({"code": "server_is_overloaded", "type": "service_unavailable_error"}, "overloaded", 503),
+    ({"code": "slow_down"}, "rate_limit_exceeded", 429),
     ({"code": "vector_store_timeout"}, "server_error", 500),
     ({"code": "not_known"}, "server_error", 502),
     ({"code": "timeout"}, "upstream_timeout", 504),
@@ -306,7 +321,17 @@ def test_where_success_is_said_there_is_no_error_beside_it(value: Any):
 
 
 @pytest.mark.parametrize("name", ["code", "type"])
-@pytest.mark.parametrize("word", ["insufficient_quota", "insufficient_balance_error"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "insufficient_quota",
+        "insufficient_balance_error",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+    ],
+)
 def test_a_429_that_says_that_no_money_is_left_is_no_rate_limit(name: str, word: str):
     assert error_of_status(429, {}, orjson.dumps({"error": {name: word, "message": "w"}})).kind == "insufficient_quota"
 
