@@ -210,7 +210,7 @@ class ClientTransport:
         body_limit: int = 64 * 2**20,
         resolver: PinnedResolver,
         proxy: str | None = None,
-        ca: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._header_limit = header_limit
         self._body_limit = body_limit
@@ -218,7 +218,7 @@ class ClientTransport:
         self._connections = connections
         self._resolver = resolver
         self._proxy = proxy
-        self._tls: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
+        self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self.stale: Callable[[], None] = uncounted
