@@ -211,6 +211,10 @@ CHAT: dict[str, Stream] = {
         b"\xef\xbb\xbf: hi\r\n\r\nevent: x\rid: 1\r" + chunk(delta(b"a"))[:-2] + b"\r\r" + chunk(finish()).replace(b"\n", b"\r\n") + DONE,
         chunk(delta(b"a")) + chunk(finish()) + DONE,
     ),
+    "events without data": Stream(
+        b"data:\n\n" + chunk(delta(b"a")) + b"data: \n\nevent: ping\ndata\n\n" + chunk(finish()) + DONE,
+        chunk(delta(b"a")) + chunk(finish()) + DONE,
+    ),
     "data over several lines": Stream(
         b'data: {"choices":\ndata: [' + delta(b"a") + b"]}\n\n" + chunk(finish()) + DONE,
         b'data: {"choices": [' + delta(b"a") + b"]}\n\n" + chunk(finish()) + DONE,
