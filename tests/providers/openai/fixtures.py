@@ -121,6 +121,9 @@ CHAT: dict[str, Stream] = {
     "missing finish_reason": Stream(
         chunk(ROLE) + chunk(delta(b"a")), chunk(ROLE) + chunk(delta(b"a")), None, "stream_truncated", done=False
     ),
+    "missing finish_reason before [DONE], as some servers have it": Stream(
+        chunk(delta(b"a")) + chunk(delta(b"b")) + DONE, chunk(delta(b"a")) + chunk(delta(b"b")) + DONE
+    ),
     "an empty finish_reason ends nothing": Stream(
         chunk(delta(b"a")) + chunk(delta(b"b")).replace(b"null", b'""'),
         chunk(delta(b"a")) + chunk(delta(b"b")).replace(b"null", b'""'),
