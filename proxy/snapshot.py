@@ -264,13 +264,14 @@ def _transport(section: NetworkSettings, trust: Callable[[], ssl.SSLContext]) ->
     resolver = PinnedResolver(allow_private=section.allow_private)
     limits = {"header_limit": section.limits.header, "body_limit": section.limits.body}
     pool = section.pool
-    if section.proxy is None and section.ca is None:
+    own = None if section.ca is None else ssl.create_default_context(cafile=section.ca)
+    if section.proxy is None:
+        trust = trust if own is None else lambda: own
         return PooledTransport(
             section.base_url, connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, trust=trust, **limits
         )
-    tls = trust() if section.ca is None else ssl.create_default_context(cafile=section.ca)
     return ClientTransport(
-        connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, tls=tls, **limits
+        connections=pool.connections, keep_alive=pool.keep_alive, resolver=resolver, proxy=section.proxy, tls=own or trust(), **limits
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import inspect
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from yarl import URL
 from proxy.core.call import Content, Timeouts
 from proxy.core.errors import START, TOTAL, UPSTREAM_KINDS, ClientDisconnected, ClientError, UpstreamError
 from proxy.core.protocols import UNSENT, Transport, UpstreamRequest, UpstreamResponse
+from proxy.http.lingering import be_reset
 from proxy.transport import TRANSLATIONS, ClientTransport, PinnedResolver, PooledTransport, flatten, is_public, translate
 from proxy.transport.client import AT_ONCE, may_be_sent_again
 from proxy.transport.connection import Connection
@@ -501,6 +503,61 @@ async def test_a_refusals_head_is_read_whatever_its_body_is_coded_in(make: Make)
 async def test_a_body_of_no_known_length_ends_with_its_connection(make: Make):
     async with serving(answering(b"HTTP/1.1 200 OK\r\n\r\nhello", close=True)) as server, reaching(make, server.url) as transport:
         assert await ask(transport, server.url) == (200, b"hello")
+
+
+@BOTH
+async def test_a_body_of_no_known_length_that_is_reset_has_not_ended(make: Make):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await asyncio.sleep(0.02)
+        be_reset(cast(asyncio.Transport, writer.transport))
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url)
+        assert caught.value.kind == "reset"
+
+
+@BOTH
+async def test_what_is_no_http_behind_a_good_head_fails_at_once(make: Make):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        for piece in (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n", b"xyz\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        await reader.read()
+
+    async with asyncio.timeout(3), serving(serve) as server, reaching(make, server.url) as transport:
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url)
+        assert caught.value.kind == "bad_upstream"
+
+
+@BOTH
+async def test_many_small_headers_are_no_reason_to_refuse_an_answer(make: Make):
+    answer = OK.replace(b"\r\n", b"\r\n" + b"".join(b"X-%d: a\r\n" % number for number in range(300)), 1)
+    async with serving(answering(answer)) as server, reaching(make, server.url) as transport:
+        assert await ask(transport, server.url) == (200, b"{}")
+
+
+@BOTH
+async def test_a_kept_connection_that_is_reset_is_nobodys_failure(make: Make, caplog: pytest.LogCaptureFixture):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK[:-1])
+        await asyncio.sleep(0.02)
+        writer.write(OK[-1:])
+        await asyncio.sleep(0.02)
+        be_reset(cast(asyncio.Transport, writer.transport))
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        assert await ask(transport, server.url) == (200, b"{}")
+        async with asyncio.timeout(3):
+            await server.gone.wait()
+        await asyncio.sleep(0.02)
+    gc.collect()
+    assert not caplog.records
 
 
 @BOTH

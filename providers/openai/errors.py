@@ -118,6 +118,9 @@ _WORDS = ("message", "detail", "Message", "msg")
 #: Sources: https://api-docs.deepseek.com/quick_start/error_codes, https://openrouter.ai/docs/api-reference/errors
 _UNPAID = 402
 
+#: Says that the client has left. Ours has not: it is the provider's failure. Source: `CANCELLED` in `google/rpc/code.proto`.
+_LEFT = 499
+
 #: Groq's for no capacity, which it says to try again. Source: https://console.groq.com/docs/errors
 _NO_CAPACITY = 498
 
@@ -144,7 +147,7 @@ def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None
         said = f"{fields.get('type')} {fields.get('code')}"
         kind = "overloaded" if status != 503 or "overloaded" in said else "server_error"
         return _made(kind, 503, fields if status == 503 else {}, retry_after, "The provider is overloaded.")
-    if 400 <= status < 500 and status != 408:
+    if 400 <= status < 500 and status not in (408, _LEFT):
         return _made("rejected", status, fields, retry_after, "The provider refused the request.")
     if status == 408:
         return _made("upstream_timeout", 504, {}, retry_after, "The provider timed out.")
@@ -152,7 +155,7 @@ def _of_status(status: int, fields: Mapping[str, Any], retry_after: float | None
         return _made("upstream_timeout", 504, fields, retry_after, "The provider timed out.")
     if status in (500, 502):
         return _made("server_error", status, fields, retry_after, "The provider failed.")
-    if status > 500:
+    if status > 500 or status == _LEFT:
         return _made("server_error", 502, fields, retry_after, "The provider failed.")
     error = UpstreamError("bad_upstream", "The provider answered with a status that means nothing here.", detail=f"status {status}")
     error.should_retry = False  # a redirect leads to the same place tomorrow

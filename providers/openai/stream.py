@@ -202,6 +202,8 @@ class ChatDecoder:
         """What is shown of an event's data; nothing of an event that the client has not asked for."""
         if data[:6] == DONE:
             return self._end()
+        if not data:
+            return b""  # it keeps the connection open
         chunk = _chunk(data)
         if chunk.error:
             raise error_in_body(chunk.error)

@@ -71,6 +71,8 @@ class TypedEventDecoder:
     def _event(self, event: Event) -> bytes:
         """What is shown of an event. Raises UpstreamError for one that is an error, or nonsense."""
         data = event.data
+        if not data:
+            return b""  # it keeps the connection open
         kind = None
         if data.startswith(DONE):
             if self._terminal:

@@ -1,4 +1,4 @@
-"""Bytes to and from providers: our own connections over httptools' parser; aiohttp's client where there is a proxy or a private CA."""
+"""Bytes to and from providers: our own connections over httptools' parser; aiohttp's client where there is a proxy."""
 
 from proxy.transport.addresses import PinnedResolver, is_public
 from proxy.transport.client import TRANSLATIONS, ClientResponse, ClientTransport, flatten, translate

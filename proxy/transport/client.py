@@ -23,6 +23,7 @@ REFUSES = "The provider does not accept connections."
 NO_PLACE = "All of the gateway's connections to the provider are in use."
 
 _CONNECTION_LOST = "The connection to the provider was lost."
+_NOT_HTTP = "The provider's answer is not valid HTTP."
 
 #: aiohttp's exception -> kind and message; the first match in this order counts. A test holds every class of aiohttp's against it.
 TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
@@ -42,12 +43,12 @@ TRANSLATIONS: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ClientPayloadError, "bad_upstream", "The provider's answer broke off."),
     (aiohttp.InvalidURL, "connect_failed", "The provider's address is not valid."),
     (aiohttp.ClientHttpProxyError, "connect_failed", "The proxy does not connect to the provider."),
-    (aiohttp.ClientError, "bad_upstream", "The provider's answer is not valid HTTP."),
+    (aiohttp.ClientError, "bad_upstream", _NOT_HTTP),
     (aiohttp.http_exceptions.LineTooLong, "response_too_large", "The provider's headers are larger than the limit."),
-    (aiohttp.http_exceptions.HttpProcessingError, "bad_upstream", "The provider's answer is not valid HTTP."),
+    (aiohttp.http_exceptions.HttpProcessingError, "bad_upstream", _NOT_HTTP),
     (TimeoutError, "upstream_timeout", "The provider did not answer in time."),
     (OSError, "reset", _CONNECTION_LOST),
-    (ValueError, "bad_upstream", "The provider's answer is not valid HTTP."),
+    (ValueError, "bad_upstream", _NOT_HTTP),
 )
 
 #: A server that had closed a kept connection says so within a round trip of what is sent on it, which takes at most some 0.4 s on earth. In
@@ -59,6 +60,9 @@ _IDEMPOTENT = frozenset({"GET", "HEAD"})
 
 #: Kinds that none but our own limits are the reason of.
 _BOUNDS = {"connect_timeout": CONNECT, "upstream_timeout": START}
+
+#: So many headers an answer may have; each is no larger than their limit in all.
+_MOST_HEADERS = 1024
 
 #: Failures after which the provider cannot have begun to work on the request.
 _NOT_REACHED = frozenset({"dns", "tls", "connect_failed", "connect_timeout"})
@@ -91,7 +95,7 @@ def may_be_sent_again(method: str, after: float) -> bool:
 class ClientResponse:
     """An answer whose head has arrived; see `proxy.core.protocols.UpstreamResponse`."""
 
-    __slots__ = ("_decoder", "_response", "_whole", "headers", "status")
+    __slots__ = ("_decoder", "_lost", "_response", "_whole", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse, decoder: Decoder | None, headers: dict[str, str]) -> None:
         self.status = response.status
@@ -99,6 +103,22 @@ class ClientResponse:
         self._response = response
         self._decoder = decoder
         self._whole = False
+        connection = response.connection
+        #: Done when the connection is lost; None where all had come by then.
+        self._lost = None if connection is None or connection.protocol is None else connection.protocol.closed
+        if self._lost is not None:
+            self._lost.remove_done_callback(_note_loss)  # of the answer before
+            self._lost.add_done_callback(_note_loss)
+            self._lost.add_done_callback(self._end_with)
+
+    def _end_with(self, lost: asyncio.Future[None]) -> None:
+        """aiohttp tells nobody of bytes in a body that are no HTTP, and takes a reset for the end of a body that only the close ends."""
+        content = self._response.content
+        if not content.is_eof():
+            if content.exception() is None:
+                content.set_exception(UpstreamError("bad_upstream", _NOT_HTTP))
+        elif lost.exception() is not None and not {"content-length", "transfer-encoding"} & self.headers.keys():
+            content.set_exception(UpstreamError("reset", _CONNECTION_LOST))
 
     def ready(self) -> bytes | None:
         return None
@@ -114,6 +134,8 @@ class ClientResponse:
             except Exception as error:
                 raise translate(error) from error
             if not data:
+                if (broken := content.exception()) is not None:
+                    raise translate(broken)
                 self._whole = True
                 if self._decoder is not None:
                     self._decoder.eof()
@@ -129,6 +151,8 @@ class ClientResponse:
         self._response.close()
 
     def close(self, *, reuse: bool = False) -> None:
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._end_with)
         # At the end of the body the connection has gone back already; before it, it carries somebody else's bytes.
         if reuse and (self._whole or self._response.content.at_eof()):
             self._response.release()
@@ -290,7 +314,7 @@ class ClientTransport:
             if sum(len(name) + len(value) for name, value in response.raw_headers) > self._header_limit:
                 raise UpstreamError("response_too_large", "The provider's headers are larger than the limit.")
             if not is_chunked_at_most(received.get("transfer-encoding", "chunked")):
-                raise UpstreamError("bad_upstream", "The provider's answer is not valid HTTP.")
+                raise UpstreamError("bad_upstream", _NOT_HTTP)
             decoder = decoder_for(received.get("content-encoding", ""), self._body_limit, response.status)
             return ClientResponse(response, decoder, received)
         except BaseException:
@@ -327,6 +351,7 @@ class ClientTransport:
             trust_env=False,
             max_line_size=self._header_limit,
             max_field_size=self._header_limit,
+            max_headers=_MOST_HEADERS,
             trace_configs=[trace],
         )
 
@@ -350,6 +375,11 @@ async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: ai
 
 async def _note_sending(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams) -> None:
     context.trace_request_ctx.is_sent = True
+
+
+def _note_loss(lost: asyncio.Future[None]) -> None:
+    """A connection that is lost while it lies idle is nobody's failure: asyncio would log one that nobody asks for."""
+    lost.exception()
 
 
 def uncounted() -> None:

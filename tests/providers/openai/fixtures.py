@@ -121,6 +121,9 @@ CHAT: dict[str, Stream] = {
     "missing finish_reason": Stream(
         chunk(ROLE) + chunk(delta(b"a")), chunk(ROLE) + chunk(delta(b"a")), None, "stream_truncated", done=False
     ),
+    "missing finish_reason before [DONE], as some servers have it": Stream(
+        chunk(delta(b"a")) + chunk(delta(b"b")) + DONE, chunk(delta(b"a")) + chunk(delta(b"b")) + DONE
+    ),
     "an empty finish_reason ends nothing": Stream(
         chunk(delta(b"a")) + chunk(delta(b"b")).replace(b"null", b'""'),
         chunk(delta(b"a")) + chunk(delta(b"b")).replace(b"null", b'""'),
@@ -209,6 +212,10 @@ CHAT: dict[str, Stream] = {
     "what follows [DONE] is nobody's": Stream(PLAIN + DONE + chunk(delta(b"x")), PLAIN + DONE),
     "all line ends, comments and names": Stream(
         b"\xef\xbb\xbf: hi\r\n\r\nevent: x\rid: 1\r" + chunk(delta(b"a"))[:-2] + b"\r\r" + chunk(finish()).replace(b"\n", b"\r\n") + DONE,
+        chunk(delta(b"a")) + chunk(finish()) + DONE,
+    ),
+    "events without data": Stream(
+        b"data:\n\n" + chunk(delta(b"a")) + b"data: \n\nevent: ping\ndata\n\n" + chunk(finish()) + DONE,
         chunk(delta(b"a")) + chunk(finish()) + DONE,
     ),
     "data over several lines": Stream(

@@ -51,6 +51,7 @@ STATUSES: list[tuple[int, bytes, str, int, str, str]] = [
     (529, body(type="overloaded_error"), "overloaded", 503, "server_error", "overloaded"),
     (520, b"", "server_error", 502, "server_error", "server_error"),
     (501, body(type="not_implemented_error", code=501), "server_error", 502, "not_implemented_error", "501"),
+    (499, body(code="cancelled"), "server_error", 502, "server_error", "cancelled"),
     (507, body(code="full"), "server_error", 502, "server_error", "full"),
     (400, body(code="context_length_exceeded"), "rejected", 400, "invalid_request_error", "context_length_exceeded"),
     (400, b"", "rejected", 400, "invalid_request_error", "invalid_request"),

@@ -46,6 +46,12 @@ TYPED = {
     "an end before the end": (CREATED + WORD + DONE + COMPLETED, CREATED + WORD + COMPLETED, USAGE, None),
     "without names": (CREATED[24:] + WORD[34:] + COMPLETED[26:], CREATED[24:] + WORD[34:] + COMPLETED[26:], USAGE, None),
     "several lines": (CREATED + b"event: x\ndata: 1\ndata: 2\n\n" + COMPLETED,) * 2 + (USAGE, None),
+    "events without data": (
+        b"data:\n\n" + CREATED + b"data: \n\n" + WORD + b"event: ping\ndata:\n\n" + COMPLETED,
+        CREATED + WORD + COMPLETED,
+        USAGE,
+        None,
+    ),
     "a type that is no text": (b'data: {"type":[]}\n\n' + COMPLETED, b'data: {"type":[]}\n\n' + COMPLETED, USAGE, None),
     "nonsense": (CREATED + WORD + b"event: response.x\ndata: {\n\n", CREATED + WORD, None, "invalid_response"),
     "what follows the end is nobody's": (CREATED + COMPLETED + DONE + ERROR, CREATED + COMPLETED, USAGE, None),
