@@ -143,7 +143,19 @@ CASES = {
     ),
     "a proxy that is everybody": ('server: {trusted_proxies: ["::/0"]}', 1, "server.trusted_proxies[0]", "would believe everybody"),
     "no worker": ("server: {workers: 0}", 1, "server.workers", "greater than or equal to 1"),
-    "a certificate by environment": ('server: {tls: {certificate: "env:A", key: "file:b"}}', 1, "server.tls.certificate", "match"),
+    "a certificate by environment": (
+        'server: {tls: {certificate: "env:A", key: "file:b"}}',
+        1,
+        "server.tls.certificate",
+        'wants a file, as "file:PATH"',
+    ),
+    "a certificate by its path": ("server: {tls: {certificate: /a, key: /b}}", 1, "server.tls.certificate", 'wants a file, as "file:PATH"'),
+    "a certificate of a path that no file has": (
+        f"server: {{tls: {{certificate: 'file:{'a' * 5000}', key: 'file:b'}}}}",
+        1,
+        "server.tls.certificate",
+        "cannot be read",
+    ),
     "a certificate alone": ('server:\n  tls: {certificate: "file:a"}', 2, "server.tls.key", "is missing; it is: PEM file"),
     "a kind that is not there": (
         "providers:\n  a:\n    kind: opnai",
