@@ -41,7 +41,8 @@ Examples:
 
 \b
 A gateway that runs tries the old text, puts it in the file's place and serves by it, or changes nothing. Where none does, or with
---offline, the file is changed, and whoever starts next serves by it; with --offline also one that is broken. Either way it is a new version, and in comporta audit list.
+--offline, the file is changed, and whoever starts next serves by it; with --offline also a file that nothing starts by.
+Either way it is a new version, and in comporta audit list.
 Exit status: 0 done, 1 refused or not confirmed, and nothing has changed, 2 wrong usage or configuration.
 """
 
