@@ -51,6 +51,12 @@ def test_an_unknown_key_inside_a_mapping_is_told_with_those_that_are_known_there
     )
 
 
+@pytest.mark.parametrize("operation", ["caht", "[embedding, caht]"])
+def test_a_condition_on_an_operation_that_is_not_there_is_told_with_the_nearest(refused: Refused, operation: str):
+    (problem,) = refused(f"models: {{a: {{targets: [{{provider: sim, when: {{operation: {operation}}}}}]}}}}")
+    assert (problem.path, "there is no operation 'caht'; did you mean 'chat'?" in str(problem)) == ("models.a.targets[0].when", True)
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [
