@@ -33,6 +33,13 @@ def _is_host_name(host: str) -> bool:
     return True
 
 
+def _proxy(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "http" or not parts.hostname or parts.port == 0:
+        raise ValueError('it is no address of an HTTP proxy, such as "http://10.0.0.1:3128"')
+    return value
+
+
 BaseURL = Annotated[str, AfterValidator(_base_url)]
 
 
@@ -51,18 +58,18 @@ _WAITED = 600.0
 class TimeoutSettings(Section):
     """How long to wait for one provider."""
 
-    connect: Duration = Field(5.0, description="name resolution, TCP and TLS")
-    first_token: Duration | None = Field(
+    connect: Duration = Field(5.0, gt=0, description="name resolution, TCP and TLS")
+    first_token: Annotated[Duration, Field(gt=0)] | None = Field(
         None,
         description="from sending to the first content; if unset, as long as the client says that it waits for a byte, or of streams "
         '"10m". Set, it also bounds the first byte of whole answers',
     )
-    idle: Duration | None = Field(
+    idle: Annotated[Duration, Field(gt=0)] | None = Field(
         None,
         description='between two contents; if unset, as long as the client says that it waits for a byte, or "10m". '
         "Set, comments and pings do not count",
     )
-    total: Duration | None = Field(
+    total: Annotated[Duration, Field(gt=0)] | None = Field(
         None,
         description='the whole attempt; if unset, "10m", or as long as first_token, the time of the whole request or what the client says, '
         "for what comes whole or has not begun, while what flows is bounded by idle alone",
@@ -84,10 +91,10 @@ class TimeoutSettings(Section):
 class LimitSettings(Section):
     """What an answer may measure before it is cut off."""
 
-    body: Size = Field(64 * 2**20, description="a whole answer")
-    header: Size = Field(64 * 2**10, description="an answer's headers")
+    body: Size = Field(64 * 2**20, gt=0, description="a whole answer")
+    header: Size = Field(64 * 2**10, gt=0, description="an answer's headers")
     # An image in base64, or the last event of an answer that repeats several, is one event.
-    event: Size = Field(32 * 2**20, description="one event of a stream")
+    event: Size = Field(32 * 2**20, gt=0, description="one event of a stream")
 
 
 class NetworkSettings(Section):
@@ -100,7 +107,9 @@ class NetworkSettings(Section):
     pool: PoolSettings = Field(default_factory=PoolSettings, description="connections")
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="patience")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="sizes of answers")
-    proxy: str | None = Field(None, description="an HTTP proxy to go through, such as http://10.0.0.1:3128", pattern="^http://")
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(
+        None, description="an HTTP proxy to go through, such as http://10.0.0.1:3128", pattern="^http://"
+    )
     ca: str | None = Field(None, description="a PEM file of certificate authorities to trust instead of the system's")
     health: bool = Field(True, description="whether it is checked as the section health says; false for one that has no list of models")
     allow_private: bool = Field(False, description="let a host name resolve to a private or loopback address")

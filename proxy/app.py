@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -57,7 +58,7 @@ class Ready:
 def serve(loaded: Loaded, *, ready: Callable[[Ready], None], load: Load) -> int:
     """Run until SIGTERM or SIGINT; `ready` is told once requests can come, `load` reads a configuration's file. Returns the exit status.
 
-    Raises OSError where an address cannot be had, SecretError where the administrator's key cannot.
+    Raises OSError where an address cannot be had (its `filename`), SecretError where the administrator's key cannot.
     """
     writer = log.writer_for()
     log.configure(writer)
@@ -83,20 +84,30 @@ class _Opened:
         self.settings = loaded.settings
         self.file = loaded.file
         self.given = "data" in given
-        self.admin = given.get("admin") or bind(*server.admin_address)
+        with _named(server.admin_listen):
+            self.admin = given.get("admin") or bind(*server.admin_address)
         try:
             self.admin_key = _admin_key(server, self.admin)
             if self.given:
                 self.data = [given["data"]] * server.workers
-            elif server.workers == 1:
-                self.data = [bind(*server.address)]
             else:
-                self.data = bind_several(*server.address, server.workers)
+                with _named(server.listen):
+                    self.data = [bind(*server.address)] if server.workers == 1 else bind_several(*server.address, server.workers)
         except (OSError, SecretError):
             self.admin.close()
             raise
         scheme = "http" if server.tls is None else "https"
         self.urls = (url(scheme, self.data[0].getsockname()), url("http", self.admin.getsockname()))
+
+
+@contextmanager
+def _named(address: str) -> Iterator[None]:
+    """An OSError says as its `filename` which address could not be had."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = address
+        raise
 
 
 def _admin_key(server: ServerSettings, listening: socket.socket) -> str | None:

@@ -8,7 +8,15 @@ import types
 import typing
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from proxy.core.units import format_duration, parse_duration, parse_size
@@ -16,11 +24,26 @@ from proxy.core.units import format_duration, parse_duration, parse_size
 _SCHEMES = ("env", "file", "keyring", "store")
 _REFERENCE = re.compile(rf"({'|'.join(_SCHEMES)}):\S.*")
 
+#: Beyond it whole numbers are not read alike by everybody (RFC 8259, section 6).
+_LARGEST = 2**53
+
 
 class Section(BaseModel):
     """A section of the configuration: immutable, and every key known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _counted(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """A number is no flag, as pydantic would have it, and one that JSON can carry to a worker."""
+        found = read(value)
+        if isinstance(found, (int, float)) and not isinstance(found, bool):
+            if isinstance(value, bool):
+                raise PydanticKnownError("int_type" if isinstance(found, int) else "float_type")
+            if not -_LARGEST <= found <= _LARGEST:
+                raise ValueError("is too large")
+        return found
 
 
 def model_at(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel] | None:
@@ -59,8 +82,10 @@ def _is_model(annotation: Any) -> bool:
 def _duration(value: Any) -> Any:
     if isinstance(value, str):
         return parse_duration(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != 0:
-        raise ValueError(f'{value!r} has no unit; write it as text, such as "{value}s"')
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError('is no duration; write a number and a unit, such as "30s"')
+    if value != 0:
+        raise ValueError(f'{value} has no unit; write it as text, such as "{value}s"')
     return 0.0
 
 

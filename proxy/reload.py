@@ -14,7 +14,7 @@ from typing import Any
 from proxy.core import events
 from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
-from proxy.settings import KEPT, Loaded, Mark, Settings, SettingsError, mark_of
+from proxy.settings import KEPT, Loaded, Mark, Problem, Settings, SettingsError, mark_of
 
 #: Seconds between two looks at the configuration's file.
 _LOOK = 1.0
@@ -80,6 +80,9 @@ class Reload:
 
     def _read(self) -> tuple[Loaded, list[str], str]:
         """What is there to be put in force, what of it only a restart can change, and its digest. A thread's work."""
+        file = self.loaded.file
+        if file is not None and file.is_fifo():
+            raise SettingsError([Problem(str(file), None, "", "is a pipe, which is read once: what it said holds until a restart")])
         loaded, kept = held(self.loaded, self._load())
         return loaded, kept, digest(loaded.settings)
 

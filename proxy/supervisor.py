@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import socket
 import sys
 import time
@@ -29,6 +30,9 @@ _TO_TELL = 1.0
 _TO_STAND = 3.0
 _TO_RELOAD = 10.0
 _TO_END = 5.0
+
+#: How a worker ends that somebody has told to, alone, before it has served: nothing is wrong with it.
+_TOLD = (0, -signal.SIGTERM)
 
 #: What a worker that has ended or hangs says to a step of a reload.
 _SILENT = "no answer"
@@ -318,7 +322,7 @@ class Supervisor:
                 slot.numbers = None
             if self._stopping.is_set():
                 break
-            if not slot.has_served:
+            if not slot.has_served and status not in _TOLD:
                 return
             wait = slot.backoff.after(time.monotonic() - started)
             events.error("worker_ended", worker=slot.number, status=status, restart_in=wait)

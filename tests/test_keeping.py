@@ -214,9 +214,15 @@ async def test_a_start_goes_on_without_a_database_that_is_away_unless_it_is_requ
 
 async def test_a_start_is_refused_for_what_waiting_does_not_mend(tmp_path: Path):
     (tmp_path / "folder.db").mkdir()
-    for url in (f"sqlite:///{tmp_path}/folder.db", "sqlite:///:memory:"):
-        keeper = keeper_at(url)
-        with pytest.raises(RuntimeError) as refused:
-            await keeper.start()
-        assert not isinstance(refused.value, StorageAwayError)
-        await keeper.close()
+    keeper = keeper_at(f"sqlite:///{tmp_path}/folder.db")
+    with pytest.raises(RuntimeError) as refused:
+        await keeper.start()
+    assert not isinstance(refused.value, StorageAwayError)
+    await keeper.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite://a.db", "sqlite:///:memory:"])
+def test_a_reference_to_what_names_no_file_is_refused(url: str):
+    settings = Settings(storage=StorageSettings(url="env:DATABASE_URL"))
+    with pytest.raises(RuntimeError, match=r"storage: write sqlite:////"):
+        Keeper(settings, {"DATABASE_URL": url}, HandClock(), Registry())

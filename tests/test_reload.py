@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from proxy.core.errors import CapacityError
 from proxy.core.metrics import Registry
 from proxy.reload import Reload
 from proxy.settings import Loaded, Settings, load
+from tests.support.log import logged
 
 
 class Noticed(Settings):
@@ -72,6 +74,18 @@ async def test_what_fails_because_the_gateway_stops_is_no_refusal(place: Place, 
     place.is_over, place.error = is_over, error
     assert not await place.reload()
     assert place.refused == refused
+
+
+async def test_a_pipe_is_not_read_again(place: Place, tmp_path: Path):
+    """It was empty by now, or whoever reads it would wait."""
+    place.error = None
+    (tmp_path / "gateway.yaml").unlink()
+    os.mkfifo(tmp_path / "gateway.yaml")
+    with logged() as lines:
+        async with asyncio.timeout(10):
+            assert not await place.reload()
+    assert "is a pipe" in lines[0]["problems"][0]["message"]
+    assert place.refused == 1
 
 
 async def test_a_digest_is_made_once_for_each_configuration_and_in_a_thread(place: Place):

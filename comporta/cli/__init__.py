@@ -8,6 +8,7 @@ import importlib
 import click
 from click.shell_completion import CompletionItem
 
+from comporta import streams
 from comporta.group import Group
 from proxy import __version__, hangup
 
@@ -90,3 +91,4 @@ def main() -> None:
     With no configuration at all it finds providers in the environment (OPENAI_API_KEY, OPENAI_BASE_URL, a running Ollama), and a
     simulated one, `sim`, is always there to try things on.
     """
+    streams.reopen()

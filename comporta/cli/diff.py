@@ -144,7 +144,7 @@ def _text(where: Where, gateway: Running | None, side: str) -> str:
     if gateway is not None:
         return _text_of_gateway(gateway, side)
     if side == FILE:
-        return file_text(where.loaded)
+        return file_text(where.lasting)
     return version_text(where, int(side)) if side.isdigit() else _read(Path(side))
 
 
@@ -161,7 +161,7 @@ def _text_of_gateway(gateway: Running, side: str) -> str:
 
 def version_text(where: Where, id: int) -> str:
     """From the database. Raises ClickException."""
-    found = with_keeper(where.loaded.settings, lambda keeper: keeper.versions().get(id))
+    found = with_keeper(where.lasting.settings, lambda keeper: keeper.versions().get(id))
     if found is None or found.text is None:
         raise click.ClickException(f"there is no version {id}; comporta config history lists them")
     return found.text

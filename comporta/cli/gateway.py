@@ -18,7 +18,7 @@ import click
 
 from comporta.cli.configuration import BadConfiguration, config_option, read
 from proxy.secrets import SecretError, resolve
-from proxy.settings import Loaded
+from proxy.settings import Loaded, SettingsError, load_lasting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -115,6 +115,21 @@ class Where:
         return read(self.path)
 
     @cached_property
+    def lasting(self) -> Loaded:
+        """The same; where no gateway is to be asked, a file that cannot be used will do as far as it names the database."""
+        try:
+            return self.loaded
+        except BadConfiguration as error:
+            if not self.offline:
+                raise
+            try:
+                found = load_lasting(self.path, os.environ)
+            except SettingsError:
+                raise error from None
+            click.echo(f"{click.style('note', fg='yellow')}: {found.name} cannot be used: only what it says of storage is", err=True)
+            return found
+
+    @cached_property
     def running(self) -> Running:
         """Where the gateway should be; whether it is there shows when it is asked. Raises ClickException."""
         return Running(self.admin.rstrip("/") if self.admin is not None else self._listening(), self._key())
@@ -144,6 +159,7 @@ class Where:
             self.running.ask("GET", "/healthz")
         except BadConfiguration:
             click.echo("--admin http://HOST:PORT says where the gateway is without reading the configuration.", err=True)
+            click.echo("Where none runs, comporta config rollback --offline takes an earlier version back.", err=True)
             raise
         return self.running
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from comporta import streams
 from comporta.cli.configuration import config_option, json_option, origin, problem_json, read, warn
 from proxy import __version__, app
 from proxy.app import Ready
@@ -49,7 +50,7 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     # The server itself reports credentials that are not there.
     doubtful = {doubt.path for doubt in secret_warnings(loaded, os.environ)}
     try:
-        announce = _announce_json if as_json else _announcer(loaded, doubtful)
+        announce = _heeded(_announce_json if as_json else _announcer(loaded, doubtful))
         status = app.serve(loaded, ready=announce, load=lambda file: load(file or path, os.environ, flags))
     except SecretError as error:
         raise click.ClickException(f"server.admin_key: {error}") from error
@@ -58,9 +59,24 @@ def serve(path: Path | None, listen: str | None, admin_listen: str | None, as_js
     except OSError as error:
         if error.errno is None:  # our own words, and not about an address
             raise click.ClickException(f"cannot start: {error}") from error
-        where = f"on {loaded.settings.server.listen} and {loaded.settings.server.admin_listen}"
-        raise click.ClickException(f"cannot start {where}: {error.strerror or error}; --listen and --admin-listen choose others") from error
+        server = loaded.settings.server
+        flag = {server.listen: "--listen", server.admin_listen: "--admin-listen"}.get(error.filename)
+        if flag is None:
+            raise click.ClickException(f"cannot start: {error}") from error
+        raise click.ClickException(f"cannot listen on {error.filename}: {error.strerror}; {flag} chooses another address") from error
     raise SystemExit(status)
+
+
+def _heeded(announce: Callable[[Ready], None]) -> Callable[[Ready], None]:
+    """The same for a gateway that serves whether anybody reads it or not."""
+
+    def told(ready: Ready) -> None:
+        try:
+            announce(ready)
+        except OSError:
+            streams.drop_output()
+
+    return told
 
 
 def _announce_json(ready: Ready) -> None:

@@ -41,7 +41,8 @@ Examples:
 
 \b
 A gateway that runs tries the old text, puts it in the file's place and serves by it, or changes nothing. Where none does, or with
---offline, the file is changed, and whoever starts next serves by it. Either way it is a new version, and in comporta audit list.
+--offline, the file is changed, and whoever starts next serves by it; with --offline also a file that nothing starts by.
+Either way it is a new version, and in comporta audit list.
 Exit status: 0 done, 1 refused or not confirmed, and nothing has changed, 2 wrong usage or configuration.
 """
 
@@ -60,9 +61,9 @@ def history(where: Where, limit: int, before: int | None, as_json: bool) -> None
         found = gateway.ask("GET", "/admin/config/versions", limit=limit, before=before)["data"]
         current = gateway.ask("GET", "/admin/config")["digest"]
     else:
-        rows = with_keeper(where.loaded.settings, lambda keeper: keeper.versions().list(before=before, limit=limit))
+        rows = with_keeper(where.lasting.settings, lambda keeper: keeper.versions().list(before=before, limit=limit))
         found = [_shown(row) for row in rows]
-        current = None if where.loaded.file is None else digest(file_text(where.loaded))
+        current = None if where.lasting.file is None else digest(file_text(where.lasting))
     listed = [{**{name: one[name] for name in _COLUMNS}, "in_file": one["digest"] == current} for one in found]
     if as_json:
         print_json(listed)
@@ -117,11 +118,11 @@ def _rolled_back(where: Where, id: int) -> dict[str, Any]:
             return load(file or where.path, os.environ, {})
 
         file = ConfigurationFile(
-            _file(where), load=again, reload=_nobody, in_force=lambda: where.loaded, history=versions, clock=SystemClock()
+            _file(where), load=again, reload=_nobody, in_force=lambda: where.lasting, history=versions, clock=SystemClock()
         )
         return await file.roll_back(actor(), id)
 
-    return with_keeper(where.loaded.settings, work).model_dump(mode="json", exclude={"text"})
+    return with_keeper(where.lasting.settings, work).model_dump(mode="json", exclude={"text"})
 
 
 async def _nobody() -> bool:
@@ -130,13 +131,13 @@ async def _nobody() -> bool:
 
 
 def _file(where: Where) -> Path:
-    if where.loaded.file is None:
+    if where.lasting.file is None:
         raise click.UsageError("there is no configuration file to roll back; --config says which")
-    return where.loaded.file
+    return where.lasting.file
 
 
 def _texts(where: Where, gateway: Running | None, id: int) -> tuple[str, str]:
     """The file's text, and that of version `id`. Raises ClickException."""
     if gateway is not None:
         return gateway.ask("GET", "/admin/config")["text"] or "", gateway.ask("GET", f"/admin/config/versions/{id}")["text"] or ""
-    return file_text(where.loaded), version_text(where, id)
+    return file_text(where.lasting), version_text(where, id)

@@ -24,7 +24,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f'{text!r} is no size; write a number and a unit, such as "32MiB" or "64KiB"')
-    return int(float(match[1]) * _BYTES[match[2].lower()])
+    try:
+        return int(float(match[1]) * _BYTES[match[2].lower()])
+    except OverflowError:
+        raise ValueError("is too large") from None
 
 
 def format_duration(seconds: float) -> str:

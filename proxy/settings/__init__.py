@@ -1,6 +1,6 @@
 """What an administrator decided: file, environment and flags, made into frozen, validated settings."""
 
-from proxy.settings.loading import KEPT, Loaded, dump, load, restore, secret_warnings
+from proxy.settings.loading import KEPT, Loaded, dump, load, load_lasting, restore, secret_warnings
 from proxy.settings.messages import Problem, SettingsError
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings, TlsSettings, parse_address
 from proxy.settings.models import ModelEntry, ModelTargets
@@ -21,6 +21,7 @@ __all__ = [
     "TlsSettings",
     "dump",
     "load",
+    "load_lasting",
     "mark_of",
     "parse_address",
     "restore",

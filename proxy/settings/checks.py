@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import ssl
 import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,6 +25,10 @@ from proxy.settings.tree import Node, leaves_of
 _PROVIDER_NAME = re.compile(r"[a-z0-9._-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
+#: What says how a request is written there, and to whom (RFC 9110, 7.2, 7.6.1 and 8.6).
+_CONNECTION_HEADERS = frozenset(
+    {"connection", "content-encoding", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 _WEB_PORTS = {"http": 80, "https": 443}
 
 
@@ -59,7 +65,7 @@ def check_provider_name(name: str, findings: Findings) -> None:
 def check(settings: Settings, listed: Sequence[str], findings: Findings) -> None:
     """Everything that is asked of the sections together. `listed` has the providers' names, of wrong sections too."""
     _names(settings, listed, findings)
-    for one in (_listeners, _certificate, _storage, _base_urls, _headers, _simulated, _llm, _unmeasured):
+    for one in (_listeners, _certificate, _storage, _base_urls, _authorities, _headers, _simulated, _llm, _unmeasured):
         one(settings, findings)
 
 
@@ -97,7 +103,7 @@ def _certificate(settings: Settings, findings: Findings) -> None:
     found = len(findings.problems)
     for name, file in settings.server.tls.paths.items() if settings.server.tls else ():
         path = ("server", "tls", name)
-        if not (file.is_file() and os.access(file, os.R_OK)):
+        if not _is_readable(file):
             findings.problem(path, f"{file} cannot be read", "run this where the gateway will run")
         elif name == "key" and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             findings.problem(path, f"{file} is open to every user of this machine", f"chmod 600 {file}")
@@ -106,6 +112,26 @@ def _certificate(settings: Settings, findings: Findings) -> None:
             context_for(settings.server.tls)
         except OSError as error:
             findings.problem(("server", "tls"), str(error))
+
+
+def _is_readable(file: FilePath) -> bool:
+    return os.path.isfile(file) and os.access(file, os.R_OK)
+
+
+def _authorities(settings: Settings, findings: Findings) -> None:
+    """Whom a provider's certificate may come from."""
+    for name, section in settings.providers.items():
+        file = getattr(section, "ca", None)
+        if file is None:
+            continue
+        path = ("providers", name, "ca")
+        if not _is_readable(file):
+            findings.problem(path, f"{file} cannot be read", "run this where the gateway will run")
+            continue
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        except ssl.SSLError:
+            findings.problem(path, f"{file} holds no certificate", "it is text (PEM) that begins with -----BEGIN CERTIFICATE-----")
 
 
 def _base_urls(settings: Settings, findings: Findings) -> None:
@@ -142,6 +168,8 @@ def _headers(settings: Settings, findings: Findings) -> None:
             path = ("providers", name, "headers", header)
             if header.lower() in _CREDENTIAL_HEADERS:
                 findings.problem(path, "a credential is not written as a header", 'use api_key: "env:NAME"')
+            elif header.lower() in _CONNECTION_HEADERS:
+                findings.problem(path, "is no further header: the gateway writes it itself, for each request")
             elif not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header):
                 findings.problem(path, "is no header name")
 
@@ -239,11 +267,14 @@ def _is_private(host: str) -> bool:
 
 # -------------------------------------------------------------------------------------------------------------------------------- secrets
 def references(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
-    """The references to secrets of all providers and of the storage, each with its path."""
+    """The references to secrets, each with its path."""
     found: list[tuple[tuple[str | int, ...], str]] = []
-    for name, value in (settings.storage.model_dump() if settings.storage else {}).items():
-        if isinstance(value, str) and value.startswith(("env:", "file:", "keyring:")):
-            found.append((("storage", name), value))
+    named = {"server": ("admin_key",), "storage": ("url", "pepper"), "state": ("url",), "credentials": ("key",)}
+    for section_name, fields in named.items():
+        for name in fields:
+            value = getattr(getattr(settings, section_name), name, None)
+            if value is not None and value.startswith(("env:", "file:", "keyring:")):
+                found.append(((section_name, name), value))
     for name, section in settings.providers.items():
         wanted: tuple[Any, ...] = tuple(getattr(section, "references", ()))
         dumped = section.model_dump(mode="json")

@@ -8,13 +8,13 @@ from pydantic import Field, StringConstraints
 
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.resolved import Preferences
-from proxy.fields import NUMERAL, Duration, Section
+from proxy.fields import Duration, Section
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TaskTypeName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Limit = Annotated[Duration, Field(gt=0)]
-Retries = Annotated[int, Field(ge=0, le=10), NUMERAL]
-Tokens = Annotated[int, Field(ge=1), NUMERAL]
+Retries = Annotated[int, Field(ge=0, le=10)]
+Tokens = Annotated[int, Field(ge=1)]
 
 
 class LevelTimeouts(Section):
@@ -24,7 +24,7 @@ class LevelTimeouts(Section):
     first_token: Limit | None = Field(None, description="from sending to the first content; of whole answers, to the first byte")
     idle: Limit | None = Field(None, description="between two contents")
     total: Limit | None = Field(None, description="the whole attempt")
-    min_tokens_per_second: Annotated[float, Field(gt=0), NUMERAL] | None = Field(
+    min_tokens_per_second: Annotated[float, Field(gt=0)] | None = Field(
         None, description="what a stream must bring from its first content on"
     )
     window: Limit | None = Field(None, description="how long a stream may be slower than that")
@@ -47,8 +47,8 @@ class TaskTypeSettings(Section):
 class ModelParams(Section):
     """What fills a request to one model where the request itself says nothing, and how long that model's prompts may be."""
 
-    temperature: Annotated[float, Field(ge=0, le=2), NUMERAL] | None = Field(None, description="sampling temperature")
-    top_p: Annotated[float, Field(ge=0, le=1), NUMERAL] | None = Field(None, description="nucleus of the sampling")
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="sampling temperature")
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="nucleus of the sampling")
     max_tokens: Tokens | None = Field(None, description="longest answer, in tokens")
     context_window: Tokens | None = Field(None, description="longest prompt, in tokens; longer ones are refused before they are sent")
 

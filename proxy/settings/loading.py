@@ -21,11 +21,12 @@ from proxy.settings.llm import LlmSettings
 from proxy.settings.messages import Findings, Problem, SettingsError, explain, place
 from proxy.settings.model import SECTIONS, SIMULATED, ServerSettings, Settings
 from proxy.settings.models import Entry, ModelEntry, ModelTargets
-from proxy.settings.source import CONFIG_VARIABLE, Mark, mark_of, overlay_environment, overlay_flags, read_file
+from proxy.settings.source import CONFIG_VARIABLE, Mark, mark_of, overlay_environment, overlay_flags, read_file, read_sections
 from proxy.settings.storage import StateSettings, StorageSettings
 from proxy.settings.tree import DEFAULT, Node, Path, dotted, grown, leaves_of, line_of
 
 _NO_FILE = "configuration"
+_LASTING = ("storage", "state")
 
 
 #: The source of a value that is as it was at the start, whatever the file says now.
@@ -87,6 +88,20 @@ def load(
     if findings.problems:
         raise SettingsError(findings.problems)
     return Loaded(settings, _sources(settings, tree), findings.warnings, path, mark)
+
+
+def load_lasting(path: FilePath | None, environ: Mapping[str, str]) -> Loaded:
+    """What a configuration says of the database, whatever else is wrong with it. Raises SettingsError where that cannot be told."""
+    if path is None and environ.get(CONFIG_VARIABLE):
+        path = FilePath(environ[CONFIG_VARIABLE])
+    tree = read_sections(path, _LASTING) if path else Node({})
+    name = str(path) if path else _NO_FILE
+    overlay_environment(tree, environ, Findings(name, tree))
+    findings = Findings(name, tree)
+    lasting = _Assembly(tree, findings, Kinds({}, {})).lasting()
+    if findings.problems:
+        raise SettingsError(findings.problems)
+    return Loaded(Settings(**lasting), {}, [], path)
 
 
 def dump(settings: Settings) -> dict[str, Any]:
@@ -152,7 +167,7 @@ class _Assembly:
         policies = self._policies()
         default = self._default_provider(self.listed)
         return Settings(
-            **self._lasting(),
+            **self.lasting(),
             server=server,
             sim=sim,
             default_provider=default,
@@ -164,7 +179,7 @@ class _Assembly:
             policies=policies,
         )
 
-    def _lasting(self) -> dict[str, Any]:
+    def lasting(self) -> dict[str, Any]:
         """The sections on what is kept. Storage that is not mentioned is absent, not the default: it is opened where it is needed only."""
         storage = self._section(StorageSettings, ("storage",)) if "storage" in self.tree.value else None
         return {"storage": storage, "state": self._section(StateSettings, ("state",)) or StateSettings()}

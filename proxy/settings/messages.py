@@ -113,9 +113,15 @@ def place(file: str, source: str) -> str:
 
 
 def explain(error: ValidationError, model: type[Section], path: Path, findings: Findings) -> None:
-    """Add pydantic's errors about the section at `path` as problems; a union reports each of its branches, and the first one stays."""
-    for detail in error.errors(include_url=False, include_input=False):
-        inner = _location(detail, findings.tree, path)
+    """Add pydantic's errors about the section at `path` as problems.
+
+    A union reports each of its branches: of one place the first one stays, and none where something is wrong further in.
+    """
+    details = error.errors(include_url=False, include_input=False)
+    places = [_location(detail, findings.tree, path) for detail in details]
+    for detail, inner in zip(details, places, strict=True):
+        if any(len(other) > len(inner) and other[: len(inner)] == inner for other in places):
+            continue
         message, hint = _words(detail, model, inner)
         if message.startswith(_NO_REFERENCE):
             message, hint = "a key is never written itself, only where to find it", _instead((*path, *inner))

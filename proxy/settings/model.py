@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, WithJsonSchema
 
 from proxy.fields import Duration, SecretRef, Section, Size
 from proxy.settings.credentials import CredentialSettings
@@ -60,11 +60,20 @@ Positive = Annotated[Duration, Field(gt=0)]
 NotNegative = Annotated[Duration, Field(ge=0)]
 
 
+def _pem(value: Any) -> Any:
+    if isinstance(value, str) and value.removeprefix("file:") not in ("", value):
+        return value
+    raise ValueError('wants a file, as "file:PATH"')
+
+
+PemFile = Annotated[str, BeforeValidator(_pem), WithJsonSchema({"type": "string", "pattern": r"^file:.+"})]
+
+
 class TlsSettings(Section):
     """The certificate that the data plane shows; without this section it speaks plain HTTP."""
 
-    certificate: SecretRef = Field(description='PEM file with the certificate and its chain, as "file:PATH"', pattern="^file:")
-    key: SecretRef = Field(description='PEM file with the private key, as "file:PATH"; only its owner may read it', pattern="^file:")
+    certificate: PemFile = Field(description='PEM file with the certificate and its chain, as "file:PATH"')
+    key: PemFile = Field(description='PEM file with the private key, as "file:PATH"; only its owner may read it')
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -79,7 +88,9 @@ class ServerSettings(Section):
     listen: AddressText = Field("127.0.0.1:8080", description="address of the data plane, HOST:PORT; port 0 is any free one")
     admin_listen: AddressText = Field("127.0.0.1:8081", description="address of the admin plane (/metrics), HOST:PORT")
     admin_key: SecretRef | None = Field(
-        None, description="the administrator's key, by reference; without one the admin plane can only listen on loopback"
+        None,
+        description="the administrator's key, by reference; without one the admin plane can only listen on loopback",
+        pattern="^(env|file|keyring):",
     )
     workers: int = Field(1, description="processes that serve; more than 1 run under a supervisor", ge=1, le=256)
     worker_timeout: Annotated[Duration, Field(ge=2)] = Field(

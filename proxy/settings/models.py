@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from proxy.core.names import nearest
 from proxy.fields import Duration, Section
+from proxy.http.routes import OPERATIONS
 from proxy.routing.causes import CAUSES
 from proxy.routing.conditions import FACTS, METADATA
 from proxy.settings.messages import Findings
@@ -67,6 +68,10 @@ class TargetEntry(Section):
         for name in value:
             if name not in FACTS and not (name.startswith(METADATA) and name != METADATA):
                 raise ValueError(f"nothing is known of {name!r}; {nearest(name, [*FACTS, METADATA + 'NAME'])}")
+        operations = value.get("operation", [])
+        for operation in operations if isinstance(operations, list) else [operations]:
+            if operation not in OPERATIONS:
+                raise ValueError(f"there is no operation {operation!r}; {nearest(str(operation), OPERATIONS)}")
         return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from proxy.core.names import nearest
 from proxy.settings.messages import Findings, Problem, SettingsError, place
 from proxy.settings.model import SECTIONS
-from proxy.settings.tree import Node, Path, dotted
+from proxy.settings.tree import DEFAULT, Node, Path, dotted
 
 PREFIX = "COMPORTA_"
 #: Names the file; not a value in it.
@@ -72,6 +72,19 @@ def read_file(path: FilePath) -> Node:
         known = ", ".join(SECTIONS)
         raise SettingsError([Problem(str(path), root.line, "", f"wants a mapping at its top level, with keys out of: {known}")])
     return root
+
+
+def read_sections(path: FilePath, names: Sequence[str]) -> Node:
+    """Some sections of the file, also of one that is no YAML elsewhere. Raises SettingsError for one that cannot be read."""
+    try:
+        root = read_file(path)
+    except SettingsError:
+        text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+        found = re.findall(rf"^(?:{'|'.join(names)})[ \t]*:.*(?:\n(?:[ \t#].*)?)*", text, re.MULTILINE)
+        if not found:
+            raise
+        root = parse("\n".join(found), str(path), lambda _line: DEFAULT)
+    return Node({name: node for name, node in root.value.items() if name in names and node.value is not None}, root.source)
 
 
 def parse(text: str, file: str, source: Callable[[int], str]) -> Node:

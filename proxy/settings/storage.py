@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from proxy.fields import SecretRef, Section
 
 _REFERENCE = re.compile(r"(env|file|keyring):\S.*")
+_SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?]*[^/?](\?|$)")
 
 
 def _location(text: str, schemes: tuple[str, ...], example: str) -> str:
@@ -29,6 +30,8 @@ def _location(text: str, schemes: tuple[str, ...], example: str) -> str:
 
 
 def _storage(text: str) -> str:
+    if text.startswith("sqlite:") and not _SQLITE.match(text):
+        raise ValueError("wants a file, such as sqlite:////var/lib/comporta/comporta.db")
     return _location(text, ("sqlite", "postgresql", "postgres"), "sqlite:////path/of/a/file or postgresql://user@host/name")
 
 

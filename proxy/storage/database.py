@@ -39,6 +39,8 @@ Following: TypeAlias = Callable[[Mapping[str, Any]], Executable]
 #: Serialises the changes of all processes: each audit row needs the hash of the one before.
 _AUDIT_LOCK = 6_270_015_812
 
+_WANTED = "storage: write sqlite:////path/of/a/file or postgresql://user:password@host/name"
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -57,7 +59,7 @@ class Database:
     """
 
     def __init__(self, url: str, clock: Clock, *, queue: int = 64, patience: float = 10.0, busy: float = 5.0) -> None:
-        """Raises ValueError for a URL of neither kind; the message does not repeat it, for it may hold a password."""
+        """Raises ValueError for a URL of neither kind, or of one in memory. The message does not repeat it: it may hold a password."""
         self._url = _parsed(url)
         self._clock = clock
         self._queue = queue
@@ -83,7 +85,7 @@ class Database:
     async def open(self) -> None:
         """Connect, and bring the tables up to date; until that is done nobody else gets to it.
 
-        May be tried again. Raises CapacityError, migrations.UnknownSchemaError, ValueError for a database in memory.
+        May be tried again. Raises CapacityError, migrations.UnknownSchemaError.
         """
         if self.is_sqlite:
             engine = await sqlite.connect(self._url, self._busy)
@@ -237,8 +239,9 @@ def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise ValueError("storage: not a URL") from None
+        raise ValueError(_WANTED) from None
     kinds = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
-    if parsed.drivername not in kinds:
-        raise ValueError("storage: write sqlite:////path/of/a/file or postgresql://user:password@host/name")
+    has_file = parsed.drivername != "sqlite" or (not parsed.host and (parsed.database or "/")[-1] != "/" and parsed.database != ":memory:")
+    if parsed.drivername not in kinds or not has_file:
+        raise ValueError(_WANTED)
     return parsed.set(drivername=kinds[parsed.drivername])

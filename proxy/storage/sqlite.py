@@ -32,11 +32,9 @@ def prepare(path: Path) -> None:
 
 
 async def connect(url: URL, busy: float) -> AsyncEngine:
-    """An engine for the file, which waits `busy` seconds for a lock. Raises CapacityError, ValueError for a database in memory."""
-    if not url.database or url.database == ":memory:":
-        raise ValueError("name a file: sqlite:////var/lib/comporta/comporta.db")
+    """An engine for the file, which waits `busy` seconds for a lock. Raises CapacityError."""
     with translated():
-        await asyncio.to_thread(prepare, Path(url.database))
+        await asyncio.to_thread(prepare, Path(url.database or ""))
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
         hide_parameters=True,

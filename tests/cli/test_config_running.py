@@ -218,6 +218,28 @@ def test_without_a_gateway_a_rollback_changes_the_file_and_is_audited(alone: Run
     assert alone("config", "rollback", "9", "--yes", "--offline").exit_code == 1
 
 
+@pytest.mark.parametrize("mistake", ["servr: {}\n", "models: {small: nobody\n", "llm:\n\ttimeout: 1s\n"])
+def test_a_rollback_takes_back_a_file_that_nothing_starts_by(alone: Run, tmp_path: Path, mistake: str):
+    file = tmp_path / "gateway.yaml"
+    first = file.read_text()
+    _keep(tmp_path, first)
+    file.write_text(first + mistake)
+    refused = alone("config", "rollback", "1", "--yes")
+    assert (refused.exit_code, "--offline" in refused.stderr) == (2, True)
+    assert [one["id"] for one in _json(alone("config", "history", "--offline", "--json"))] == [1]
+    done = alone("config", "rollback", "1", "--yes", "--offline")
+    assert (done.exit_code, file.read_text()) == (0, first)
+    assert "cannot be used" in done.stderr
+
+
+def test_a_rollback_needs_to_know_the_database(alone: Run, tmp_path: Path):
+    file = tmp_path / "gateway.yaml"
+    _keep(tmp_path, file.read_text())
+    file.write_text("storage: {url: nowhere}\n")
+    refused = alone("config", "rollback", "1", "--yes", "--offline")
+    assert (refused.exit_code, "storage.url" in refused.stderr) == (2, True)
+
+
 def _keep(folder: Path, text: str) -> None:
     """A version, as an administrator's change leaves one."""
 

@@ -37,6 +37,11 @@ def test_what_is_no_size_is_refused_with_an_example(text: str):
         parse_size(text)
 
 
+def test_a_size_that_no_number_holds_is_refused():
+    with pytest.raises(ValueError, match="too large"):
+        parse_size("9" * 400 + "GiB")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (90, "1m30s"), (60, "1m"), (0.25, "250ms"), (0.00025, "250us"), (1.5, "1.5s"), (5, "5s"), (3600, "60m")],

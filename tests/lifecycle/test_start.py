@@ -154,3 +154,18 @@ def test_a_stop_while_workers_start_is_no_failure(tmp_path: Path, to: Callable[[
         assert process.stdout.read() == b""
     assert process.returncode == 0, log.read_text()[-2000:]
     assert "did not start" not in log.read_text()
+
+
+def test_a_worker_that_is_stopped_alone_while_it_starts_is_started_again(tmp_path: Path):
+    config, log = tmp_path / "comporta.yaml", tmp_path / "log"
+    config.write_text(PLAIN.replace("server: {", "server: {workers: 2, "))
+    with _started(["-m", "comporta", "serve", "--json", "--config", str(config)], tmp_path, log) as process:
+        until = time.monotonic() + 30
+        while not (found := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
+            assert time.monotonic() < until and process.poll() is None, log.read_text()[-2000:]
+            time.sleep(0.002)
+        os.kill(int(found[0]), signal.SIGTERM)
+        assert process.stdout is not None
+        assert b'"event":"ready"' in process.stdout.readline(), log.read_text()[-2000:]
+        process.terminate()
+    assert process.returncode == 0

@@ -74,6 +74,12 @@ def test_a_database_is_named_in_no_other_way_and_a_password_is_not_repeated(url:
     assert "hunter2" not in caught.value.errors()[0]["msg"]
 
 
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite://a.db", "sqlite:////var/lib/", "sqlite:///:memory:"])
+def test_a_sqlite_database_is_a_file(url: str):
+    with pytest.raises(ValidationError, match=r"wants a file, such as sqlite:////"):
+        StorageSettings(url=url)
+
+
 @pytest.mark.parametrize("url", ["memory:", "redis://host:6379/0", "rediss://host", "unix:///run/redis.sock", "env:REDIS_URL"])
 def test_shared_state_is_named_likewise(url: str):
     assert StateSettings(url=url).url == url

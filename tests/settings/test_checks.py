@@ -93,6 +93,13 @@ def test_credentials_do_not_go_into_headers(refused: Refused, header: str):
     assert "api_key" in str(problem)
 
 
+@pytest.mark.parametrize("header", ["Host", "content-length", "Transfer-Encoding", "connection"])
+def test_what_is_written_for_each_request_is_no_further_header(refused: Refused, header: str):
+    (problem,) = refused(_provider("https://a.example", f", headers: {{{header}: abc}}"))
+    assert (problem.line, problem.path) == (2, f"providers.a.headers.{header}")
+    assert "the gateway writes it itself" in str(problem)
+
+
 def test_a_header_needs_a_name_that_is_one(refused: Refused):
     assert "is no header name" in str(refused(_provider("https://a.example", ', headers: {"a b": c}'))[0])
 
@@ -113,6 +120,46 @@ def test_references_that_lead_nowhere_are_told_with_their_line(loaded: Load):
     (warning,) = secret_warnings(found, {"HERE": "a-secret"})
     assert (warning.line, warning.path) == (6, "providers.a.api_keys[0]")
     assert "env:GONE cannot be used: the environment variable GONE is not set" in str(warning)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('server: {admin_key: "env:GONE"}', "server.admin_key"),
+        ('credentials: {key: "env:GONE"}', "credentials.key"),
+        ('state: {url: "env:GONE"}', "state.url"),
+        ('storage: {pepper: "env:GONE"}', "storage.pepper"),
+    ],
+)
+def test_references_of_every_section_are_followed(loaded: Load, text: str, path: str):
+    (warning,) = secret_warnings(loaded(text), {})
+    assert (warning.line, warning.path) == (1, path)
+
+
+def test_the_administrators_key_is_not_in_the_store(refused: Refused):
+    (problem,) = refused('server: {admin_key: "store:admin"}')
+    assert problem.path == "server.admin_key"
+
+
+def test_authorities_to_trust_are_looked_for(refused: Refused, loaded: Load, tmp_path: Path):
+    text = _provider("https://a.example", f', ca: "{tmp_path}/ca.pem"')
+    (problem,) = refused(text)
+    assert (problem.line, problem.path, "ca.pem cannot be read" in problem.message) == (2, "providers.a.ca", True)
+    (tmp_path / "ca.pem").write_text("nothing")
+    assert "ca.pem holds no certificate" in refused(text)[0].message
+    write_certificate(tmp_path, "here.test")
+    loaded(_provider("https://a.example", f', ca: "{tmp_path}/cert.pem"'))
+
+
+@pytest.mark.parametrize("proxy", ["http://", "http://[::1", "http://10.0.0.1:99999", "https://10.0.0.1:3128"])
+def test_a_proxy_has_an_address(refused: Refused, proxy: str):
+    (problem,) = refused(_provider("https://a.example", f', proxy: "{proxy}"'))
+    assert problem.path == "providers.a.proxy"
+
+
+@pytest.mark.parametrize("bound", ["timeouts: {connect: 0s}", "timeouts: {total: 0s}", "limits: {body: 0}", "limits: {event: -1}"])
+def test_a_provider_that_is_given_nothing_is_a_mistake(refused: Refused, bound: str):
+    assert "must be greater than 0" in str(refused(_provider("https://a.example", f", {bound}"))[0])
 
 
 def test_the_certificates_files_are_looked_for(refused: Refused, loaded: Load, tmp_path: Path):

@@ -49,3 +49,21 @@ def test_an_unknown_key_inside_a_mapping_is_told_with_those_that_are_known_there
         "llm.task_types.TASK_TYPE_REPORT.modle",
         True,
     )
+
+
+@pytest.mark.parametrize("operation", ["caht", "[embedding, caht]"])
+def test_a_condition_on_an_operation_that_is_not_there_is_told_with_the_nearest(refused: Refused, operation: str):
+    (problem,) = refused(f"models: {{a: {{targets: [{{provider: sim, when: {{operation: {operation}}}}}]}}}}")
+    assert (problem.path, "there is no operation 'caht'; did you mean 'chat'?" in str(problem)) == ("models.a.targets[0].when", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("{targets: [{provider: sim, when: {prompt_tokens: {abov: 3}}}]}", "targets[0].when.prompt_tokens.abov"),
+        ("{provider: sim, fallback: [{on: any}]}", "fallback[0].to"),
+    ],
+)
+def test_of_a_mapping_that_may_be_plain_only_what_is_wrong_in_it_is_told(refused: Refused, text: str, path: str):
+    (problem,) = refused(f"models: {{a: {text}}}")
+    assert problem.path == f"models.a.{path}"

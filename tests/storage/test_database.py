@@ -70,9 +70,10 @@ def test_its_password_is_not_shown(clock: HandClock) -> None:
     assert "hunter2" not in repr(Database("postgresql://root:hunter2@host/x", clock))
 
 
-async def test_a_database_in_memory_is_refused(clock: HandClock) -> None:
-    with pytest.raises(ValueError, match="name a file"):
-        await Database("sqlite://", clock).open()
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite://a.db", "sqlite:///:memory:", "sqlite:////var/lib/"])
+def test_what_names_no_file_is_refused(url: str, clock: HandClock) -> None:
+    with pytest.raises(ValueError, match=r"sqlite:////\w+"):
+        Database(url, clock)
 
 
 async def test_what_was_written_is_found_by_the_next_who_opens(url: str, clock: HandClock) -> None:
