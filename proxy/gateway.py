@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import proxy.trust  # noqa: F401 - before anything else imports aiohttp
 from proxy.core import events
 from proxy.core.clock import SystemClock
 from proxy.core.errors import CapacityError

@@ -11,7 +11,7 @@ from tests.support.gateway import ROOT
 
 _SHOWN = """
 import ssl
-import proxy.app
+import {module}
 from aiohttp import connector
 
 {use}
@@ -20,15 +20,21 @@ print(len(connector._SSL_CONTEXT_VERIFIED.get_ca_certs()), len(ssl.create_defaul
 _FIRST = "connector._SSL_CONTEXT_VERIFIED.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname='localhost')"
 
 
-def _certificates(use: str) -> tuple[int, int]:
+def _certificates(use: str, module: str = "proxy.app") -> tuple[int, int]:
     """How many aiohttp's context trusts in a process that has loaded the gateway, and how many the system does."""
-    command = [sys.executable, "-c", _SHOWN.format(use=use)]
+    command = [sys.executable, "-c", _SHOWN.format(use=use, module=module)]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return int(shown[0]), int(shown[1])
 
 
-def test_a_start_reads_no_certificates():
-    assert _certificates("pass")[0] == 0
+@pytest.mark.parametrize("module", ["comporta.cli.serve", "proxy.app", "proxy.worker"])
+def test_a_start_reads_no_certificates(module: str):
+    assert _certificates("pass", module)[0] == 0
+
+
+def test_a_command_that_serves_nothing_does_without_aiohttp():
+    shown = [sys.executable, "-c", "import comporta.cli.check, sys; print('aiohttp' in sys.modules)"]
+    assert subprocess.run(shown, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("times", [1, 2])

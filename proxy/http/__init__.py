@@ -1,3 +1,1 @@
 """The edge: the only room that knows aiohttp.web. Routes, parse, one thin handler for each kind of endpoint, write, wire errors."""
-
-import proxy.trust  # noqa: F401 - before anything else imports aiohttp
