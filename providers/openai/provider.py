@@ -125,16 +125,17 @@ class OpenAI:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
         if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
+        usage = read_usage(answer.get("usage"))
         failed = call.operation == "responses" and answer.get("status") == "failed"
         if failed or answer.get("error"):
-            raise error_in_body(answer.get("error"), of_response=failed)
-        usage = read_usage(answer.get("usage"))
+            raise _charged(error_in_body(answer.get("error"), of_response=failed), usage)
         if usage is None and call.operation == "embedding":
             usage = read_total(answer.get("usage"))
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
             if not choices or type(choices) is not list:
-                raise error_beside_success(answer) or UpstreamError("invalid_response", "The provider's answer holds no choices.")
+                nothing = error_beside_success(answer) or UpstreamError("invalid_response", "The provider's answer holds no choices.")
+                raise _charged(nothing, usage)
             if usage is None:
                 usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
         return usage
@@ -160,6 +161,12 @@ class OpenAI:
             choices = _choices(body) if "n" in body or "prompt" in body else 1
             return ChatDecoder(limit, choices=choices, wants_usage=not self._stream_usage or _asks_for_usage(body))
         return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
+
+
+def _charged(error: UpstreamError, usage: Usage | None) -> UpstreamError:
+    """`error` with what its answer says that it cost."""
+    error.usage = usage
+    return error
 
 
 def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:

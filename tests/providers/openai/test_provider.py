@@ -317,6 +317,14 @@ def test_a_response_that_failed_is_the_error_that_it_names(error: object, kind: 
         with pytest.raises(UpstreamError) as caught:
             decode({"status": "failed", "error": error, "output": [], "usage": usage}, "responses")
         assert (caught.value.kind, caught.value.status) == (kind, status)
+        assert caught.value.usage == (None if usage is None else Usage(1, 2, reported=True))
+
+
+@pytest.mark.parametrize("answer", [{"choices": []}, {"error": {"code": "server_error"}}])
+def test_what_an_answer_cost_that_is_none_is_kept(answer: dict[str, Any]):
+    with pytest.raises(UpstreamError) as caught:
+        decode({**answer, "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    assert caught.value.usage == Usage(3, 2, reported=True)
 
 
 def test_what_a_policy_found_is_passed_on():
