@@ -611,8 +611,8 @@ class Accountant(Echo):
         ("images", "POST", JSON, 6, None, Usage(6, reported=True)),
         ("images", "POST", JSON, 8 * 2**20, None, Usage(8 * 2**20, reported=True)),
         ("rerank", "POST", JSON, 2**20, None, Usage(2**20, reported=True)),
-        ("rerank", "POST", JSON, 2**20 + 1, None, None),
-        ("images", "POST", JSON, 8 * 2**20 + 1, None, None),
+        ("rerank", "POST", JSON, 2**20 + 1, None, Usage(2**16, reported=True)),
+        ("images", "POST", JSON, 8 * 2**20 + 1, None, Usage(2**16, reported=True)),
         ("images", "POST", JSON, 6, ConnectionError(), Usage(6, reported=True)),
         ("audio", "GET", JSON, 6, None, None),
         ("audio", "POST", {"content-type": "audio/mpeg"}, 6, None, None),
@@ -622,6 +622,7 @@ class Accountant(Echo):
 async def test_what_is_passed_on_and_charged_is_accounted_for_once_it_is_whole(
     operation: str, method: str, headers: dict[str, str], size: int, error: BaseException | None, usage: Usage | None
 ):
+    """By the end of what is too large to be kept."""
     bench = Bench(ScriptedResponse([b"{" + b"a" * (size - 3), b"b}"], headers=headers))
     bench.upstream.provider = Accountant()
     call, reply = await bench.ask(operation=operation, method=method)

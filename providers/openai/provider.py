@@ -43,6 +43,7 @@ CHAT_STREAMS = frozenset({"chat", "completion"})
 #: Bytes of a body of which objects may be made to find its usage.
 _SMALL = 256 * 1024
 
+_USAGE = b'"usage"'
 _USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 
 
@@ -141,15 +142,18 @@ class OpenAI:
         return usage
 
     def usage_of(self, body: bytes) -> Usage | None:
-        found = reported_usage(body, with_choices=False)
-        if found is not None or len(body) > _SMALL:
-            return found
-        try:
-            answer = value_of(body)
-        except ValueError:
-            return None
-        usage = answer.get("usage") if type(answer) is dict else None
-        return read_usage(usage) or read_total(usage)
+        for part in (body, _end_of(body)):
+            found = reported_usage(part, with_choices=False)
+            if found is not None:
+                return found
+            if len(part) <= _SMALL:
+                try:
+                    answer = value_of(part)
+                except ValueError:
+                    continue
+                usage = answer.get("usage") if type(answer) is dict else None
+                return read_usage(usage) or read_total(usage)
+        return None
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return error_of_status(response.status, response.headers, body)
@@ -167,6 +171,11 @@ def _charged(error: UpstreamError, usage: Usage | None) -> UpstreamError:
     """`error` with what its answer says that it cost."""
     error.usage = usage
     return error
+
+
+def _end_of(body: bytes) -> bytes:
+    """An object of an answer's members from its usage on. It is none where that usage is not the answer's own: it is then closed twice."""
+    return b"{" + body[body.rfind(_USAGE) :]
 
 
 def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:

@@ -233,7 +233,7 @@ class Accounting(Protocol):
     """A provider that reads what an answer says of its usage where nothing else of it is read here: images, text of sound, rerankings."""
 
     def usage_of(self, body: bytes) -> Usage | None:
-        """What a JSON body says, which may have been cut off; None where it says nothing. Never raises."""
+        """What a JSON body says, which may have been cut off, or be no more than its end; None where it says nothing. Never raises."""
 
 
 class StreamDecoder(Protocol):

@@ -94,12 +94,27 @@ def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: di
         ({"text": "x", "usage": {"type": "duration", "seconds": 3}}, None),
         ({"results": [{"usage": {"total_tokens": 9}}], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
         ({"results": [{"usage": {"total_tokens": 9}}]}, None),
-        ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, None),
+        ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
+        ({"usage": {"total_tokens": 7}, "data": ["x" * 300_000]}, None),
         ([], None),
     ],
 )
 def test_usage_is_found_in_answers_of_any_kind(answer: Any, expected: Usage | None):
     assert PROVIDER.usage_of(orjson.dumps(answer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (b'"}],"usage":{"input_tokens":7,"output_tokens":3},"user":null}', Usage(7, 3, reported=True)),
+        (b'"}], "usage": {"total_tokens": 7}}', Usage(7, reported=True)),
+        (b'"}],"usage":{"input_tokens":7,"output_tokens":3}', None),
+        (b'","usage":{"input_tokens":7,"output_tokens":3}}]}', None),
+        (b'","note":"usage","text":" \\"usage\\":{\\"total_tokens\\":7}}"}]}', None),
+    ],
+)
+def test_usage_is_found_in_the_end_of_an_answer(end: bytes, expected: Usage | None):
+    assert PROVIDER.usage_of(b"x" * 100 + end) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 3000, b'{"usage":{"prompt_tokens":7}'])
