@@ -137,9 +137,8 @@ class OpenAI:
             if not choices or type(choices) is not list:
                 nothing = error_beside_success(answer) or UpstreamError("invalid_response", "The provider's answer holds no choices.")
                 raise _charged(nothing, usage)
-            if usage is None:
-                usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
-        return usage
+            return usage if usage is not None and usage.reported else call.accounted(usage, _estimated(choices))
+        return usage if usage is None else call.accounted(usage)
 
     def usage_of(self, body: bytes) -> Usage | None:
         for part in (body, _end_of(body)):

@@ -257,6 +257,17 @@ class Call:
         """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""
         return Usage(prompt=(len(self.raw) + 3) // 4, completion=self.tokens_seen)
 
+    def accounted(self, told: Usage | None, completion: int | None = None) -> Usage:
+        """What a provider has `told`, with an estimate of what it has not: of its answer's tokens `completion`, if that is known."""
+        if told is not None and told.reported:
+            return told
+        usage = self.estimated_usage()
+        if completion is not None:
+            usage.completion = completion
+        if told is not None:
+            usage = replace(told, prompt=told.prompt or usage.prompt, completion=told.completion or usage.completion)
+        return usage
+
 
 def tier_of(principal: Principal, end_user: str | None, resolved: Resolved | None) -> str | None:
     """The tier that decides: that of the user whom the request names, where it may; else the key's own user's."""

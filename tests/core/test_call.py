@@ -27,6 +27,19 @@ def test_an_estimate_counts_four_bytes_to_a_token_of_the_prompt(size: int, promp
     assert usage == Usage(prompt=prompt, completion=7, reported=False)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (Usage(9, 0, reported=True), Usage(9, 0, reported=True)),
+        (Usage(9, 0, cached=8), Usage(9, 7, cached=8)),
+        (Usage(0, 3, reasoning=2), Usage(2, 3, reasoning=2)),
+        (None, Usage(2, 7)),
+    ],
+)
+def test_what_is_not_told_of_usage_is_estimated(told: Usage | None, expected: Usage):
+    assert make_call(raw=b"12345678", tokens_seen=7).accounted(told) == expected
+
+
 def test_calls_share_nothing():
     one, other = make_call(), make_call()
     one.notes["a"] = 1

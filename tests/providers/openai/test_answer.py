@@ -29,8 +29,7 @@ CHOICES = [{"index": 0, "message": {"role": "assistant", "content": "Ja, \u00e9"
             {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1}, "completion_tokens_details": None},
             Usage(7, 0, 5, 0, True),
         ),
-        ({"output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 6}}, Usage(0, 9, 0, 6, True)),
-        ({"prompt_tokens": 0}, Usage(0, 0, 0, 0, True)),
+        ({"prompt_tokens": 0, "completion_tokens": 3}, Usage(0, 3, 0, 0, True)),
     ],
 )
 def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage):
@@ -52,6 +51,9 @@ def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage)
         {"choices": CHOICES, "usage": {"total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": None, "completion_tokens": None}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": None, "completion_tokens": 3}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+        {"choices": CHOICES, "usage": {"output_tokens": 3}},
         {"choices": [], "usage": {"prompt_tokens": 7}},
         {"choices": None, "usage": {"prompt_tokens": 7}},
         {"usage": {"prompt_tokens": 7}},

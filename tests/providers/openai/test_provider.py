@@ -271,11 +271,15 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{"message": {"content": [{"deep": []}]}}, 7, None]}, "chat", Usage(2, 0)),
         ({"choices": [{}], "usage": None}, "chat", Usage(2, 0)),
         ({"choices": [{}], "usage": "many"}, "chat", Usage(2, 0)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, "chat", Usage(2, 2)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9, "completion_tokens": -1}}, "chat", Usage(9, 2)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": -1, "completion_tokens": 9}}, "chat", Usage(2, 9)),
+        ({"status": "completed", "usage": {"output_tokens": 9}}, "responses", Usage(2, 9)),
         ({"data": []}, "embedding", None),
         ({"error": None, "status": "completed"}, "responses", None),
     ],
 )
-def test_usage_is_estimated_where_a_chat_does_not_report_it(answer: Mapping[str, Any], operation: str, usage: Usage | None):
+def test_usage_is_estimated_where_it_is_not_reported(answer: Mapping[str, Any], operation: str, usage: Usage | None):
     assert decode(answer, operation)[0].usage == usage
 
 
