@@ -234,7 +234,7 @@ class ChatDecoder:
                 self._remember(data, data, b"")
             return data
         if usage:
-            self._usage, self._told = read_usage(usage) or self._usage, self.tokens
+            self._tell(usage)
             is_content = False
             if not choices and not self._wants_usage:
                 return _beside_usage(data) if chunk.citations else b""
@@ -253,6 +253,8 @@ class ChatDecoder:
             if choice.get("finish_reason"):
                 finished = True
                 self._finish(choice.get("index"))
+                if choice.get("usage"):  # Moonshot tells it there
+                    self._tell(choice["usage"])
             delta = choice.get("delta")
             if delta and type(delta) is dict:
                 for name in delta:
@@ -268,6 +270,9 @@ class ChatDecoder:
         self.started = True
         self.tokens += contents
         return contents == 1 and not finished
+
+    def _tell(self, usage: Any) -> None:
+        self._usage, self._told = read_usage(usage) or self._usage, self.tokens
 
     def _finish(self, index: Any) -> None:
         """A choice has ended. Some say so twice; one without an index is taken for another each time."""
