@@ -7,8 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from proxy.core.errors import GatewayError, let_go
+from proxy.core.estimate import BYTES_PER_TOKEN, wordless_bytes
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
+
+
+#: Bytes of a request in which a picture may be.
+_LARGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +259,14 @@ class Call:
         return [(each.target, each.usage) for each in self.attempts if each.usage is not None and each.usage is not own]
 
     def estimated_usage(self) -> Usage:
-        """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""
-        return Usage(prompt=(len(self.raw) + 3) // 4, completion=self.tokens_seen)
+        """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer.
+
+        Images, sound and files are left out: their bytes say nothing of their tokens.
+        """
+        size = len(self.raw)
+        if size > _LARGE:
+            size -= wordless_bytes(self.body)
+        return Usage(prompt=(size + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, completion=self.tokens_seen)
 
     def accounted(self, told: Usage | None, completion: int | None = None) -> Usage:
         """What a provider has `told`, with an estimate of what it has not: of its answer's tokens `completion`, if that is known."""
