@@ -15,6 +15,7 @@ from providers.openai.typed_events import TypedEventDecoder
 from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
+from proxy.core.estimate import tokens_of
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member, with_first
@@ -202,11 +203,17 @@ def _choices(body: dict[str, Any]) -> int:
 
 
 def _estimated(choices: list[Any]) -> int:
-    """Tokens by the length of the text, at four bytes a token, where a provider reports none."""
-    size = 0
+    """Tokens by the length of what is said, thought and called, where a provider reports none."""
+    said: list[Any] = []
     for choice in choices:
         if isinstance(choice, dict):
             message = choice.get("message")
-            text = message.get("content") if isinstance(message, dict) else choice.get("text")
-            size += len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
-    return (size + 3) // 4
+            said += _parts_of(message) if isinstance(message, dict) else [choice.get("text")]
+    return tokens_of(said)
+
+
+def _parts_of(message: dict[str, Any]) -> list[Any]:
+    calls = message.get("tool_calls")
+    functions = [each.get("function") for each in calls if isinstance(each, dict)] if isinstance(calls, list) else []
+    thought = message.get("reasoning_content") or message.get("reasoning")  # some say it under both names
+    return [message.get("content"), message.get("refusal"), message.get("audio"), thought, *functions]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 #: Bytes of text to a token, about.
@@ -15,7 +15,12 @@ _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
 
 def estimated_tokens(body: Mapping[str, Any]) -> int:
     """Tokens of a prompt at four bytes each; images, sound and files are left out, since their bytes say nothing of their tokens."""
-    pending: list[Any] = [body.get(name) for name in PROMPT]
+    return tokens_of(body.get(name) for name in PROMPT)
+
+
+def tokens_of(values: Iterable[Any]) -> int:
+    """The same of whatever has text in it."""
+    pending: list[Any] = list(values)
     size = 0
     while pending:
         value = pending.pop()
