@@ -273,6 +273,7 @@ class Race:
             raise
         if not self._second.cancelled() and self._second.exception() is None:
             return self._won()
+        self._call.upstream_seconds = self._passed()
         self._drop("failed")
         raise error
 
@@ -297,9 +298,13 @@ class Race:
         self._take_attempts()
         call.target, call.timeouts = arm.target, arm.timeouts
         call.notes = {**arm.notes, NOTE: {"hedge": outcome}}
-        call.upstream_seconds = self._waited + self._hedge.clock.monotonic() - self._started
+        call.upstream_seconds = self._passed()
         _settle(call, arm)
         self._hedge.count(_provider(arm), outcome)
+
+    def _passed(self) -> float:
+        """Seconds that providers were waited for until now, the two of them together."""
+        return self._waited + self._hedge.clock.monotonic() - self._started
 
     async def _given_up(self) -> None:
         """The client has left when only the second one was still asked: that one was its request."""

@@ -556,6 +556,7 @@ def test_where_both_fail_the_first_ones_failure_counts(second: float):
         assert call.target == A
         assert [attempt.error for attempt in call.attempts] == ["server_error", "unavailable"]
         assert world.hedges() == {("b", "failed"): 1}
+        assert call.upstream_seconds == pytest.approx(clock.now - call.started)
 
     in_virtual_time(main)
 
