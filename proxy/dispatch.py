@@ -209,7 +209,8 @@ class Dispatch:
             # Clients take a whole answer that is cut for one that has not come.
             error.answered = _is_good(response) and (call.stream or error.kind not in ("reset", "upstream_timeout"))
         self._note(call, attempt, error)
-        is_charged = error.usage is not None or (error.kind in MAY_HAVE_CHARGED and error.reached)
+        turned_away = response is not None and 300 <= response.status < 500
+        is_charged = error.usage is not None or (error.kind in MAY_HAVE_CHARGED and error.reached and not turned_away)
         attempt.usage = call.usage = call.accounted(error.usage) if is_charged else None
         self._rest(self._upstreams[attempt.target.provider], error, attempt.target.credential)
 

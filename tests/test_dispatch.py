@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policies.timeout import Patience, narrowed, until
+from providers.openai.errors import error_of_status
 from providers.settings import TimeoutSettings
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import IDLE, START, TOTAL, ClientError, StreamError, UpstreamError, late
@@ -189,6 +190,19 @@ def test_a_refusals_body_gets_no_more_time_than_the_attempt():
 async def test_a_failure_that_never_reached_the_provider_costs_nothing():
     call, _ = await Bench(UpstreamError("reset", "m", reached=False)).fail()
     assert call.usage is None
+
+
+class Refusing(Echo):
+    def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
+        return error_of_status(response.status, response.headers, body)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(301, None), (304, None), (400, None), (408, None), (500, None), (504, Usage(2, 0))])
+async def test_what_a_provider_has_turned_away_costs_nothing(status: int, expected: Usage | None):
+    bench = Bench(ScriptedResponse([], status=status))
+    bench.upstream.provider = Refusing()
+    call, _ = await bench.fail()
+    assert (call.usage, call.attempts[0].usage) == (expected, expected)
 
 
 async def test_a_stream_that_was_asked_for_and_did_not_come_is_a_failure():
