@@ -11,7 +11,6 @@ from proxy.core.estimate import BYTES_PER_TOKEN, wordless_bytes
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
 
-
 #: Bytes of a request in which a picture may be.
 _LARGE = 4096
 

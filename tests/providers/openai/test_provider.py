@@ -272,7 +272,7 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{"message": {"content": [{"type": "text", "text": "1234"}]}}]}, "chat", Usage(2, 2)),
         ({"choices": [{"message": {"content": "1234", "reasoning": "12345678", "reasoning_content": "12345678"}}]}, "chat", Usage(2, 3)),
         ({"choices": [{"message": {"content": None, "refusal": "1234"}}]}, "chat", Usage(2, 1)),
-        ({"choices": [{"message": {"tool_calls": [{"id": "x", "function": {"name": "1234", "arguments": "1234"}}, 7]}}]}, "chat", Usage(2, 2)),
+        ({"choices": [{"message": {"tool_calls": [{"function": {"name": "f123", "arguments": '{"a"'}}, 7]}}]}, "chat", Usage(2, 2)),
         ({"choices": [{"message": {"content": "", "audio": {"data": "A" * 400, "transcript": "1234"}}}]}, "chat", Usage(2, 1)),
         ({"choices": [{}], "usage": None}, "chat", Usage(2, 0)),
         ({"choices": [{}], "usage": "many"}, "chat", Usage(2, 0)),
