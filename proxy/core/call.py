@@ -176,6 +176,7 @@ class Call:
     upstream_seconds  waited for providers until the answer was in hand
     overhead      seconds that the gateway itself added before the answer began
     interrupted   why the gateway gave it up while its client was still there (it is shutting down), or None
+    arriving      seconds that the client's own body was waited for before anybody was asked
     awaited       seconds that the last attempt waited for the client's own body, of one that is passed on (`content`)
     tokens_seen   contents of a stream, about one token each; all of them are counted in it when the stream is over
     """
@@ -218,6 +219,7 @@ class Call:
     tokens_seen: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    arriving: float = 0.0
     awaited: float = 0.0
     recorder: Callable[[Call, Reply | None, BaseException | None], None] | None = None
 
