@@ -155,11 +155,11 @@ def forbidden(message: str) -> ClientError:
 
 def admit(principal: Principal, call: Call, user: str | None) -> None:
     """Set who asks, and on whose behalf. Raises ClientError (403) for what the key may not do, as far as that is known before the body."""
+    call.principal = principal
     if principal.addresses is not None and not may_come_from(principal.addresses, call.peer):
         raise forbidden("This API key may not be used from this address.")
     if not may_ask(principal, call.operation, call.method, call.path):
         raise forbidden(f"This API key has no permission for {call.operation} requests of this kind.")
-    call.principal = principal
     if user is not None:
         call.end_user = named_user(principal, user)
 

@@ -86,6 +86,7 @@ class Hedge:
         )
         self._withheld = metrics.counter("llm_hedges_withheld_total", "Slow requests that got no second one.", "provider", "reason")
         self._lost = metrics.counter("llm_hedge_tokens_total", "Tokens of requests whose answers nobody got.", "provider", "kind")
+        self._unrecorded = metrics.counter("llm_lost_tokens_total", "Tokens of attempts whose answers nobody got.", "provider", "kind")
 
     def __call__(self, call: Call, call_next: Handler) -> Awaitable[Reply]:
         if not call.attempts:
@@ -148,10 +149,11 @@ class Hedge:
     def count(self, provider: str, outcome: str) -> None:
         self._hedges.labels(provider, outcome).value += 1
 
-    def count_lost(self, provider: str, usage: Usage) -> None:
-        """What a request cost whose answer nobody got."""
-        self._lost.labels(provider, "prompt").value += usage.prompt
-        self._lost.labels(provider, "completion").value += usage.completion
+    def count_lost(self, provider: str, usage: Usage, *, is_recorded: bool) -> None:
+        """What a request cost whose answer nobody got. `is_recorded`: the record, which counts it among others, is written already."""
+        for counter in (self._lost, self._unrecorded) if is_recorded else (self._lost,):
+            counter.labels(provider, "prompt").value += usage.prompt
+            counter.labels(provider, "completion").value += usage.completion
 
 
 class Race:
@@ -273,6 +275,7 @@ class Race:
             raise
         if not self._second.cancelled() and self._second.exception() is None:
             return self._won()
+        self._call.upstream_seconds = self._passed()
         self._drop("failed")
         raise error
 
@@ -297,9 +300,13 @@ class Race:
         self._take_attempts()
         call.target, call.timeouts = arm.target, arm.timeouts
         call.notes = {**arm.notes, NOTE: {"hedge": outcome}}
-        call.upstream_seconds = self._waited + self._hedge.clock.monotonic() - self._started
+        call.upstream_seconds = self._passed()
         _settle(call, arm)
         self._hedge.count(_provider(arm), outcome)
+
+    def _passed(self) -> float:
+        """Seconds that providers were waited for until now, the two of them together."""
+        return self._waited + self._hedge.clock.monotonic() - self._started
 
     async def _given_up(self) -> None:
         """The client has left when only the second one was still asked: that one was its request."""
@@ -358,7 +365,7 @@ class Race:
         if not attempts or usage is None:
             return
         attempts[-1].usage = usage
-        self._hedge.count_lost(attempts[-1].target.provider, usage)
+        self._hedge.count_lost(attempts[-1].target.provider, usage, is_recorded=self._call.recorder is None)
 
 
 def _end_of(task: asyncio.Task[Reply]) -> BaseException | None:

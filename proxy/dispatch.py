@@ -209,10 +209,9 @@ class Dispatch:
             # Clients take a whole answer that is cut for one that has not come.
             error.answered = _is_good(response) and (call.stream or error.kind not in ("reset", "upstream_timeout"))
         self._note(call, attempt, error)
-        usage = error.usage
-        if usage is None and error.kind in MAY_HAVE_CHARGED and error.reached:
-            usage = call.estimated_usage()
-        attempt.usage = call.usage = usage
+        turned_away = response is not None and 300 <= response.status < 500
+        is_charged = error.usage is not None or (error.kind in MAY_HAVE_CHARGED and error.reached and not turned_away)
+        attempt.usage = call.usage = call.accounted(error.usage) if is_charged else None
         self._rest(self._upstreams[attempt.target.provider], error, attempt.target.credential)
 
     def _note(self, call: Call, attempt: Attempt, error: UpstreamError) -> None:
@@ -388,7 +387,7 @@ def _spent(call: Call, attempt: Attempt, cancelled: CancelledError, response: Up
 def _account(call: Call, usage_of: Callable[[bytes], Usage | None] | None, copy: Copy, error: BaseException | None) -> None:
     """Take the usage of an answer that was passed on from who can read it; of one that was not passed on whole, estimate it else."""
     usage = usage_of(copy.body) if usage_of is not None else None
-    call.usage = call.estimated_usage() if usage is None and error is not None else usage
+    call.usage = None if usage is None and error is None else call.accounted(usage)
 
 
 def _release(response: UpstreamResponse, watch: Watch, error: BaseException | None) -> None:

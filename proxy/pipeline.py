@@ -94,4 +94,5 @@ def receive(call: Call, call_next: Handler) -> Awaitable[Reply]:
 
 async def _received(arriving: Awaitable[None], call: Call, call_next: Handler) -> Reply:
     await arriving
+    call.arriving = call.awaited
     return await call_next(call)

@@ -24,6 +24,9 @@ _ERROR, _NONE = b'{"error":', (b'{"error":null', b'{"error":false')
 #: So many bytes tell whether an answer begins so, and no error is larger than so many.
 _TELLING, _LARGEST = 64, 2**20
 
+#: So many bytes are kept of the end of an answer that is too large to be kept whole.
+_END = 2**16
+
 
 async def beginning(call: Call, response: UpstreamResponse, provider: LLMProvider, limit: int, watch: Watch) -> bytes:
     """What of an answer is waited for before any of it is passed on: its first bytes; all of what is worth nothing in part, or is an error.
@@ -65,25 +68,28 @@ def _require_ends(whole: bytes) -> None:
 
 
 class Copy:
-    """A body that is passed on, kept until its end, unless it has more than `most` bytes."""
+    """A body that is passed on, kept until its end; of one that has more than `most` bytes only its last, where usage mostly stands."""
 
-    __slots__ = ("_left", "_pieces")
+    __slots__ = ("_is_cut", "_most", "_pieces", "_size")
 
     def __init__(self, most: int) -> None:
-        self._left = most
+        self._most = most
+        self._is_cut = False
+        self._size = 0
         self._pieces: list[bytes] = []
 
     def add(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left >= 0:
-            self._pieces.append(data)
-        else:
-            self._pieces.clear()
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > self._most:
+            self._is_cut = True
+            self._pieces = [self.body]
+            self._most, self._size = 4 * _END, len(self._pieces[0])
 
     @property
     def body(self) -> bytes:
-        """Nothing of one that was too large."""
-        return b"".join(self._pieces)
+        whole = b"".join(self._pieces)
+        return whole[-_END:] if self._is_cut else whole
 
 
 async def relayed(

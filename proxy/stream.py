@@ -244,7 +244,7 @@ class EventStream:
         call.tokens_seen = decoder.tokens
         # What is read again was charged when it was made, or is now.
         again = call.method == "GET"
-        call.usage = (decoder.usage if READ in call.notes else None) if again else decoder.usage or call.estimated_usage()
+        call.usage = (decoder.usage if READ in call.notes else None) if again else call.accounted(decoder.usage)
         self._response.close(reuse=error is None and self._ended)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policies.timeout import Patience, narrowed, until
+from providers.openai.errors import error_of_status
 from providers.settings import TimeoutSettings
 from proxy.core.call import Attempt, Call, Credential, Target, Timeouts, Usage
 from proxy.core.errors import IDLE, START, TOTAL, ClientError, StreamError, UpstreamError, late
@@ -189,6 +190,19 @@ def test_a_refusals_body_gets_no_more_time_than_the_attempt():
 async def test_a_failure_that_never_reached_the_provider_costs_nothing():
     call, _ = await Bench(UpstreamError("reset", "m", reached=False)).fail()
     assert call.usage is None
+
+
+class Refusing(Echo):
+    def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
+        return error_of_status(response.status, response.headers, body)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(301, None), (304, None), (400, None), (408, None), (500, None), (504, Usage(2, 0))])
+async def test_what_a_provider_has_turned_away_costs_nothing(status: int, expected: Usage | None):
+    bench = Bench(ScriptedResponse([], status=status))
+    bench.upstream.provider = Refusing()
+    call, _ = await bench.fail()
+    assert (call.usage, call.attempts[0].usage) == (expected, expected)
 
 
 async def test_a_stream_that_was_asked_for_and_did_not_come_is_a_failure():
@@ -611,8 +625,8 @@ class Accountant(Echo):
         ("images", "POST", JSON, 6, None, Usage(6, reported=True)),
         ("images", "POST", JSON, 8 * 2**20, None, Usage(8 * 2**20, reported=True)),
         ("rerank", "POST", JSON, 2**20, None, Usage(2**20, reported=True)),
-        ("rerank", "POST", JSON, 2**20 + 1, None, None),
-        ("images", "POST", JSON, 8 * 2**20 + 1, None, None),
+        ("rerank", "POST", JSON, 2**20 + 1, None, Usage(2**16, reported=True)),
+        ("images", "POST", JSON, 8 * 2**20 + 1, None, Usage(2**16, reported=True)),
         ("images", "POST", JSON, 6, ConnectionError(), Usage(6, reported=True)),
         ("audio", "GET", JSON, 6, None, None),
         ("audio", "POST", {"content-type": "audio/mpeg"}, 6, None, None),
@@ -622,6 +636,7 @@ class Accountant(Echo):
 async def test_what_is_passed_on_and_charged_is_accounted_for_once_it_is_whole(
     operation: str, method: str, headers: dict[str, str], size: int, error: BaseException | None, usage: Usage | None
 ):
+    """By the end of what is too large to be kept."""
     bench = Bench(ScriptedResponse([b"{" + b"a" * (size - 3), b"b}"], headers=headers))
     bench.upstream.provider = Accountant()
     call, reply = await bench.ask(operation=operation, method=method)

@@ -91,6 +91,15 @@ async def test_the_body_is_received_before_what_comes_next():
     assert said == ["received", "req_1"]
 
 
+async def test_the_time_in_which_a_body_arrives_is_its_clients():
+    async def receiving(call: Call) -> None:
+        call.awaited = 2.0
+
+    call = make_call(receive=receiving)
+    await compose([receive], innermost([]))(call)
+    assert call.arriving == 2.0
+
+
 async def test_a_body_that_is_refused_ends_the_call():
     async def receiving(call: Call) -> None:
         raise ClientError("no JSON")

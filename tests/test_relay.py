@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.call import Timeouts
 from proxy.core.errors import StreamError, UpstreamError
-from proxy.relay import relayed
+from proxy.relay import Copy, relayed
 from tests.test_stream import RESET, Watched
 
 
@@ -36,3 +36,13 @@ async def test_a_relayed_body_that_breaks_off_is_an_interrupted_stream():
     assert seen == [b"a"]
     assert caught.value.kind == "stream_interrupted"
     assert told == [caught.value]
+
+
+@pytest.mark.parametrize("size", [1, 1000, 2**16, 2**17])
+def test_of_a_body_that_is_too_large_its_end_is_kept(size: int):
+    body = bytes(range(256)) * 2**10
+    kept, whole = Copy(2**17), Copy(len(body))
+    for start in range(0, len(body), size):
+        kept.add(body[start : start + size])
+        whole.add(body[start : start + size])
+    assert (kept.body, whole.body) == (body[-(2**16) :], body)

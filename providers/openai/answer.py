@@ -66,9 +66,9 @@ def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
     else:
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         read, written = usage.prompt_tokens_details, usage.completion_tokens_details
-    if prompt is None and completion is None:
+    if prompt is None or not (prompt or completion):
         return None
-    prompt, completion, total = prompt or 0, completion or 0, usage.total_tokens
+    completion, total = completion or 0, usage.total_tokens
     if total is not None and total > prompt + completion:
         return None  # it holds more than is named
     cached = read.cached_tokens or 0 if read is not None else 0

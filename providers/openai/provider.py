@@ -15,6 +15,7 @@ from providers.openai.typed_events import TypedEventDecoder
 from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
+from proxy.core.estimate import tokens_of
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member, with_first
@@ -43,6 +44,7 @@ CHAT_STREAMS = frozenset({"chat", "completion"})
 #: Bytes of a body of which objects may be made to find its usage.
 _SMALL = 256 * 1024
 
+_USAGE = b'"usage"'
 _USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 
 
@@ -125,30 +127,33 @@ class OpenAI:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
         if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
+        usage = read_usage(answer.get("usage"))
         failed = call.operation == "responses" and answer.get("status") == "failed"
         if failed or answer.get("error"):
-            raise error_in_body(answer.get("error"), of_response=failed)
-        usage = read_usage(answer.get("usage"))
+            raise _charged(error_in_body(answer.get("error"), of_response=failed), usage)
         if usage is None and call.operation == "embedding":
             usage = read_total(answer.get("usage"))
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
             if not choices or type(choices) is not list:
-                raise error_beside_success(answer) or UpstreamError("invalid_response", "The provider's answer holds no choices.")
-            if usage is None:
-                usage = Usage(prompt=call.estimated_usage().prompt, completion=_estimated(choices))
-        return usage
+                nothing = error_beside_success(answer) or UpstreamError("invalid_response", "The provider's answer holds no choices.")
+                raise _charged(nothing, usage)
+            return usage if usage is not None and usage.reported else call.accounted(usage, _estimated(choices))
+        return usage if usage is None else call.accounted(usage)
 
     def usage_of(self, body: bytes) -> Usage | None:
-        found = reported_usage(body, with_choices=False)
-        if found is not None or len(body) > _SMALL:
-            return found
-        try:
-            answer = value_of(body)
-        except ValueError:
-            return None
-        usage = answer.get("usage") if type(answer) is dict else None
-        return read_usage(usage) or read_total(usage)
+        for part in (body, _end_of(body)):
+            found = reported_usage(part, with_choices=False)
+            if found is not None:
+                return found
+            if len(part) <= _SMALL:
+                try:
+                    answer = value_of(part)
+                except ValueError:
+                    continue
+                usage = answer.get("usage") if type(answer) is dict else None
+                return read_usage(usage) or read_total(usage)
+        return None
 
     def decode_error(self, response: ResponseHead, body: bytes) -> UpstreamError:
         return error_of_status(response.status, response.headers, body)
@@ -160,6 +165,17 @@ class OpenAI:
             choices = _choices(body) if "n" in body or "prompt" in body else 1
             return ChatDecoder(limit, choices=choices, wants_usage=not self._stream_usage or _asks_for_usage(body))
         return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
+
+
+def _charged(error: UpstreamError, usage: Usage | None) -> UpstreamError:
+    """`error` with what its answer says that it cost."""
+    error.usage = usage
+    return error
+
+
+def _end_of(body: bytes) -> bytes:
+    """An object of an answer's members from its usage on. It is none where that usage is not the answer's own: it is then closed twice."""
+    return b"{" + body[body.rfind(_USAGE) :]
 
 
 def _asking_for_usage(raw: bytes, body: dict[str, Any]) -> bytes:
@@ -187,11 +203,17 @@ def _choices(body: dict[str, Any]) -> int:
 
 
 def _estimated(choices: list[Any]) -> int:
-    """Tokens by the length of the text, at four bytes a token, where a provider reports none."""
-    size = 0
+    """Tokens by the length of what is said, thought and called, where a provider reports none."""
+    said: list[Any] = []
     for choice in choices:
         if isinstance(choice, dict):
             message = choice.get("message")
-            text = message.get("content") if isinstance(message, dict) else choice.get("text")
-            size += len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
-    return (size + 3) // 4
+            said += _parts_of(message) if isinstance(message, dict) else [choice.get("text")]
+    return tokens_of(said)
+
+
+def _parts_of(message: dict[str, Any]) -> list[Any]:
+    calls = message.get("tool_calls")
+    functions = [each.get("function") for each in calls if isinstance(each, dict)] if isinstance(calls, list) else []
+    thought = message.get("reasoning_content") or message.get("reasoning")  # some say it under both names
+    return [message.get("content"), message.get("refusal"), message.get("audio"), thought, *functions]

@@ -6,6 +6,7 @@ Most events differ from one that was read in their text alone, and go through wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -48,24 +49,33 @@ CUT = "The provider's stream ended before the answer was complete."
 
 
 def read_usage(usage: Any) -> Usage | None:
-    """Tokens of a usage object in either of OpenAI's spellings; None if it is none, or has neither a prompt's nor an answer's."""
+    """Tokens of a usage object in either of OpenAI's spellings; None if it is none, or tells of none: some send zeros before they know.
+
+    A count that is not told is what the total leaves for it. Where that leaves nothing the whole is not `reported`.
+    """
     if type(usage) is not dict:
         return None
-    is_chat = "prompt_tokens" in usage or not ("input_tokens" in usage or "output_tokens" in usage)
-    names = _CHAT_NAMES if is_chat else _RESPONSE_NAMES
-    prompt, completion, prompt_details, completion_details = map(usage.get, names)
-    prompt, completion = _count(prompt), _count(completion)
-    if prompt is None and completion is None:
+    for names in (_CHAT_NAMES, _RESPONSE_NAMES):
+        prompt, completion = _count(usage.get(names[0])), _count(usage.get(names[1]))
+        if prompt or completion:
+            break
+    else:
         return None
+    prompt_details, completion_details = usage.get(names[2]), usage.get(names[3])
     cached = _count(prompt_details.get("cached_tokens")) if type(prompt_details) is dict else 0
     reasoning = _count(completion_details.get("reasoning_tokens")) if type(completion_details) is dict else 0
     found = Usage(prompt or 0, completion or 0, cached or 0, reasoning or 0, True)
     total = _count(usage.get("total_tokens"))
+    is_untold = completion is None and usage.get(names[1]) is not None
     if total is not None and total > found.prompt + found.completion:
         if prompt is None:
             found.prompt = total - found.completion
+        elif is_untold:
+            found.completion = total - found.prompt
         else:
             found.completion += _unnamed(usage, found, total)
+    else:
+        found.reported = prompt is not None and not is_untold
     return found
 
 
@@ -103,12 +113,14 @@ class ChatDecoder:
     """
 
     def __init__(self, limit: int, *, choices: int = 1, wants_usage: bool = False) -> None:
-        self.usage: Usage | None = None
         self.tokens = 0
         self.started = False
         self.done = False
         self.mended = False
         self.failure: UpstreamError | None = None
+        #: The usage that was reported last, and how many contents had come by then.
+        self._usage: Usage | None = None
+        self._told = 0
         self._choices = choices
         self._limit = limit
         #: The choices that have ended, by their index.
@@ -123,6 +135,14 @@ class ChatDecoder:
         self._latest: Frame | None = None
         self._framed = 0
         self._frames_left = _FRAMES
+
+    @property
+    def usage(self) -> Usage | None:
+        """As reported last. Where more contents have come since than that tells of, these are its estimate."""
+        usage = self._usage
+        if usage is None or self.tokens == self._told or self.tokens <= usage.completion:
+            return usage
+        return replace(usage, completion=self.tokens, reported=False)
 
     def feed(self, data: bytes) -> bytes:
         frame = self.frame
@@ -216,7 +236,7 @@ class ChatDecoder:
                 self._remember(data, data, b"")
             return data
         if usage:
-            self.usage = read_usage(usage) or self.usage
+            self._tell(usage)
             is_content = False
             if not choices and not self._wants_usage:
                 return _beside_usage(data) if chunk.citations else b""
@@ -235,6 +255,8 @@ class ChatDecoder:
             if choice.get("finish_reason"):
                 finished = True
                 self._finish(choice.get("index"))
+                if choice.get("usage"):  # Moonshot tells it there
+                    self._tell(choice["usage"])
             delta = choice.get("delta")
             if delta and type(delta) is dict:
                 for name in delta:
@@ -250,6 +272,9 @@ class ChatDecoder:
         self.started = True
         self.tokens += contents
         return contents == 1 and not finished
+
+    def _tell(self, usage: Any) -> None:
+        self._usage, self._told = read_usage(usage) or self._usage, self.tokens
 
     def _finish(self, index: Any) -> None:
         """A choice has ended. Some say so twice; one without an index is taken for another each time."""

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from proxy.core.errors import GatewayError, let_go
+from proxy.core.estimate import BYTES_PER_TOKEN, wordless_bytes
 from proxy.core.reply import Reply
 from proxy.core.resolved import Resolved
+
+#: Bytes of a request in which a picture may be.
+_LARGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,7 @@ class Call:
     upstream_seconds  waited for providers until the answer was in hand
     overhead      seconds that the gateway itself added before the answer began
     interrupted   why the gateway gave it up while its client was still there (it is shutting down), or None
+    arriving      seconds that the client's own body was waited for before anybody was asked
     awaited       seconds that the last attempt waited for the client's own body, of one that is passed on (`content`)
     tokens_seen   contents of a stream, about one token each; all of them are counted in it when the stream is over
     """
@@ -214,6 +219,7 @@ class Call:
     tokens_seen: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    arriving: float = 0.0
     awaited: float = 0.0
     recorder: Callable[[Call, Reply | None, BaseException | None], None] | None = None
 
@@ -254,8 +260,25 @@ class Call:
         return [(each.target, each.usage) for each in self.attempts if each.usage is not None and each.usage is not own]
 
     def estimated_usage(self) -> Usage:
-        """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer."""
-        return Usage(prompt=(len(self.raw) + 3) // 4, completion=self.tokens_seen)
+        """What a provider may have charged where it did not say: four bytes of request to a token, one token to a content of the answer.
+
+        Images, sound and files are left out: their bytes say nothing of their tokens.
+        """
+        size = len(self.raw)
+        if size > _LARGE:
+            size -= wordless_bytes(self.body)
+        return Usage(prompt=(size + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN, completion=self.tokens_seen)
+
+    def accounted(self, told: Usage | None, completion: int | None = None) -> Usage:
+        """What a provider has `told`, with an estimate of what it has not: of its answer's tokens `completion`, if that is known."""
+        if told is not None and told.reported:
+            return told
+        usage = self.estimated_usage()
+        if completion is not None:
+            usage.completion = completion
+        if told is not None:
+            usage = replace(told, prompt=told.prompt or usage.prompt, completion=told.completion or usage.completion)
+        return usage
 
 
 def tier_of(principal: Principal, end_user: str | None, resolved: Resolved | None) -> str | None:

@@ -108,6 +108,7 @@ class Registry:
         self.counters: dict[str, Family[Value]] = {}
         self.gauges: dict[str, Family[Value]] = {}
         self.histograms: dict[str, Family[Distribution]] = {}
+        self._bounds: dict[str, list[float]] = {}
 
     def counter(self, name: str, help_text: str, *label_names: str) -> Family[Value]:
         return self.counters.setdefault(name, Family[Value](name, help_text, label_names, Value))
@@ -116,6 +117,7 @@ class Registry:
         return self.gauges.setdefault(name, Family[Value](name, help_text, label_names, Value))
 
     def histogram(self, name: str, help_text: str, bounds: Sequence[float], *label_names: str) -> Family[Distribution]:
+        self._bounds.setdefault(name, list(bounds))
         return self.histograms.setdefault(name, Family[Distribution](name, help_text, label_names, partial(Distribution, bounds)))
 
     def dump(self) -> dict[str, Any]:
@@ -124,10 +126,14 @@ class Registry:
             "counters": [_dumped(family) for family in self.counters.values()],
             "gauges": [_dumped(family) for family in self.gauges.values()],
             "histograms": [
-                [family.name, family.help, family.label_names, bounds, [[labels, list(one.counts), one.total] for labels, one in children]]
+                [
+                    family.name,
+                    family.help,
+                    family.label_names,
+                    self._bounds[family.name],
+                    [[labels, list(one.counts), one.total] for labels, one in family.children.items()],
+                ]
                 for family in self.histograms.values()
-                if (children := list(family.children.items()))
-                for bounds in [list(children[0][1].bounds)]
             ],
         }
 

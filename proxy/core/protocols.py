@@ -233,13 +233,13 @@ class Accounting(Protocol):
     """A provider that reads what an answer says of its usage where nothing else of it is read here: images, text of sound, rerankings."""
 
     def usage_of(self, body: bytes) -> Usage | None:
-        """What a JSON body says, which may have been cut off; None where it says nothing. Never raises."""
+        """What a JSON body says, which may have been cut off, or be no more than its end; None where it says nothing. Never raises."""
 
 
 class StreamDecoder(Protocol):
     """A provider's event stream, made into OpenAI's. Pure: bytes in, whole events out.
 
-    usage     as last reported, None so far
+    usage     as last reported, None so far; what of it is not `reported` and 0 is estimated
     tokens    contents decoded so far (about one token each): the estimate where a provider reports none
     started   content has begun: what was decoded so far may go to the client, and that is the commit point
     done      the end was seen; nothing further will be decoded
@@ -251,12 +251,14 @@ class StreamDecoder(Protocol):
     mostly in their text has also `frame`, whose `cast` tells such events: who passes one on without `feed` counts it in `tokens`.
     """
 
-    usage: Usage | None
     tokens: int
     started: bool
     done: bool
     mended: bool
     failure: UpstreamError | None
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def feed(self, data: bytes) -> bytes:
         """The client's events that `data` completed. Never raises; once `failure` is set, it is not called again."""

@@ -55,7 +55,7 @@ class OwnHead:
     def lines(self, call: Call, headers: dict[str, str]) -> str:
         """Each ended by CRLF. `headers` are the others: what is ours is taken out of them. The call's overhead ends here."""
         took = self._clock.monotonic() - call.started
-        overhead = took - call.upstream_seconds
+        overhead = took - call.upstream_seconds - call.arriving
         call.overhead = overhead if overhead > 0.0 else 0.0
         if not OURS.isdisjoint(headers):
             for name in OURS.intersection(headers):

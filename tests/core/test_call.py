@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+import orjson
 import pytest
 
 from proxy.core.call import Credential, Usage
@@ -25,6 +27,37 @@ def test_usage_says_where_it_is_from(reported: bool, provenance: str):
 def test_an_estimate_counts_four_bytes_to_a_token_of_the_prompt(size: int, prompt: int):
     usage = make_call(raw=b"x" * size, tokens_seen=7).estimated_usage()
     assert usage == Usage(prompt=prompt, completion=7, reported=False)
+
+
+PICTURE = "data:image/png;base64," + "A" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": PICTURE}]}]},
+        {"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": PICTURE, "format": "wav"}}]}]},
+        {"messages": [{"content": [{"type": "file", "file": {"file_data": PICTURE}}]}], "n": 1, "stop": None},
+    ],
+)
+def test_an_estimate_leaves_pictures_sound_and_files_out(body: dict[str, Any]):
+    said = {**body, "instructions": "word" * 1000}
+    prompt = make_call(raw=orjson.dumps(said), body=said).estimated_usage().prompt
+    assert 1000 < prompt < 1050
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (Usage(9, 0, reported=True), Usage(9, 0, reported=True)),
+        (Usage(9, 0, cached=8), Usage(9, 7, cached=8)),
+        (Usage(0, 3, reasoning=2), Usage(2, 3, reasoning=2)),
+        (None, Usage(2, 7)),
+    ],
+)
+def test_what_is_not_told_of_usage_is_estimated(told: Usage | None, expected: Usage):
+    assert make_call(raw=b"12345678", tokens_seen=7).accounted(told) == expected
 
 
 def test_calls_share_nothing():

@@ -92,3 +92,10 @@ def test_children_of_a_histogram_have_counts_of_their_own():
     family.labels("x").observe(0.5)
     assert family.labels("x").counts == [1, 0]
     assert family.labels("y").counts == [0, 0]
+
+
+def test_a_histogram_without_children_is_told_of():
+    registry, other = Registry(), Registry()
+    registry.histogram("n", "help", (1.0, 2.0), "a")
+    other.absorb(registry.dump())
+    assert registry.dump()["histograms"] == other.dump()["histograms"] == [["n", "help", ("a",), [1.0, 2.0], []]]

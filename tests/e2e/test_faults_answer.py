@@ -101,7 +101,7 @@ WRONG_CONTENT = [
     fault("21 HTML with 200", response(200, HTML, "text/html"), codes=["bad_upstream", "invalid_response"]),
     fault("21 HTML said to be JSON", response(200, HTML), codes=["bad_upstream", "invalid_response"]),
     fault("21 plain text", response(200, b"fine, thanks", "text/plain"), codes=["bad_upstream", "invalid_response"]),
-    fault("27 no choices", json_response(200, {**completion(), "choices": []}), codes=["invalid_response"]),
+    fault("27 no choices", json_response(200, {**completion(), "choices": []}), codes=["invalid_response"], usage=("reported",)),
     fault(
         "28 unknown coding",
         response(200, PLAIN, headers=[("Content-Encoding", "x-squeeze")]),

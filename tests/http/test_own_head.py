@@ -35,9 +35,9 @@ def test_an_answer_without_a_target_tells_which_request_it_was_and_how_long_it_t
     ("seconds", "shown"), [(0.0, "0.000"), (0.0000004, "0.000"), (0.0000006, "0.001"), (0.0123456, "12.346"), (2.5, "2500.000")]
 )
 def test_overhead_is_told_in_milliseconds_with_three_decimals(seconds: float, shown: str):
-    for waited in (0.0, 2.0):
-        call = made(target=Target("here", "m-1", "m"), upstream_seconds=waited)
-        assert told(call, after=seconds + waited)["x-comporta-overhead-ms"] == shown
+    for waited, arriving in ((0.0, 0.0), (2.0, 0.0), (2.0, 3.0)):
+        call = made(target=Target("here", "m-1", "m"), upstream_seconds=waited, arriving=arriving)
+        assert told(call, after=seconds + waited + arriving)["x-comporta-overhead-ms"] == shown
         assert call.overhead == pytest.approx(seconds, abs=1e-9)
 
 

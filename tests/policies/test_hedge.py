@@ -13,7 +13,7 @@ import pytest
 from policies.circuit_breaker import CircuitBreaker, CircuitBreakerSettings
 from policies.fallback import Fallback, FallbackSettings
 from policies.hedge import Hedge, HedgeSettings, Rival, chosen
-from policies.record import line
+from policies.record import Record, RecordSettings, line
 from policies.retry import Retry, RetrySettings
 from proxy.core.board import Board
 from proxy.core.call import HEDGE_LOST, Attempt, Call, Credential, Target, Timeouts, Usage
@@ -119,8 +119,8 @@ class World:
     def hedges(self) -> dict[tuple[str, ...], float]:
         return {labels: child.value for labels, child in self.metrics.counters["llm_hedges_total"].children.items()}
 
-    def lost(self) -> dict[tuple[str, ...], float]:
-        return {labels: child.value for labels, child in self.metrics.counters["llm_hedge_tokens_total"].children.items()}
+    def lost(self, name: str = "llm_hedge_tokens_total") -> dict[tuple[str, ...], float]:
+        return {labels: child.value for labels, child in self.metrics.counters[name].children.items()}
 
     def withheld(self) -> dict[tuple[str, ...], float]:
         return {labels: child.value for labels, child in self.metrics.counters["llm_hedges_withheld_total"].children.items()}
@@ -413,12 +413,14 @@ def test_one_that_does_not_end_when_told_to_is_not_waited_for_and_is_written_off
             except asyncio.CancelledError:
                 return await asking
 
-        started = clock.now
-        assert (await compose([world.hedge, stubborn], world._attempt)(world.call(stream=stream))).headers["by"] == "a"
+        started, call = clock.now, world.call(stream=stream)
+        reply = await compose([Record(RecordSettings(), world.services), world.hedge, stubborn], world._attempt)(call)
+        assert reply.headers["by"] == "a"
         assert clock.now - started < 1.6
+        call.end(reply, None)
         await asyncio.sleep(100)
         assert isinstance(world.closed["b"], asyncio.CancelledError)
-        assert world.lost() == {("b", "prompt"): 1, ("b", "completion"): ord("b")}
+        assert world.lost() == world.lost("llm_lost_tokens_total") == {("b", "prompt"): 1, ("b", "completion"): ord("b")}
 
     in_virtual_time(main)
 
@@ -556,6 +558,7 @@ def test_where_both_fail_the_first_ones_failure_counts(second: float):
         assert call.target == A
         assert [attempt.error for attempt in call.attempts] == ["server_error", "unavailable"]
         assert world.hedges() == {("b", "failed"): 1}
+        assert call.upstream_seconds == pytest.approx(clock.now - call.started)
 
     in_virtual_time(main)
 

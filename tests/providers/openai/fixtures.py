@@ -111,6 +111,11 @@ CHAT: dict[str, Stream] = {
         chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":1}') + chunk(finish()) + DONE,
         USAGE,
     ),
+    "usage in the choice that ends": Stream(
+        chunk(delta(b"a")) + chunk(finish()[:-1] + b',"usage":' + COUNTS + b"}") + DONE,
+        chunk(delta(b"a")) + chunk(finish()[:-1] + b',"usage":' + COUNTS + b"}") + DONE,
+        USAGE,
+    ),
     "numbers keep their spelling where usage goes": Stream(
         chunk(delta(b"a"), b',"x": 1.50e2,"y":123456789012345678901234567890,"usage": null') + chunk(finish()) + DONE,
         chunk(delta(b"a"), b',"x": 1.50e2,"y":123456789012345678901234567890') + chunk(finish()) + DONE,

@@ -29,8 +29,7 @@ CHOICES = [{"index": 0, "message": {"role": "assistant", "content": "Ja, \u00e9"
             {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1}, "completion_tokens_details": None},
             Usage(7, 0, 5, 0, True),
         ),
-        ({"output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 6}}, Usage(0, 9, 0, 6, True)),
-        ({"prompt_tokens": 0}, Usage(0, 0, 0, 0, True)),
+        ({"prompt_tokens": 0, "completion_tokens": 3}, Usage(0, 3, 0, 0, True)),
     ],
 )
 def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage):
@@ -52,6 +51,9 @@ def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage)
         {"choices": CHOICES, "usage": {"total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": None, "completion_tokens": None}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": None, "completion_tokens": 3}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+        {"choices": CHOICES, "usage": {"output_tokens": 3}},
         {"choices": [], "usage": {"prompt_tokens": 7}},
         {"choices": None, "usage": {"prompt_tokens": 7}},
         {"usage": {"prompt_tokens": 7}},
@@ -94,12 +96,27 @@ def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: di
         ({"text": "x", "usage": {"type": "duration", "seconds": 3}}, None),
         ({"results": [{"usage": {"total_tokens": 9}}], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
         ({"results": [{"usage": {"total_tokens": 9}}]}, None),
-        ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, None),
+        ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
+        ({"usage": {"total_tokens": 7}, "data": ["x" * 300_000]}, None),
         ([], None),
     ],
 )
 def test_usage_is_found_in_answers_of_any_kind(answer: Any, expected: Usage | None):
     assert PROVIDER.usage_of(orjson.dumps(answer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (b'"}],"usage":{"input_tokens":7,"output_tokens":3},"user":null}', Usage(7, 3, reported=True)),
+        (b'"}], "usage": {"total_tokens": 7}}', Usage(7, reported=True)),
+        (b'"}],"usage":{"input_tokens":7,"output_tokens":3}', None),
+        (b'","usage":{"input_tokens":7,"output_tokens":3}}]}', None),
+        (b'","note":"usage","text":" \\"usage\\":{\\"total_tokens\\":7}}"}]}', None),
+    ],
+)
+def test_usage_is_found_in_the_end_of_an_answer(end: bytes, expected: Usage | None):
+    assert PROVIDER.usage_of(b"x" * 100 + end) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 3000, b'{"usage":{"prompt_tokens":7}'])

@@ -269,13 +269,22 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{"text": "12345"}]}, "completion", Usage(2, 2)),
         ({"choices": [{"message": {"content": None, "tool_calls": []}}]}, "chat", Usage(2, 0)),
         ({"choices": [{"message": {"content": [{"deep": []}]}}, 7, None]}, "chat", Usage(2, 0)),
+        ({"choices": [{"message": {"content": [{"type": "text", "text": "1234"}]}}]}, "chat", Usage(2, 2)),
+        ({"choices": [{"message": {"content": "1234", "reasoning": "12345678", "reasoning_content": "12345678"}}]}, "chat", Usage(2, 3)),
+        ({"choices": [{"message": {"content": None, "refusal": "1234"}}]}, "chat", Usage(2, 1)),
+        ({"choices": [{"message": {"tool_calls": [{"function": {"name": "f123", "arguments": '{"a"'}}, 7]}}]}, "chat", Usage(2, 2)),
+        ({"choices": [{"message": {"content": "", "audio": {"data": "A" * 400, "transcript": "1234"}}}]}, "chat", Usage(2, 1)),
         ({"choices": [{}], "usage": None}, "chat", Usage(2, 0)),
         ({"choices": [{}], "usage": "many"}, "chat", Usage(2, 0)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, "chat", Usage(2, 2)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9, "completion_tokens": -1}}, "chat", Usage(9, 2)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": -1, "completion_tokens": 9}}, "chat", Usage(2, 9)),
+        ({"status": "completed", "usage": {"output_tokens": 9}}, "responses", Usage(2, 9)),
         ({"data": []}, "embedding", None),
         ({"error": None, "status": "completed"}, "responses", None),
     ],
 )
-def test_usage_is_estimated_where_a_chat_does_not_report_it(answer: Mapping[str, Any], operation: str, usage: Usage | None):
+def test_usage_is_estimated_where_it_is_not_reported(answer: Mapping[str, Any], operation: str, usage: Usage | None):
     assert decode(answer, operation)[0].usage == usage
 
 
@@ -317,6 +326,14 @@ def test_a_response_that_failed_is_the_error_that_it_names(error: object, kind: 
         with pytest.raises(UpstreamError) as caught:
             decode({"status": "failed", "error": error, "output": [], "usage": usage}, "responses")
         assert (caught.value.kind, caught.value.status) == (kind, status)
+        assert caught.value.usage == (None if usage is None else Usage(1, 2, reported=True))
+
+
+@pytest.mark.parametrize("answer", [{"choices": []}, {"error": {"code": "server_error"}}])
+def test_what_an_answer_cost_that_is_none_is_kept(answer: dict[str, Any]):
+    with pytest.raises(UpstreamError) as caught:
+        decode({**answer, "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    assert caught.value.usage == Usage(3, 2, reported=True)
 
 
 def test_what_a_policy_found_is_passed_on():

@@ -224,7 +224,7 @@ def test_a_stream_whose_events_are_all_different_is_read():
 def test_a_number_that_no_record_can_hold_is_no_number_of_tokens(digits: int):
     decoder = ChatDecoder(2**16)
     decoder.feed(b'data: {"choices":[],"usage":{"prompt_tokens":9%b,"completion_tokens":3}}\n\n' % (b"0" * (digits - 1)))
-    assert decoder.usage == Usage(0, 3, reported=True)
+    assert decoder.usage == Usage(0, 3)
 
 
 @pytest.mark.parametrize("rest", [b"", NULL, NULL + b',"obfuscation":"xy"', b',"system_fingerprint":null' + NULL])
@@ -258,10 +258,9 @@ def test_bytes_of_any_kind_never_raise(parts: list[bytes]):
         (orjson.loads(COUNTS), USAGE),
         ({"input_tokens": 9, "output_tokens": 3}, Usage(9, 3, reported=True)),
         ({"prompt_tokens": 9}, Usage(9, 0, reported=True)),
-        ({"completion_tokens": 3}, Usage(0, 3, reported=True)),
-        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(reported=True)),
+        ({"prompt_tokens": 0, "completion_tokens": 3}, Usage(0, 3, reported=True)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 9, "output_tokens": 3}, Usage(9, 3, reported=True)),
         ({"prompt_tokens": 10.0, "completion_tokens": 5.0}, Usage(10, 5, reported=True)),
-        ({"prompt_tokens": None, "completion_tokens": 5}, Usage(0, 5, reported=True)),
         # What Google's endpoint and xAI leave out of an answer's tokens; and what Mistral has beside them, and where nothing is known.
         ({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 103, "completion_tokens_details": None}, Usage(9, 94, reported=True)),
         (
@@ -278,8 +277,16 @@ def test_bytes_of_any_kind_never_raise(parts: list[bytes]):
             Usage(9, 1, 0, 5, reported=True),
         ),
         ({"completion_tokens": 5, "total_tokens": 20}, Usage(15, 5, reported=True)),
+        ({"prompt_tokens": 9, "completion_tokens": "3", "total_tokens": 12, "prompt_tokens_details": {}}, Usage(9, 3, reported=True)),
+        # What of it is not told is another's to estimate.
+        ({"completion_tokens": 3}, Usage(0, 3)),
+        ({"prompt_tokens": None, "completion_tokens": 5}, Usage(0, 5)),
+        ({"prompt_tokens": -9, "completion_tokens": 5, "total_tokens": -4}, Usage(0, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": -3, "total_tokens": 6}, Usage(9, 0)),
+        ({"input_tokens": 9, "output_tokens": 2.5}, Usage(9, 0)),
         ({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 3}, Usage(9, 1, reported=True)),
         ({}, None),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None),
         ({"total_tokens": 12}, None),
         ({"type": "duration", "seconds": 3}, None),
         ({"prompt_tokens": None, "completion_tokens": None}, None),
@@ -296,6 +303,28 @@ def test_bytes_of_any_kind_never_raise(parts: list[bytes]):
 )
 def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None):
     assert read_usage(usage) == expected
+
+
+EARLY = b',"usage":{"prompt_tokens":9,"completion_tokens":1}'
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (chunk(delta(b"a"), EARLY), Usage(9, 1, reported=True)),
+        (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3, Usage(9, 4)),
+        (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish()) + DONE, Usage(9, 4)),
+        (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish()) + LAST + DONE, USAGE),
+        (chunk(delta(b"a")) * 3 + chunk(b"", EARLY) + DONE, Usage(9, 1, reported=True)),
+        (chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":8}') + chunk(delta(b"b")) * 3, Usage(9, 8, reported=True)),
+        (chunk(delta(b"a"), b',"usage":{"prompt_tokens":0,"completion_tokens":0}') + chunk(delta(b"b")), None),
+    ],
+)
+def test_contents_that_come_after_a_usage_count(stream: bytes, expected: Usage | None):
+    for parts in ((stream,), tuple(stream.splitlines(keepends=True))):
+        decoder = ChatDecoder(LIMIT)
+        read(decoder, parts)
+        assert decoder.usage == expected
 
 
 VALUES = (
