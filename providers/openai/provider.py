@@ -10,7 +10,7 @@ import orjson
 from providers.openai.answer import reported_usage
 from providers.openai.errors import error_beside_success, error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
-from providers.openai.stream import ChatDecoder, read_total, read_usage
+from providers.openai.stream import ChatDecoder, Endings, read_total, read_usage
 from providers.openai.typed_events import TypedEventDecoder
 from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
@@ -44,6 +44,9 @@ CHAT_STREAMS = frozenset({"chat", "completion"})
 #: Bytes of a body of which objects may be made to find its usage.
 _SMALL = 256 * 1024
 
+#: Of so many models it is remembered how their streams end.
+_MOST_MODELS = 1024
+
 _USAGE = b'"usage"'
 _USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 
@@ -69,6 +72,7 @@ class OpenAI:
         self.settings = settings
         self._stream_usage = settings.stream_usage
         self._event_limit = settings.limits.event
+        self._endings: dict[str | None, Endings] = {}
         self.base_url = settings.base_url
         self._root = settings.base_url.removesuffix("/v1")
         self._forwarded = tuple(dict.fromkeys(FORWARDED + settings.forward_headers))
@@ -163,8 +167,19 @@ class OpenAI:
         if call.operation in CHAT_STREAMS:
             body = call.body
             choices = _choices(body) if "n" in body or "prompt" in body else 1
-            return ChatDecoder(limit, choices=choices, wants_usage=not self._stream_usage or _asks_for_usage(body))
+            # Some servers leave the reason out behind calls of tools alone.
+            endings = None if "tools" in body or call.target is None else self._endings_of(call.target.model)
+            wants_usage = not self._stream_usage or _asks_for_usage(body)
+            return ChatDecoder(limit, choices=choices, wants_usage=wants_usage, endings=endings)
         return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
+
+    def _endings_of(self, model: str | None) -> Endings:
+        found = self._endings.get(model)
+        if found is None:
+            if len(self._endings) >= _MOST_MODELS:
+                self._endings.clear()  # clients make names up
+            found = self._endings[model] = Endings()
+        return found
 
 
 def _charged(error: UpstreamError, usage: Usage | None) -> UpstreamError:

@@ -105,14 +105,30 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
+class Endings:
+    """How streams of one model end at one provider."""
+
+    __slots__ = ("_has_reasons",)
+
+    def __init__(self) -> None:
+        self._has_reasons = False
+
+    def fits(self, *, with_reason: bool) -> bool:
+        """Whether a stream that ends like this is whole: one without a finish reason is, as long as none has come with one."""
+        if with_reason:
+            self._has_reasons = True
+        return with_reason or not self._has_reasons
+
+
 class ChatDecoder:
     """Streams of chat and legacy completions, which end with `[DONE]` after a finish_reason for each choice.
 
     `choices` is how many finish reasons make the stream whole. Usage is asked for on the client's behalf; unless `wants_usage`,
     what that adds is taken out again: an event without choices, and `usage: null` in the others. See decision 023.
+    `endings` knows whether `[DONE]` alone is an end; see decision 025.
     """
 
-    def __init__(self, limit: int, *, choices: int = 1, wants_usage: bool = False) -> None:
+    def __init__(self, limit: int, *, choices: int = 1, wants_usage: bool = False, endings: Endings | None = None) -> None:
         self.tokens = 0
         self.started = False
         self.done = False
@@ -126,6 +142,7 @@ class ChatDecoder:
         #: The choices that have ended, by their index.
         self._finished: set[int] = set()
         self._wants_usage = wants_usage
+        self._endings = endings
         #: Made for the first bytes that are not whole canonical events: most streams have none.
         self._events: EventDecoder | None = None
         self._begun = False
@@ -294,6 +311,8 @@ class ChatDecoder:
             self.frame = self._latest = frame_of(b"data: %b\n\n" % data, hidden)
 
     def _end(self) -> bytes:
+        if self._endings is not None and self.started and not self._endings.fits(with_reason=bool(self._finished)):
+            raise UpstreamError("stream_truncated", CUT)
         self.done = True
         if not self.started:
             raise UpstreamError("invalid_response", "The provider's stream holds no choices.")

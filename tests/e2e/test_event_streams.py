@@ -58,6 +58,27 @@ def test_a_missing_done_is_appended(gateway: Gateway, upstream: Upstream, cut: C
     gateway.wait_metric(before + 1, FAILURES, provider="up")
 
 
+# ------------------------------------------------------------------------------------------------------- row 23: [DONE] without any reason
+@pytest.mark.row(23)
+def test_done_alone_is_believed_of_a_model_that_never_gives_a_reason(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
+    for number in range(2):
+        upstream.play(cut(script(sse(chat_chunks(finish=None, used=None)))))
+        answer = chat(gateway.url, model="up/never-a-reason", stream=True)
+        assert answer.body == b"".join(chat_chunks(finish=None, used=None)) + DONE, number
+        assert gateway.record_of(answer)["outcome"] == "ok"
+
+
+@pytest.mark.row(23)
+def test_done_alone_is_no_end_of_a_model_that_has_given_a_reason(gateway: Gateway, upstream: Upstream, cut: Cut) -> None:
+    upstream.play(cut(script(sse(chat_chunks()))))
+    assert chat(gateway.url, model="up/has-reasons", stream=True).body.endswith(DONE)
+    upstream.play(cut(script(sse(chat_chunks(finish=None)))))
+    answer = chat(gateway.url, model="up/has-reasons", stream=True)
+    assert b'"stream_truncated"' in answer.body and DONE not in answer.body
+    record = gateway.record_of(answer)
+    assert (record["error"], record["usage"]) == ("stream_truncated", "reported"), record
+
+
 # -------------------------------------------------------------------------------------------------------------------- row 27: empty choices
 @pytest.mark.row(27, cut="both")
 def test_a_stream_without_a_choice_is_no_answer(gateway: Gateway, upstream: Upstream) -> None:

@@ -408,6 +408,41 @@ def test_usage_reaches_the_client_only_if_it_asked_or_we_did_not(body: dict[str,
     assert (b"usage" in out) is kept
 
 
+_SAID = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+_REASON = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+_DONE = b"data: [DONE]\n\n"
+
+
+def _failure(up: OpenAI, stream: bytes, model: str = "m", body: dict[str, Any] | None = None) -> str | None:
+    call = make_call(body=body or {})
+    call.target = Target("up", model)
+    decoder = up.stream_decoder(call)
+    decoder.feed(stream)
+    return None if decoder.failure is None else decoder.failure.kind
+
+
+def test_done_alone_ends_the_streams_of_a_model_that_never_says_why_they_end():
+    up = provider()
+    assert [_failure(up, _SAID + _DONE) for _ in range(3)] == [None] * 3
+
+
+def test_done_alone_is_no_end_where_the_model_has_said_why_one_ended():
+    up = provider()
+    assert _failure(up, _SAID + _REASON + _DONE) is None
+    assert _failure(up, _SAID + _DONE) == "stream_truncated"
+    assert _failure(up, _SAID + _REASON + _DONE) is None
+    assert _failure(up, _SAID + _DONE, model="another") is None
+    assert _failure(up, _SAID + _DONE, body={"tools": [{"type": "function"}]}) is None
+    assert _failure(provider(), _SAID + _DONE) is None
+
+
+def test_no_more_than_so_many_models_are_remembered_by_how_they_end():
+    up = provider()
+    for number in range(5000):
+        _failure(up, _SAID + _REASON + _DONE, model=f"m{number}")
+    assert len(up._endings) <= 1024
+
+
 def test_the_size_of_an_event_is_bounded_by_configuration():
     decoder = provider(limits={"event": 100}).stream_decoder(make_call())
     decoder.feed(b"data: " + b"x" * 200)
