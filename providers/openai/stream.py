@@ -296,7 +296,7 @@ class ChatDecoder:
 
     def _tell(self, usage: Any) -> None:
         before = self._usage
-        if (found := read_usage(usage)) is not None:
+        if (found := read_usage(usage)) is not None and (found.completion or before is None or not before.completion):
             if before is not None and before.prompt and not (found.prompt or found.reported):
                 found = replace(found, prompt=before.prompt, cached=before.cached, reported=True)  # which was told before
             self._usage, self._told = found, self.tokens

@@ -328,6 +328,7 @@ ZEROS = b',"usage":{"prompt_tokens":0,"completion_tokens":0}'
         (chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":8}') + chunk(delta(b"b")) * 3, Usage(9, 8, reported=True)),
         (chunk(delta(b"a"), ZEROS) + chunk(delta(b"b")), None),
         (chunk(delta(b"a"), EARLY) + chunk(finish(), b',"usage":{"completion_tokens":6}') + DONE, Usage(9, 6, reported=True)),
+        (chunk(delta(b"a")) * 3 + LAST + chunk(b"", b',"usage":{"prompt_tokens":9,"completion_tokens":null}') + DONE, USAGE),
         (chunk(delta(b"a")) * 3 + chunk(ending(b"b", 2)) + DONE, Usage(9, 2, reported=True)),
         (chunk(ending(b"a", 2)) + chunk(ending(b"b", 3, 1)) + chunk(ending(b"", 3, 1)) + DONE, Usage(9, 5, reported=True)),
     ],
