@@ -72,7 +72,7 @@ class OpenAI:
         self.settings = settings
         self._stream_usage = settings.stream_usage
         self._event_limit = settings.limits.event
-        self._endings: dict[str | None, Endings] = {}
+        self._endings: dict[tuple[str, str | None], Endings] = {}
         self.base_url = settings.base_url
         self._root = settings.base_url.removesuffix("/v1")
         self._forwarded = tuple(dict.fromkeys(FORWARDED + settings.forward_headers))
@@ -168,17 +168,18 @@ class OpenAI:
             body = call.body
             choices = _choices(body) if "n" in body or "prompt" in body else 1
             # Some servers leave the reason out behind calls of tools alone.
-            endings = None if "tools" in body or call.target is None else self._endings_of(call.target.model)
+            may_call = "tools" in body or "functions" in body
+            endings = None if may_call or call.target is None else self._endings_of(call.operation, call.target.model)
             wants_usage = not self._stream_usage or _asks_for_usage(body)
             return ChatDecoder(limit, choices=choices, wants_usage=wants_usage, endings=endings)
         return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
 
-    def _endings_of(self, model: str | None) -> Endings:
-        found = self._endings.get(model)
+    def _endings_of(self, operation: str, model: str | None) -> Endings:
+        found = self._endings.get((operation, model))
         if found is None:
             if len(self._endings) >= _MOST_MODELS:
                 self._endings.clear()  # clients make names up
-            found = self._endings[model] = Endings()
+            found = self._endings[operation, model] = Endings()
         return found
 
 
@@ -230,5 +231,6 @@ def _estimated(choices: list[Any]) -> int:
 def _parts_of(message: dict[str, Any]) -> list[Any]:
     calls = message.get("tool_calls")
     functions = [each.get("function") for each in calls if isinstance(each, dict)] if isinstance(calls, list) else []
+    functions.append(message.get("function_call"))
     thought = message.get("reasoning_content") or message.get("reasoning")  # some say it under both names
     return [message.get("content"), message.get("refusal"), message.get("audio"), thought, *functions]

@@ -79,10 +79,17 @@ def read_usage(usage: Any) -> Usage | None:
     return found
 
 
+def with_later(usage: Usage | None, tokens: int, told: int) -> Usage | None:
+    """`usage`, reported behind `told` contents of `tokens`. Where more have come since than it tells of, these are its estimate."""
+    if usage is None or tokens == told or tokens <= usage.completion:
+        return usage
+    return replace(usage, completion=tokens, reported=False)
+
+
 def read_total(usage: Any) -> Usage | None:
     """The same of an answer that is no text, where nothing but the total is told (Voyage's embeddings): it is the prompt's."""
     total = _count(usage.get("total_tokens")) if type(usage) is dict else None
-    return None if total is None else Usage(total, reported=True)
+    return Usage(total, reported=True) if total else None
 
 
 def _unnamed(usage: dict[str, Any], found: Usage, total: int) -> int:
@@ -139,8 +146,9 @@ class ChatDecoder:
         self._told = 0
         self._choices = choices
         self._limit = limit
-        #: The choices that have ended, by their index.
+        #: The choices that have ended, by their index, and the usage that each of them has told.
         self._finished: set[int] = set()
+        self._told_by: dict[int, Usage] = {}
         self._wants_usage = wants_usage
         self._endings = endings
         #: Made for the first bytes that are not whole canonical events: most streams have none.
@@ -155,11 +163,7 @@ class ChatDecoder:
 
     @property
     def usage(self) -> Usage | None:
-        """As reported last. Where more contents have come since than that tells of, these are its estimate."""
-        usage = self._usage
-        if usage is None or self.tokens == self._told or self.tokens <= usage.completion:
-            return usage
-        return replace(usage, completion=self.tokens, reported=False)
+        return with_later(self._usage, self.tokens, self._told)
 
     def feed(self, data: bytes) -> bytes:
         frame = self.frame
@@ -272,8 +276,6 @@ class ChatDecoder:
             if choice.get("finish_reason"):
                 finished = True
                 self._finish(choice.get("index"))
-                if choice.get("usage"):  # Moonshot tells it there
-                    self._tell(choice["usage"])
             delta = choice.get("delta")
             if delta and type(delta) is dict:
                 for name in delta:
@@ -288,10 +290,26 @@ class ChatDecoder:
             return False
         self.started = True
         self.tokens += contents
+        if finished:
+            self._tell_of(choices)
         return contents == 1 and not finished
 
     def _tell(self, usage: Any) -> None:
-        self._usage, self._told = read_usage(usage) or self._usage, self.tokens
+        before = self._usage
+        if (found := read_usage(usage)) is not None and (found.completion or before is None or not before.completion):
+            if before is not None and before.prompt and not (found.prompt or found.reported):
+                found = replace(found, prompt=before.prompt, cached=before.cached, reported=True)  # which was told before
+            self._usage, self._told = found, self.tokens
+
+    def _tell_of(self, choices: list[Any]) -> None:
+        """What each of those that end tells of itself, as Moonshot has it."""
+        every = self._told_by.values()
+        for choice in choices:
+            if type(choice) is dict and (found := read_usage(choice.get("usage"))) is not None:
+                self._told_by[index if type(index := choice.get("index")) is int else -1 - len(self._told_by)] = found
+                completion, reasoning = sum(each.completion for each in every), sum(each.reasoning for each in every)
+                found = Usage(found.prompt, completion, found.cached, reasoning, all(each.reported for each in every))
+                self._usage, self._told = found, self.tokens
 
     def _finish(self, index: Any) -> None:
         """A choice has ended. Some say so twice; one without an index is taken for another each time."""
@@ -323,12 +341,11 @@ class ChatDecoder:
             return b""
         rest = b"" if self._events is None else self._events.eof()
         if rest.startswith(DONE) or len(self._finished) >= self._choices:
-            self.mended = True
-            return self._decoded((DONE,))
-        if self.started:
-            self.failure = UpstreamError("stream_truncated", CUT)
-        else:
-            self.failure = UpstreamError("invalid_response", "The provider's stream ended before it began.")
+            shown = self._decoded((DONE,))
+            self.mended = self.done
+            return shown
+        kind, message = ("stream_truncated", CUT) if self.started else ("invalid_response", "The provider's stream ended before it began.")
+        self.failure = UpstreamError(kind, message)
         return b""
 
 

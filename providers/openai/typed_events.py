@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from providers.openai.errors import error_in_body
-from providers.openai.stream import CUT, DONE, TOO_LARGE, read_usage
+from providers.openai.stream import CUT, DONE, TOO_LARGE, read_usage, with_later
 from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
@@ -32,19 +32,25 @@ class TypedEventDecoder:
     """
 
     def __init__(self, limit: int, *, terminal: bool, at_once: bool = False) -> None:
-        self.usage: Usage | None = None
         self.made: str | None = None  # the response's id
         self.tokens = 0
         self.started = False
         self.done = False
         self.mended = False
         self.failure: UpstreamError | None = None
+        #: The usage that was reported last, and how many contents had come by then.
+        self._usage: Usage | None = None
+        self._told = 0
         self._terminal = terminal
         self._opening = list(_OPENING) if terminal and not at_once else []
         self._last = b""
         self._limit = limit
         self._events = EventDecoder(limit)
         self._whole = True
+
+    @property
+    def usage(self) -> Usage | None:
+        return with_later(self._usage, self.tokens, self._told)
 
     def feed(self, data: bytes) -> bytes:
         if self.started and self._whole and len(data) <= self._limit and _is_delta(data):
@@ -73,6 +79,7 @@ class TypedEventDecoder:
         data = event.data
         if not data:
             return b""  # it keeps the connection open
+        self.tokens += b"delta" in (event.name or data[:80])
         kind = None
         if data.startswith(DONE):
             if self._terminal:
@@ -85,7 +92,6 @@ class TypedEventDecoder:
             else:
                 self.started = True
         self._last = data
-        self.tokens += b"delta" in (event.name or data[:80])
         self.done = self._terminal and kind in _CLOSING
         return _shown(event)
 
@@ -102,8 +108,8 @@ class TypedEventDecoder:
         if self.made is None and self._terminal and isinstance(inner, dict) and isinstance(inner.get("id"), str):
             self.made = inner["id"]
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
-        if usage:
-            self.usage = read_usage(usage) or _by_time(usage) or self.usage
+        if usage and (found := read_usage(usage) or _by_time(usage)) is not None:
+            self._usage, self._told = found, self.tokens
         if kind == "error" or (name in (b"", b"error") and value.get("error")):
             error = value.get("error") or {member: value[member] for member in value if member != "type"}
             raise self._failed(error_in_body(error), event if name or kind == "error" else None)

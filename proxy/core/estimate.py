@@ -12,6 +12,9 @@ BYTES_PER_TOKEN = 4
 PROMPT = ("messages", "input", "prompt", "instructions", "tools")
 _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "data"})
 
+#: Members that are a schema: its properties may be called like what holds no text.
+_SCHEMAS = frozenset({"parameters", "schema"})
+
 
 def estimated_tokens(body: Mapping[str, Any]) -> int:
     """Tokens of a prompt at four bytes each; images, sound and files are left out, since their bytes say nothing of their tokens."""
@@ -48,7 +51,8 @@ def wordless_bytes(body: Mapping[str, Any]) -> int:
         value = (pending or media).pop()
         if isinstance(value, dict):
             for name, inner in value.items():
-                (media if is_media or name in _NO_TEXT else pending).append(inner)
+                if name not in _SCHEMAS:
+                    (media if is_media or name in _NO_TEXT else pending).append(inner)
         elif isinstance(value, list):
             if value and not isinstance(value[0], int):  # prompts may be tokens
                 (media if is_media else pending).extend(value)

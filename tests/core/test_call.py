@@ -47,6 +47,16 @@ def test_an_estimate_leaves_pictures_sound_and_files_out(body: dict[str, Any]):
     assert 1000 < prompt < 1050
 
 
+@pytest.mark.parametrize("name", ["data", "file"])
+def test_an_estimate_counts_schemas_whatever_their_properties_are_called(name: str):
+    schema = {"type": "object", "properties": {name: {"type": "string", "description": "word" * 2000}}}
+    for body in (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}},
+    ):
+        assert make_call(raw=orjson.dumps(body), body=body).estimated_usage().prompt > 2000
+
+
 @pytest.mark.parametrize(
     ("told", "expected"),
     [

@@ -96,6 +96,7 @@ def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: di
         ({"text": "x", "usage": {"type": "duration", "seconds": 3}}, None),
         ({"results": [{"usage": {"total_tokens": 9}}], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
         ({"results": [{"usage": {"total_tokens": 9}}]}, None),
+        ({"data": [], "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}}, None),
         ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
         ({"usage": {"total_tokens": 7}, "data": ["x" * 300_000]}, None),
         ([], None),

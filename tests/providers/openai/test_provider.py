@@ -273,6 +273,7 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{"message": {"content": "1234", "reasoning": "12345678", "reasoning_content": "12345678"}}]}, "chat", Usage(2, 3)),
         ({"choices": [{"message": {"content": None, "refusal": "1234"}}]}, "chat", Usage(2, 1)),
         ({"choices": [{"message": {"tool_calls": [{"function": {"name": "f123", "arguments": '{"a"'}}, 7]}}]}, "chat", Usage(2, 2)),
+        ({"choices": [{"message": {"function_call": {"name": "f123", "arguments": '{"a"'}}}]}, "chat", Usage(2, 2)),
         ({"choices": [{"message": {"content": "", "audio": {"data": "A" * 400, "transcript": "1234"}}}]}, "chat", Usage(2, 1)),
         ({"choices": [{}], "usage": None}, "chat", Usage(2, 0)),
         ({"choices": [{}], "usage": "many"}, "chat", Usage(2, 0)),
@@ -413,8 +414,8 @@ _REASON = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 _DONE = b"data: [DONE]\n\n"
 
 
-def _failure(up: OpenAI, stream: bytes, model: str = "m", body: dict[str, Any] | None = None) -> str | None:
-    call = make_call(body=body or {})
+def _failure(up: OpenAI, stream: bytes, model: str = "m", body: dict[str, Any] | None = None, operation: str = "chat") -> str | None:
+    call = make_call(operation, body=body or {})
     call.target = Target("up", model)
     decoder = up.stream_decoder(call)
     decoder.feed(stream)
@@ -432,7 +433,9 @@ def test_done_alone_is_no_end_where_the_model_has_said_why_one_ended():
     assert _failure(up, _SAID + _DONE) == "stream_truncated"
     assert _failure(up, _SAID + _REASON + _DONE) is None
     assert _failure(up, _SAID + _DONE, model="another") is None
+    assert _failure(up, _SAID + _DONE, operation="completion") is None
     assert _failure(up, _SAID + _DONE, body={"tools": [{"type": "function"}]}) is None
+    assert _failure(up, _SAID + _DONE, body={"functions": [{"name": "f"}]}) is None
     assert _failure(provider(), _SAID + _DONE) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.openai.stream import ChatDecoder, _chunk, read_usage
+from providers.openai.stream import ChatDecoder, Endings, _chunk, read_usage
 from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
@@ -305,7 +305,15 @@ def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None)
     assert read_usage(usage) == expected
 
 
+def ending(text: bytes, tokens: int, index: int = 0) -> bytes:
+    """A choice that ends, with its own usage."""
+    return delta(text, index).replace(b"null", b'"stop","usage":{"prompt_tokens":9,"completion_tokens":%d}' % tokens)
+
+
 EARLY = b',"usage":{"prompt_tokens":9,"completion_tokens":1}'
+
+
+ZEROS = b',"usage":{"prompt_tokens":0,"completion_tokens":0}'
 
 
 @pytest.mark.parametrize(
@@ -314,10 +322,15 @@ EARLY = b',"usage":{"prompt_tokens":9,"completion_tokens":1}'
         (chunk(delta(b"a"), EARLY), Usage(9, 1, reported=True)),
         (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3, Usage(9, 4)),
         (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish()) + DONE, Usage(9, 4)),
+        (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish(), ZEROS) + DONE, Usage(9, 4)),
         (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish()) + LAST + DONE, USAGE),
         (chunk(delta(b"a")) * 3 + chunk(b"", EARLY) + DONE, Usage(9, 1, reported=True)),
         (chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":8}') + chunk(delta(b"b")) * 3, Usage(9, 8, reported=True)),
-        (chunk(delta(b"a"), b',"usage":{"prompt_tokens":0,"completion_tokens":0}') + chunk(delta(b"b")), None),
+        (chunk(delta(b"a"), ZEROS) + chunk(delta(b"b")), None),
+        (chunk(delta(b"a"), EARLY) + chunk(finish(), b',"usage":{"completion_tokens":6}') + DONE, Usage(9, 6, reported=True)),
+        (chunk(delta(b"a")) * 3 + LAST + chunk(b"", b',"usage":{"prompt_tokens":9,"completion_tokens":null}') + DONE, USAGE),
+        (chunk(delta(b"a")) * 3 + chunk(ending(b"b", 2)) + DONE, Usage(9, 2, reported=True)),
+        (chunk(ending(b"a", 2)) + chunk(ending(b"b", 3, 1)) + chunk(ending(b"", 3, 1)) + DONE, Usage(9, 5, reported=True)),
     ],
 )
 def test_contents_that_come_after_a_usage_count(stream: bytes, expected: Usage | None):
@@ -325,6 +338,14 @@ def test_contents_that_come_after_a_usage_count(stream: bytes, expected: Usage |
         decoder = ChatDecoder(LIMIT)
         read(decoder, parts)
         assert decoder.usage == expected
+
+
+def test_an_end_that_is_none_was_not_mended():
+    endings = Endings()
+    assert endings.fits(with_reason=True)
+    decoder = ChatDecoder(LIMIT, endings=endings)
+    read(decoder, (chunk(delta(b"a")), DONE.rstrip()))
+    assert (decoder.mended, kind_of(decoder.failure)) == (False, "stream_truncated")
 
 
 VALUES = (

@@ -62,6 +62,11 @@ TYPED = {
 }
 
 
+EARLY = CREATED.replace(b"null", b'{"input_tokens":9,"output_tokens":1}')
+TYPED["cut behind an early usage"] = (EARLY + WORD * 3, EARLY + WORD * 3, Usage(9, 3), "stream_truncated")
+TYPED["an early usage, and the last one"] = (EARLY + WORD * 4 + COMPLETED,) * 2 + (USAGE, None)
+
+
 @pytest.mark.parametrize(("upstream", "shown", "usage", "failure"), TYPED.values(), ids=TYPED.keys())
 def test_typed_events_go_through_as_they_came(upstream: bytes, shown: bytes, usage: Usage | None, failure: str | None):
     for parts in every_cut(upstream):
