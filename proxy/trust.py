@@ -23,7 +23,7 @@ class _FilledLate(ssl.SSLContext):
         return self.wrap_socket(*args, **options)
 
     def _fill(self) -> None:
-        self.__class__ = ssl.SSLContext  # type: ignore[assignment]
+        self.__class__ = ssl.SSLContext  # type: ignore[assignment]  # it was one before `_filled_late`
         self.set_default_verify_paths()
 
 
@@ -35,7 +35,7 @@ def _filled_late() -> Iterator[None]:
     def put_off(context: ssl.SSLContext) -> None:
         made.append(context)
 
-    ssl.SSLContext.set_default_verify_paths = put_off  # type: ignore[assignment, method-assign]
+    ssl.SSLContext.set_default_verify_paths = put_off  # type: ignore[assignment, method-assign]  # until the block's end
     try:
         yield
     finally:
@@ -45,4 +45,4 @@ def _filled_late() -> Iterator[None]:
 
 
 with _filled_late():
-    import aiohttp  # noqa: F401
+    import aiohttp  # noqa: F401 - for what its import does
