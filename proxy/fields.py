@@ -31,7 +31,7 @@ _LARGEST = 2**53
 class Section(BaseModel):
     """A section of the configuration: immutable, and every key known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
 
     @field_validator("*", mode="wrap")
     @classmethod
