@@ -28,6 +28,7 @@ from proxy.core.protocols import Clock, Handler, OwnPreferences, Policy, Service
 from proxy.dispatch import Dispatch, Upstream
 from proxy.fields import Section
 from proxy.http import stranger
+from proxy.http.cors import Cors
 from proxy.http.llm import Llm
 from proxy.http.models import Models
 from proxy.http.named_models import Naming, by_path, rename
@@ -123,7 +124,9 @@ class Snapshot:
         bound = [one for each in stages for one in ([bill, choose() if choose else each] if isinstance(each, Route) else [each])]
         local |= dict.fromkeys(BINDING, compose(bound, attempt))
         record = self.settings.policies.get("record", Record.Settings())
-        return Serving(gateway, local, limits, services.emit if isinstance(record, Record.Settings) and record.log else None)
+        emit = services.emit if isinstance(record, Record.Settings) and record.log else None
+        cors = None if server.cors is None else Cors(server.cors.origins, server.cors.max_age)
+        return Serving(gateway, local, limits, emit, cors)
 
     def _named(self, attempt: Handler) -> Handler:
         """What sends a request for the model that its path names, behind who asks: that one it is, so there is no fallback."""

@@ -69,7 +69,7 @@ class DataPlane:
         self._clock = clock
         self._report = report
         self._ids = request_ids()
-        refusals = Refusals(self._ids, clock, metrics, lambda: self.serving.emit)
+        refusals = Refusals(self._ids, clock, metrics, lambda: self.serving)
         self.refuse, self.turn_away = refusals.refuse, refusals.turn_away
         own_head = OwnHead(clock)
         self.own_lines, self.early_lines = own_head.lines, own_head.early_lines
@@ -144,11 +144,16 @@ class _Exchange:
         plane, connection, writer = self._plane, self._connection, self._writer
         serving = plane.serving
         writer.renew(serving.limits.write_timeout, keep_alive=not plane._draining)
+        cors = serving.cors
+        if cors is not None:
+            writer.cors = cors.lines(message.headers.get("Origin"))
         memo: dict[Any, Any] = payload.memo if isinstance(payload, WholeBody) else {}
         line: RequestLine | None = memo.get(_LINE)
         if line is None:
             # A head whose line is remembered is a POST of HTTP/1.1 that keeps its connection: of that nothing need be asked again.
             writer.fit(message)
+            if cors is not None and cors.is_preflight(message):
+                return cors.preflight(message, writer, next(plane._ids))
             line = read(message)
             if line.path in HEALTH:
                 return plane._health(line, writer)

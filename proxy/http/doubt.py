@@ -16,6 +16,10 @@ _MOST_DIGITS = 18
 _HOST = re.compile(r"(\[[\w.:%~-]+\]|[\w.%~!$&'()*+;=-]*)(:[0-9]*)?")
 
 
+#: The page that asks, in a head that cannot be parsed.
+_ORIGIN = re.compile(rb"^origin:[ \t]*([!-~]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+
+
 def is_doubtful(message: RawRequestMessage) -> bool:
     """Whether somebody in front of us may have seen this request end, or go, elsewhere: what follows could be anybody's.
 
@@ -33,3 +37,9 @@ def is_doubtful(message: RawRequestMessage) -> bool:
 def status_of(message: RawRequestMessage | _ErrInfo) -> int:
     """The status that a request earns which is not answered otherwise."""
     return 431 if isinstance(message, _ErrInfo) and isinstance(message.exc, LineTooLong) else 400
+
+
+def origin_in(data: bytes) -> str | None:
+    """The origin of a page that is named in bytes which are no HTTP request."""
+    found = _ORIGIN.search(data)
+    return None if found is None else found[1].decode("ascii")

@@ -16,7 +16,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from proxy.core.errors import ClientError
 from proxy.handshake import address_of
-from proxy.http.doubt import is_doubtful, status_of
+from proxy.http.doubt import is_doubtful, origin_in, status_of
 from proxy.http.forwarded import Behind
 from proxy.http.known_head import KnownHead, Payload, WholeBody, end_of, learnt
 from proxy.http.lingering import PAUSE
@@ -56,6 +56,7 @@ class Connection(Outgoing):
         "_whole",
         "behind",
         "body",
+        "origin",
         "peer",
     )
 
@@ -71,6 +72,8 @@ class Connection(Outgoing):
         #: Bytes until the message ends that is being read: 0 between two, negative once that is not known.
         self._missing = 0
         self.peer = ""
+        #: Of a request that is refused as none: the origin of the page that sent it, as far as it can be read.
+        self.origin: str | None = None
         #: Says who asks, where the peer is a proxy that is trusted.
         self.behind: Behind | None = None
 
@@ -120,6 +123,7 @@ class Connection(Outgoing):
             if self._header_handle is not None:
                 self._stop_waiting()
             if isinstance(self._messages[-1][0], _ErrInfo):
+                self.origin = origin_in(data)
                 self._break_body()
         elif self._header_handle is None and self._waiter is not None and not self._waiter.done() and data:
             self._await_head()
@@ -220,7 +224,7 @@ class Connection(Outgoing):
                 else:
                     message, payload = await self._queued()
                     if isinstance(message, _ErrInfo) or is_doubtful(message):
-                        self._listener.refuse(self, status_of(message))
+                        self._refuse(message)
                         await self._take_leave()
                         break
                     self.body = None if payload.is_eof() else payload
@@ -243,6 +247,11 @@ class Connection(Outgoing):
         finally:
             self._task_handler = None
             self._close_transport()
+
+    def _refuse(self, message: RawRequestMessage | _ErrInfo) -> None:
+        if not isinstance(message, _ErrInfo):
+            self.origin = message.headers.get("Origin")
+        self._listener.refuse(self, status_of(message))
 
     async def _queued(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
         """The first of the requests that have come. Who asks for much at once lets others go in between."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxy.core.protocols import Emit, Handler
+from proxy.http.cors import Cors
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class EdgeLimits:
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
     """What answers requests: `gateway` those that go to a provider; `local`, by operation, those that are answered here or go a way of
-    their own.
+    their own. `cors`: None where no page may read answers.
 
     A reload puts another in its place; a request keeps the one that it began with.
     """
@@ -32,3 +33,4 @@ class Serving:
     local: Mapping[str, Handler]
     limits: EdgeLimits
     emit: Emit | None = None
+    cors: Cors | None = None

@@ -52,6 +52,7 @@ class Writer:
         "_lines",
         "begun",
         "bytes_out",
+        "cors",
         "head_only",
         "http10",
         "is_chunked",
@@ -67,7 +68,7 @@ class Writer:
         """Be the next answer of this connection. `stall`: how many seconds its client may take to read on. `keep_alive`: see `close_after`.
 
         `http10` is what the client speaks. `head_only`: no body goes out, whatever is written: the client asked for none (HEAD), or the
-        answer has none.
+        answer has none. `cors` are lines of its head about pages in browsers.
         """
         self.keep_alive = keep_alive
         self.http10 = False
@@ -78,6 +79,7 @@ class Writer:
         self.begun = False
         self.is_event_stream = False
         self.bytes_out = 0
+        self.cors = ""
 
     def fit(self, message: RawRequestMessage) -> None:
         """Answer as this request can be answered."""
@@ -139,6 +141,8 @@ class Writer:
         elif self.http10:
             headers["connection"] = "keep-alive"
         self.begun = True
+        if self.cors:
+            lines += self.cors
         return compose_head(status, headers, lines, http10=self.http10)
 
     def piece(self, data: bytes) -> bool:

@@ -16,6 +16,7 @@ from proxy.core.hierarchy import Hierarchy
 from proxy.core.names import nearest
 from proxy.http.certificate import context_for
 from proxy.settings.access import is_exposed, is_open
+from proxy.settings.cors import ANY
 from proxy.settings.discovery import is_literal, is_loopback_name
 from proxy.settings.messages import KEY, Findings
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
@@ -89,6 +90,10 @@ def _listeners(settings: Settings, findings: Findings) -> None:
         )
     if is_exposed(settings) and is_open(settings):
         findings.warning(("server", "listen"), "can be reached from other machines, and no client needs a key")
+    if server.cors is not None and ANY in server.cors.origins and is_open(settings):
+        findings.warning(
+            ("server", "cors", "origins"), "any page that is opened in a browser may use the gateway: no client needs a key", "list origins"
+        )
 
 
 def _storage(settings: Settings, findings: Findings) -> None:

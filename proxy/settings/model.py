@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, WithJsonSchema
 
 from proxy.fields import Duration, SecretRef, Section, Size
+from proxy.settings.cors import CorsSettings
 from proxy.settings.credentials import CredentialSettings
 from proxy.settings.health import HealthSettings
 from proxy.settings.llm import LlmSettings
@@ -108,6 +109,7 @@ class ServerSettings(Section):
         gt=0,
     )
     tls: TlsSettings | None = Field(None, description="certificate and key of the data plane; absent: plain HTTP")
+    cors: CorsSettings | None = Field(None, description="pages in browsers that may read answers; absent: none")
     ping: NotNegative = Field(10.0, description='silence in an event stream after which a comment ": ping" is sent; "0s" is never')
     header_timeout: Positive = Field(10.0, description="how long a client may take to send the head of a request")
     body_timeout: Positive = Field(

@@ -21,6 +21,8 @@ from tests.support.gateway import ROOT, Gateway, Record
 from tests.support.provider_double import ProviderDouble
 
 CLIENT_KEY = "sk-the-clients-own-key"
+#: Whose pages may read answers.
+PAGE = "https://app.example.com"
 UPSTREAM_KEYS = {"DOUBLE_KEY": "sk-the-gateways-key", "OTHER_KEY": "sk-the-other-key"}
 
 
@@ -141,7 +143,7 @@ def providers(double: ProviderDouble) -> dict[str, Any]:
     upstream = {"kind": "openai", "base_url": double.url}
     account = {"organization": "org-gateway", "project": "proj-gateway", "headers": {"x-team": "search"}}
     return {
-        "server": {"ping": "500ms"},
+        "server": {"ping": "500ms", "cors": {"origins": [PAGE]}},
         "default_provider": "double",
         "providers": {
             "double": {**upstream, "api_key": "env:DOUBLE_KEY", **account},
