@@ -10,8 +10,9 @@ import orjson
 from providers.openai.answer import reported_usage
 from providers.openai.errors import error_beside_success, error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
-from providers.openai.stream import ChatDecoder, Endings, read_total, read_usage
+from providers.openai.stream import ChatDecoder, Endings
 from providers.openai.typed_events import TypedEventDecoder
+from providers.openai.usage import read_total, read_usage
 from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from providers.openai.errors import error_in_body
-from providers.openai.stream import CUT, DONE, TOO_LARGE, read_usage, with_later
+from providers.openai.stream import CUT, DONE, TOO_LARGE
+from providers.openai.usage import read_usage, with_later
 from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
