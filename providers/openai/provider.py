@@ -132,12 +132,12 @@ class OpenAI:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
         if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
-        usage = read_usage(answer.get("usage"))
+        usage = read_usage(answer.get("usage"), of_text=call.operation in CHAT_STREAMS)
         failed = call.operation == "responses" and answer.get("status") == "failed"
         if failed or answer.get("error"):
             raise _charged(error_in_body(answer.get("error"), of_response=failed), usage)
-        if usage is None and call.operation == "embedding":
-            usage = read_total(answer.get("usage"))
+        if call.operation == "embedding":
+            return call.accounted(usage or read_total(answer.get("usage")))
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
             if not choices or type(choices) is not list:

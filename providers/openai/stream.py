@@ -225,7 +225,7 @@ class ChatDecoder:
 
     def _tell(self, usage: Any) -> None:
         before = self._usage
-        if (found := read_usage(usage)) is not None and (found.completion or before is None or not before.completion):
+        if (found := read_usage(usage, of_text=True)) is not None and (found.completion or before is None or not before.completion):
             if before is not None and before.prompt and not (found.prompt or found.reported):
                 found = replace(found, prompt=before.prompt, cached=before.cached, reported=True)  # which was told before
             self._usage, self._told = found, self.tokens
@@ -234,7 +234,7 @@ class ChatDecoder:
         """What each of those that end tells of itself, as Moonshot has it."""
         every = self._told_by.values()
         for choice in choices:
-            if type(choice) is dict and (found := read_usage(choice.get("usage"))) is not None:
+            if type(choice) is dict and (found := read_usage(choice.get("usage"), of_text=True)) is not None:
                 self._told_by[index if type(index := choice.get("index")) is int else -1 - len(self._told_by)] = found
                 completion, reasoning = sum(each.completion for each in every), sum(each.reasoning for each in every)
                 found = Usage(found.prompt, completion, found.cached, reasoning, all(each.reported for each in every))

@@ -12,14 +12,18 @@ _RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "out
 
 _COUNTS = frozenset({*_CHAT_NAMES[:2], *_RESPONSE_NAMES[:2], "total_tokens"})
 
+#: DeepSeek's name for those of the prompt that it had in its cache. Source: https://api-docs.deepseek.com/guides/kv_cache
+_CACHED = "prompt_cache_hit_tokens"
+
 #: What can be no number of tokens, nor be added to one: a float holds no larger one exactly.
 _MOST_TOKENS = 2**53
 
 
-def read_usage(usage: Any) -> Usage | None:
+def read_usage(usage: Any, *, of_text: bool = False) -> Usage | None:
     """Tokens of a usage object in either of OpenAI's spellings; None if it is none, or tells of none: some send zeros before they know.
 
-    A count that is not told is what the total leaves for it. Where that leaves nothing the whole is not `reported`.
+    A count that is not told is what the total leaves for it. Where that leaves nothing the whole is not `reported`. An answer `of_text`
+    has tokens of its own, which must be told, or a total.
     """
     if type(usage) is not dict:
         return None
@@ -32,9 +36,9 @@ def read_usage(usage: Any) -> Usage | None:
     prompt_details, completion_details = usage.get(names[2]), usage.get(names[3])
     cached = _count(prompt_details.get("cached_tokens")) if type(prompt_details) is dict else 0
     reasoning = _count(completion_details.get("reasoning_tokens")) if type(completion_details) is dict else 0
-    found = Usage(prompt or 0, completion or 0, cached or 0, reasoning or 0, True)
+    found = Usage(prompt or 0, completion or 0, cached or _count(usage.get(_CACHED)) or 0, reasoning or 0, True)
     total = _count(usage.get("total_tokens"))
-    is_untold = completion is None and usage.get(names[1]) is not None
+    is_untold = completion is None and (usage.get(names[1]) is not None or (of_text and total is None))
     if total is not None and total > found.prompt + found.completion:
         if prompt is None:
             found.prompt = total - found.completion

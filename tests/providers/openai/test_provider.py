@@ -280,8 +280,11 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, "chat", Usage(2, 2)),
         ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9, "completion_tokens": -1}}, "chat", Usage(9, 2)),
         ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": -1, "completion_tokens": 9}}, "chat", Usage(2, 9)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9}}, "chat", Usage(9, 2)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9, "completion_tokens": None}}, "chat", Usage(9, 2)),
         ({"status": "completed", "usage": {"output_tokens": 9}}, "responses", Usage(2, 9)),
-        ({"data": []}, "embedding", None),
+        ({"data": []}, "embedding", Usage(2)),
+        ({"data": [], "usage": {"prompt_tokens": 0, "total_tokens": 0}}, "embedding", Usage(2)),
         ({"error": None, "status": "completed"}, "responses", None),
     ],
 )

@@ -272,6 +272,7 @@ ZEROS = b',"usage":{"prompt_tokens":0,"completion_tokens":0}'
         (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish(), ZEROS) + DONE, Usage(9, 4)),
         (chunk(delta(b"a"), EARLY) + chunk(delta(b"b")) * 3 + chunk(finish()) + LAST + DONE, USAGE),
         (chunk(delta(b"a")) * 3 + chunk(b"", EARLY) + DONE, Usage(9, 1, reported=True)),
+        (chunk(delta(b"a")) * 3 + chunk(b"", b',"usage":{"prompt_tokens":9}') + DONE, Usage(9)),
         (chunk(delta(b"a"), b',"usage":{"prompt_tokens":9,"completion_tokens":8}') + chunk(delta(b"b")) * 3, Usage(9, 8, reported=True)),
         (chunk(delta(b"a"), ZEROS) + chunk(delta(b"b")), None),
         (chunk(delta(b"a"), EARLY) + chunk(finish(), b',"usage":{"completion_tokens":6}') + DONE, Usage(9, 6, reported=True)),

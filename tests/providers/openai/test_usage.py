@@ -36,6 +36,8 @@ from tests.providers.openai.fixtures import COUNTS, USAGE
         ),
         ({"completion_tokens": 5, "total_tokens": 20}, Usage(15, 5, reported=True)),
         ({"prompt_tokens": 9, "completion_tokens": "3", "total_tokens": 12, "prompt_tokens_details": {}}, Usage(9, 3, reported=True)),
+        ({"prompt_tokens": 9, "completion_tokens": 3, "prompt_cache_hit_tokens": 8}, Usage(9, 3, 8, reported=True)),
+        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": -8}, Usage(9, reported=True)),
         # What of it is not told is another's to estimate.
         ({"completion_tokens": 3}, Usage(0, 3)),
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(0, 5)),
@@ -61,3 +63,17 @@ from tests.providers.openai.fixtures import COUNTS, USAGE
 )
 def test_usage_is_read_in_either_spelling(usage: object, expected: Usage | None):
     assert read_usage(usage) == expected
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 9}, Usage(9)),
+        ({"input_tokens": 9}, Usage(9)),
+        ({"prompt_tokens": 9, "total_tokens": 9}, Usage(9, reported=True)),
+        ({"prompt_tokens": 9, "total_tokens": 12}, Usage(9, 3, reported=True)),
+        ({"prompt_tokens": 9, "completion_tokens": 0}, Usage(9, reported=True)),
+    ],
+)
+def test_of_an_answer_in_text_its_tokens_must_be_told(usage: object, expected: Usage):
+    assert read_usage(usage, of_text=True) == expected
