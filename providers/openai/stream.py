@@ -5,7 +5,7 @@ Most events differ from one that was read in their text alone, and go through wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.recast import PLAIN, SHORT
 from proxy.core.splice import remove_member, set_member
-from proxy.core.sse import EventDecoder, ProtocolError
+from proxy.core.sse import Event, EventDecoder, ProtocolError
 
 _CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of what it costs to look for bytes
 _BETWEEN = b"\n\ndata: "
@@ -136,14 +136,14 @@ class ChatDecoder:
                 self._begun = True
                 return self._decoded(events)
         try:
-            events = [each.data for each in self._reader().feed(data)]
+            read = self._reader().feed(data)
         except ProtocolError as error:
-            frames = self._decoded([each.data for each in error.events])
+            frames = self._decoded(map(_data_of, error.events))
             if self.failure is None and not self.done:
                 self.failure = UpstreamError("response_too_large", TOO_LARGE)
             return frames
         self._whole = self._reader().is_clean
-        shown = self._decoded(events)
+        shown = self._decoded(map(_data_of, read))
         self.frame = self._latest if self._whole else None
         return shown
 
@@ -154,7 +154,7 @@ class ChatDecoder:
                 self._events.start()
         return self._events
 
-    def _decoded(self, events: Sequence[bytes]) -> bytes:
+    def _decoded(self, events: Iterable[bytes]) -> bytes:
         """The client's events for the data of the provider's."""
         shown: list[bytes] = []
         try:
@@ -276,6 +276,15 @@ class ChatDecoder:
         kind, message = ("stream_truncated", CUT) if self.started else ("invalid_response", "The provider's stream ended before it began.")
         self.failure = UpstreamError(kind, message)
         return b""
+
+
+def _data_of(event: Event) -> bytes:
+    """What an event holds. Raises UpstreamError where its name says that it is an error: some then have no member `error`."""
+    data = event.data
+    if event.name == b"error" and data and not data.startswith(DONE):
+        value = read_event(data)
+        raise error_in_body(value.get("error") or value)
+    return data
 
 
 def _without_usage(data: bytes) -> tuple[bytes, bytes]:
