@@ -20,6 +20,7 @@ from proxy.core.estimate import tokens_of
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member, with_first
+from proxy.core.sse import BOM
 
 #: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
 FORWARDED = (
@@ -121,7 +122,11 @@ class OpenAI:
         return _Sent(target.credential, call.path, call.query, url, headers, {})
 
     def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
-        call.usage = reported_usage(body, with_choices=call.operation in CHAT_STREAMS) or self._usage(call, body)
+        usage = reported_usage(body, with_choices=call.operation in CHAT_STREAMS)
+        if usage is None:
+            body = body.removeprefix(BOM)  # which nobody may send, and not every client passes over (RFC 8259, 8.1)
+            usage = self._usage(call, body)
+        call.usage = usage
         return Reply(response.status, None, body)
 
     def _usage(self, call: Call, body: bytes) -> Usage | None:

@@ -346,6 +346,17 @@ def test_what_a_policy_found_is_passed_on():
     assert caught.value.more == {"misalignment": '{"error_type":"x"}'}
 
 
+@pytest.mark.parametrize("operation", ["chat", "responses", "embedding"])
+def test_a_byte_order_mark_before_an_answer_is_taken_off(operation: str):
+    whole = orjson.dumps(ANSWER)
+    call = make_call(operation)
+    assert provider().decode(call, ScriptedResponse(), b"\xef\xbb\xbf" + whole).body == whole
+    assert call.usage == Usage(3, 2, reported=True)
+    for broken in (b"\xef\xbb" + whole, b" \xef\xbb\xbf" + whole, b"\xef\xbb\xbf" * 5000 + whole):
+        with pytest.raises(UpstreamError):
+            provider().decode(call, ScriptedResponse(), broken)
+
+
 def test_every_cut_of_an_answer_is_invalid():
     whole = orjson.dumps(ANSWER)
     for end in range(len(whole)):
