@@ -7,6 +7,7 @@ import re
 from proxy.core.call import Call
 from proxy.core.hiding import shows
 from proxy.core.protocols import UpstreamResponse
+from proxy.core.sse import is_event_type
 from proxy.download import ADDED, location_of
 from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
 
@@ -47,7 +48,7 @@ def media_type(response: UpstreamResponse) -> str:
 
 
 def is_event_stream(response: UpstreamResponse) -> bool:
-    return media_type(response).startswith("text/event-stream")
+    return is_event_type(media_type(response))
 
 
 def shown_of_download(response: UpstreamResponse) -> dict[str, str]:

@@ -10,8 +10,17 @@ import re
 from dataclasses import dataclass
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+
+#: What says its type twice has both in one value, with a comma.
+_TYPE = re.compile(r"text/event-stream[ \t]*(?:[;,]|\Z)")
+
 #: A byte order mark, as some put it before text.
 BOM = b"\xef\xbb\xbf"
+
+
+def is_event_type(content_type: str) -> bool:
+    """Whether a content type, in lower case, is that of events."""
+    return _TYPE.match(content_type) is not None
 
 
 class ProtocolError(ValueError):
