@@ -7,6 +7,9 @@ from typing import TypeAlias
 
 from proxy.core.sse import is_event_type
 
+#: The header of an answer, or of an error, that has the provider's own name of the request: `x-request-id` is ours.
+PROVIDER_REQUEST_ID = "x-comporta-provider-request-id"
+
 #: Called exactly once when the reply is over: None if it was delivered whole, else what ended it.
 Closer: TypeAlias = Callable[[BaseException | None], None]
 
