@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from asyncio import CancelledError
 from collections.abc import Awaitable
 from math import floor
@@ -15,7 +16,7 @@ from proxy.core.call import Call, Target, Usage
 from proxy.core.errors import ClientDisconnected, GatewayError, UpstreamError
 from proxy.core.metrics import MANY, Value
 from proxy.core.protocols import Handler, JSONLog, Services
-from proxy.core.reply import Reply
+from proxy.core.reply import PROVIDER_REQUEST_ID, Reply
 from proxy.fields import Section
 
 #: Seconds. An answer takes from milliseconds (a cache, a small model) to many minutes (reasoning).
@@ -26,6 +27,9 @@ LENGTH_BOUNDS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 104857
 
 #: Kinds of requests that are remembered, a few hundred bytes each.
 MOST_KINDS = 1024
+
+#: How a provider may call a request: what stands in the record is no text of its own.
+_NAME = re.compile(r"[A-Za-z0-9_.:/=+-]{1,128}")
 
 _FAULTS = {"client": "client_error", "upstream": "upstream_error", "gateway": "gateway_error"}
 
@@ -210,7 +214,10 @@ class Record:
             self._metrics.rejected.labels(code or "unknown").value += 1
         self._recent.note(call, status, outcome, code, now)
         if self._emit is not None:
-            self._emit(line(call, status, outcome, code, now))
+            fields = line(call, status, outcome, code, now)
+            if (name := _name_at_provider(reply, error)) is not None:
+                fields["provider_request_id"] = name
+            self._emit(fields)
 
     def _count(self, call: Call, status: int, total: float) -> None:
         target = call.target
@@ -249,6 +256,13 @@ def verdict(reply: Reply | None, error: BaseException | None) -> tuple[int, str,
     if isinstance(error, GatewayError):
         return error.status, _FAULTS[error.fault], error.code
     return 500, "gateway_error", "internal_error"
+
+
+def _name_at_provider(reply: Reply | None, error: BaseException | None) -> str | None:
+    """How the provider whose answer, or failure, it was calls the request, if that is a name."""
+    headers = error.headers if reply is None and isinstance(error, UpstreamError) else {} if reply is None else reply.headers
+    name = headers.get(PROVIDER_REQUEST_ID, "")
+    return name if _NAME.fullmatch(name) else None
 
 
 def line(call: Call, status: int, outcome: str, code: str | None, now: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from proxy.core.call import Call, Target, Timeouts
 from proxy.core.errors import ClientError, GatewayError, UpstreamError
 from proxy.core.hierarchy import Hierarchy
 from proxy.core.protocols import Clock, UpstreamRequest
+from proxy.core.sse import BOM
 from proxy.dispatch import Upstream
 from proxy.routing.conditions import Condition, Range
 from proxy.routing.strategies import Candidate, Price
@@ -198,7 +199,7 @@ async def _asked(upstream: Upstream, clock: Clock, patience: Timeouts, path: str
         body = await read_whole(response, _LIST_LIMIT, watch)
         if response.status != 200:
             raise upstream.provider.decode_error(response, body)
-        found = orjson.loads(body)
+        found = orjson.loads(body.removeprefix(BOM))
         response.close(reuse=True)
         return found
     except orjson.JSONDecodeError:

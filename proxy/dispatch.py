@@ -17,7 +17,7 @@ from proxy.core.protocols import UNSENT, Clock, LLMProvider, Reusing, Transport,
 from proxy.core.reply import Reply
 from proxy.core.unpaid import READ
 from proxy.download import REDIRECTS, is_download
-from proxy.heads import is_event_stream, is_rate_limit, is_shown, made_at, media_type, redirect, shown_of_download
+from proxy.heads import is_event_stream, made_at, media_type, redirect, shown_as, shown_of_download, shown_of_failure
 from proxy.masking import Mask, MaskedBody, is_text, mask_of, masked
 from proxy.pace import Pace, floor_of
 from proxy.relay import Copy, beginning, relayed
@@ -137,7 +137,7 @@ class Dispatch:
         self._upstreams = upstreams
         self._clock = clock
         self._now = clock.monotonic
-        self._shown_of: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._shown_of: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
         self._sweeper = Sweeper(clock.monotonic)
         self._failures = metrics.counter("llm_upstream_failures_total", "Attempts that a provider failed.", "provider", "kind")
         self._out = metrics.counter("llm_credential_out_total", "Credentials taken out of the turns for a while.", "provider")
@@ -205,7 +205,7 @@ class Dispatch:
     def _failed(self, call: Call, attempt: Attempt, error: UpstreamError, response: UpstreamResponse | None) -> None:
         """What follows of a failure before anything of the answer has gone out."""
         if response is not None:
-            error.rate_limits = {name: value for name, value in response.headers.items() if is_rate_limit(name)}
+            error.headers = shown_of_failure(response)
             # Clients take a whole answer that is cut for one that has not come.
             error.answered = _is_good(response) and (call.stream or error.kind not in ("reset", "upstream_timeout"))
         self._note(call, attempt, error)
@@ -367,10 +367,10 @@ class Dispatch:
         if shown is None:
             if len(self._shown_of) >= _MOST_SHOWN:
                 self._shown_of.clear()
-            shown = self._shown_of[names] = tuple(filter(is_shown, names))
+            shown = self._shown_of[names] = tuple((name, told) for name in names if (told := shown_as(name)) is not None)
         found = {}
-        for name in shown:  # a comprehension would be a call of its own
-            found[name] = headers[name]
+        for name, told in shown:  # a comprehension would be a call of its own
+            found[told] = headers[name]
         return found
 
 

@@ -7,6 +7,8 @@ import re
 from proxy.core.call import Call
 from proxy.core.hiding import shows
 from proxy.core.protocols import UpstreamResponse
+from proxy.core.reply import PROVIDER_REQUEST_ID
+from proxy.core.sse import is_event_type
 from proxy.download import ADDED, location_of
 from proxy.download import SHOWN as SHOWN_OF_DOWNLOADS
 
@@ -28,6 +30,9 @@ _SHOWN = frozenset(
     )
 )
 
+#: By which a provider finds a request again.
+_REQUEST_ID = "x-request-id"
+
 #: What a provider may call a thing that was made.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,255}")
 
@@ -36,9 +41,11 @@ def is_rate_limit(name: str) -> bool:
     return _RATE_LIMIT.fullmatch(name) is not None
 
 
-def is_shown(name: str) -> bool:
-    """Whether the client may see a header of the provider's; `name` is in lower case."""
-    return name in _SHOWN or is_rate_limit(name)
+def shown_as(name: str) -> str | None:
+    """What a header of the provider's is called to the client, None where it may not see it; `name` is in lower case."""
+    if name == _REQUEST_ID:
+        return PROVIDER_REQUEST_ID
+    return name if name in _SHOWN or is_rate_limit(name) else None
 
 
 def media_type(response: UpstreamResponse) -> str:
@@ -47,14 +54,27 @@ def media_type(response: UpstreamResponse) -> str:
 
 
 def is_event_stream(response: UpstreamResponse) -> bool:
-    return media_type(response).startswith("text/event-stream")
+    return is_event_type(media_type(response))
 
 
 def shown_of_download(response: UpstreamResponse) -> dict[str, str]:
     """What of a file content's headers the client may see."""
-    headers = {name: value for name, value in response.headers.items() if is_shown(name) or name in SHOWN_OF_DOWNLOADS}
+    headers = {}
+    for name, value in response.headers.items():
+        told = name if name in SHOWN_OF_DOWNLOADS else shown_as(name)
+        if told is not None:
+            headers[told] = value
     headers.update(ADDED)
     return headers
+
+
+def shown_of_failure(response: UpstreamResponse) -> dict[str, str]:
+    """What of the headers of an answer that failed the client may see: how the provider calls it, and its rate limits."""
+    headers = response.headers
+    shown = {name: value for name, value in headers.items() if is_rate_limit(name)}
+    if _REQUEST_ID in headers:
+        shown[PROVIDER_REQUEST_ID] = headers[_REQUEST_ID]
+    return shown
 
 
 def made_at(call: Call, response: UpstreamResponse) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from proxy.core.call import Call
 from proxy.core.errors import UpstreamError
 from proxy.core.protocols import LLMProvider, UpstreamResponse
+from proxy.core.sse import BOM
 from proxy.heads import media_type
 from proxy.masking import MaskedBody
 from proxy.stream import broken, read_some, read_whole
@@ -52,17 +53,17 @@ async def beginning(call: Call, response: UpstreamResponse, provider: LLMProvide
 
 def _is_error(first: bytes) -> bool | None:
     """Whether an answer that begins so is an error; None: more of it will tell."""
-    begins = b"".join(first[:_TELLING].split())
+    begins = b"".join(first[:_TELLING].removeprefix(BOM).split())
     if begins.startswith(_NONE):
         return False
-    if len(first) < _TELLING and any(each.startswith(begins) for each in (_ERROR, *_NONE)):
+    if len(first) < _TELLING and any(each.startswith(begins) for each in (_ERROR, *_NONE, BOM)):
         return None
     return begins.startswith(_ERROR)
 
 
 def _require_ends(whole: bytes) -> None:
     """Raises UpstreamError for JSON that was cut. What stands inside is not looked at: it may be long, and is its reader's."""
-    plain = whole.strip()
+    plain = whole.removeprefix(BOM).strip()
     if (plain[:1], plain[-1:]) not in ((b"{", b"}"), (b"[", b"]")):
         raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.")
 

@@ -81,6 +81,11 @@ async def test_a_providers_own_list_is_asked_for_with_its_key():
     assert request.headers["authorization"] == "Bearer sk-upstream"
 
 
+async def test_a_byte_order_mark_before_a_list_says_nothing():
+    one, _ = upstream(ScriptedResponse([b'\xef\xbb\xbf{"data":[{"id":"x"}]}']))
+    assert list(await listed_by(one, HandClock())) == ["x"]
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [

@@ -741,16 +741,19 @@ async def test_media_types_are_the_same_in_any_case():
     ],
     ids=["a refusal", "nonsense", "nonsense at once", "a stream that nobody asked for"],
 )
-async def test_a_failure_keeps_what_the_provider_said_of_its_rate_limits_and_nothing_else(answer):
+async def test_a_failure_keeps_what_the_provider_said_of_its_rate_limits_and_of_the_request_and_nothing_else(answer):
     said = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "6m0s"}
-    bench = Bench(answer({**JSON, **said, "openai-version": "2020", "x-ratelimit-limit-tokens": "sk-aaaa0123456789"}), credentials=KEYS[:1])
+    bench = Bench(
+        answer({**JSON, **said, "x-request-id": "its", "openai-version": "2020", "x-ratelimit-limit-tokens": "sk-aaaa0123456789"}),
+        credentials=KEYS[:1],
+    )
     _, error = await bench.fail()
-    assert error.rate_limits == said, "and none that shows the credential"
+    assert error.headers == {**said, "x-comporta-provider-request-id": "its"}, "and none that shows the credential"
 
 
 async def test_a_failure_without_an_answer_says_nothing_of_rate_limits():
     _, error = await Bench(UpstreamError("dns", "m")).fail()
-    assert error.rate_limits == {}
+    assert error.headers == {}
 
 
 async def test_the_content_of_a_file_may_be_a_page():

@@ -29,6 +29,8 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
     total_tokens: _Count = None
+    #: DeepSeek's.
+    prompt_cache_hit_tokens: _Count = 0
 
 
 class _Choice(msgspec.Struct, frozen=True, gc=False):
@@ -66,11 +68,12 @@ def reported_usage(body: bytes, *, with_choices: bool) -> Usage | None:
     else:
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         read, written = usage.prompt_tokens_details, usage.completion_tokens_details
-    if prompt is None or not (prompt or completion):
+    total = usage.total_tokens
+    if prompt is None or not (prompt or completion) or (with_choices and completion is None and total is None):
         return None
-    completion, total = completion or 0, usage.total_tokens
+    completion = completion or 0
     if total is not None and total > prompt + completion:
         return None  # it holds more than is named
-    cached = read.cached_tokens or 0 if read is not None else 0
+    cached = (read.cached_tokens if read is not None else 0) or usage.prompt_cache_hit_tokens or 0
     reasoning = written.reasoning_tokens or 0 if written is not None else 0
     return Usage(prompt, completion, cached, reasoning, True)

@@ -11,6 +11,7 @@ import orjson
 from providers.openai.value import lenient_value_of
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 from proxy.core.retry_after import parse_retry_after
+from proxy.core.sse import EventDecoder
 
 _LONGEST_MESSAGE = 4000
 
@@ -129,7 +130,7 @@ _TYPES = {404: "invalid_request_error", 429: "requests"}
 
 def error_of_status(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """The error of an answer outside 2xx; rows 11-18 of docs/faults.md."""
-    fields = _fields(body) or _plain(status, headers, body)
+    fields = _fields(body) or _in_events(body) or _plain(status, headers, body)
     hint = parse_retry_after(headers)
     return _of_status(status, fields, _delay(fields) if hint is None else hint)
 
@@ -286,6 +287,13 @@ def _fields(body: bytes) -> dict[str, Any]:
     if _text(message):
         return {"message": message, "type": value.get("type"), "code": value.get("code")}
     return _of_base_resp(value.get("base_resp"))
+
+
+def _in_events(body: bytes) -> dict[str, Any]:
+    """The error object of a body that is sent as events, since a stream was asked for."""
+    decoder = EventDecoder()
+    events = [event.data for event in decoder.feed(body)]
+    return next(filter(None, map(_fields, (*events, decoder.eof()))), {})
 
 
 def _plain(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:

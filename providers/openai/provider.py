@@ -10,8 +10,9 @@ import orjson
 from providers.openai.answer import reported_usage
 from providers.openai.errors import error_beside_success, error_in_body, error_of_status
 from providers.openai.settings import OpenAISettings
-from providers.openai.stream import ChatDecoder, Endings, read_total, read_usage
+from providers.openai.stream import ChatDecoder, Endings
 from providers.openai.typed_events import TypedEventDecoder
+from providers.openai.usage import read_total, read_usage
 from providers.openai.value import value_of
 from proxy.core.call import Call, Credential, Target, Usage
 from proxy.core.errors import UpstreamError
@@ -19,6 +20,7 @@ from proxy.core.estimate import tokens_of
 from proxy.core.protocols import ResponseHead, StreamDecoder, UpstreamRequest
 from proxy.core.reply import Reply
 from proxy.core.splice import member_spans, set_member, with_first
+from proxy.core.sse import BOM
 
 #: Client headers that mean something to the provider. Everything else stays here, credentials and hop-by-hop headers above all.
 FORWARDED = (
@@ -120,7 +122,11 @@ class OpenAI:
         return _Sent(target.credential, call.path, call.query, url, headers, {})
 
     def decode(self, call: Call, response: ResponseHead, body: bytes) -> Reply:
-        call.usage = reported_usage(body, with_choices=call.operation in CHAT_STREAMS) or self._usage(call, body)
+        usage = reported_usage(body, with_choices=call.operation in CHAT_STREAMS)
+        if usage is None:
+            body = body.removeprefix(BOM)  # which nobody may send, and not every client passes over (RFC 8259, 8.1)
+            usage = self._usage(call, body)
+        call.usage = usage
         return Reply(response.status, None, body)
 
     def _usage(self, call: Call, body: bytes) -> Usage | None:
@@ -131,12 +137,12 @@ class OpenAI:
             raise UpstreamError("invalid_response", "The provider's answer is not valid JSON.", detail=str(error)) from None
         if type(answer) is not dict:
             raise UpstreamError("invalid_response", "The provider's answer is not a JSON object.")
-        usage = read_usage(answer.get("usage"))
+        usage = read_usage(answer.get("usage"), of_text=call.operation in CHAT_STREAMS)
         failed = call.operation == "responses" and answer.get("status") == "failed"
         if failed or answer.get("error"):
             raise _charged(error_in_body(answer.get("error"), of_response=failed), usage)
-        if usage is None and call.operation == "embedding":
-            usage = read_total(answer.get("usage"))
+        if call.operation == "embedding":
+            return call.accounted(usage or read_total(answer.get("usage")))
         if call.operation in CHAT_STREAMS:
             choices = answer.get("choices")
             if not choices or type(choices) is not list:

@@ -5,7 +5,7 @@ Most events differ from one that was read in their text alone, and go through wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,17 +13,13 @@ import msgspec
 
 from providers.openai.errors import error_beside_success, error_in_body
 from providers.openai.frame import Frame, frame_of
+from providers.openai.usage import read_usage, with_later
 from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.recast import PLAIN, SHORT
 from proxy.core.splice import remove_member, set_member
-from proxy.core.sse import EventDecoder, ProtocolError
-
-_CHAT_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
-_RESPONSE_NAMES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
-
-_COUNTS = frozenset({*_CHAT_NAMES[:2], *_RESPONSE_NAMES[:2], "total_tokens"})
+from proxy.core.sse import Event, EventDecoder, ProtocolError
 
 _CR, _LF, _BRACE = b"\r\n}"  # to look for a byte by its number costs a tenth of what it costs to look for bytes
 _BETWEEN = b"\n\ndata: "
@@ -37,79 +33,12 @@ _NULL_USAGES = (_LAST_NULL[:-1], b', "usage": null')
 _NO_DELTA = b'{"index":0,"delta":{},"finish_reason":null}'
 _NO_TEXT = b'{"index":0,"text":"","logprobs":null,"finish_reason":null}'
 
-#: What can be no number of tokens, nor be added to one: a float holds no larger one exactly.
-_MOST_TOKENS = 2**53
-
 #: Frames in a row that fitted nothing, after which all of a stream's events are read: each is different (they tell probabilities, say).
 _FRAMES = 8
 
 DONE = b"[DONE]"
 TOO_LARGE = "The provider sent an event that is larger than the limit."
 CUT = "The provider's stream ended before the answer was complete."
-
-
-def read_usage(usage: Any) -> Usage | None:
-    """Tokens of a usage object in either of OpenAI's spellings; None if it is none, or tells of none: some send zeros before they know.
-
-    A count that is not told is what the total leaves for it. Where that leaves nothing the whole is not `reported`.
-    """
-    if type(usage) is not dict:
-        return None
-    for names in (_CHAT_NAMES, _RESPONSE_NAMES):
-        prompt, completion = _count(usage.get(names[0])), _count(usage.get(names[1]))
-        if prompt or completion:
-            break
-    else:
-        return None
-    prompt_details, completion_details = usage.get(names[2]), usage.get(names[3])
-    cached = _count(prompt_details.get("cached_tokens")) if type(prompt_details) is dict else 0
-    reasoning = _count(completion_details.get("reasoning_tokens")) if type(completion_details) is dict else 0
-    found = Usage(prompt or 0, completion or 0, cached or 0, reasoning or 0, True)
-    total = _count(usage.get("total_tokens"))
-    is_untold = completion is None and usage.get(names[1]) is not None
-    if total is not None and total > found.prompt + found.completion:
-        if prompt is None:
-            found.prompt = total - found.completion
-        elif is_untold:
-            found.completion = total - found.prompt
-        else:
-            found.completion += _unnamed(usage, found, total)
-    else:
-        found.reported = prompt is not None and not is_untold
-    return found
-
-
-def with_later(usage: Usage | None, tokens: int, told: int) -> Usage | None:
-    """`usage`, reported behind `told` contents of `tokens`. Where more have come since than it tells of, these are its estimate."""
-    if usage is None or tokens == told or tokens <= usage.completion:
-        return usage
-    return replace(usage, completion=tokens, reported=False)
-
-
-def read_total(usage: Any) -> Usage | None:
-    """The same of an answer that is no text, where nothing but the total is told (Voyage's embeddings): it is the prompt's."""
-    total = _count(usage.get("total_tokens")) if type(usage) is dict else None
-    return Usage(total, reported=True) if total else None
-
-
-def _unnamed(usage: dict[str, Any], found: Usage, total: int) -> int:
-    """Tokens of an answer that are in the total alone: of reasoning, which xAI does not count among those of the answer, nor Google, which
-    says no more of it. A total with anything else in it (Mistral's sound) is left alone.
-
-    Sources: https://docs.x.ai/docs/key-information/consumption-and-rate-limits and, for Google, answers in
-    https://discuss.ai.google.dev/t/127400
-    """
-    beyond = total - found.prompt - found.completion
-    if beyond == found.reasoning or {name for name in usage if usage[name]} <= _COUNTS:
-        return beyond
-    return 0
-
-
-def _count(value: Any) -> int | None:
-    """A number of tokens, which some servers write as `10.0`; None for what is none."""
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 class Endings:
@@ -207,14 +136,14 @@ class ChatDecoder:
                 self._begun = True
                 return self._decoded(events)
         try:
-            events = [each.data for each in self._reader().feed(data)]
+            read = self._reader().feed(data)
         except ProtocolError as error:
-            frames = self._decoded([each.data for each in error.events])
+            frames = self._decoded(map(_data_of, error.events))
             if self.failure is None and not self.done:
                 self.failure = UpstreamError("response_too_large", TOO_LARGE)
             return frames
         self._whole = self._reader().is_clean
-        shown = self._decoded(events)
+        shown = self._decoded(map(_data_of, read))
         self.frame = self._latest if self._whole else None
         return shown
 
@@ -225,7 +154,7 @@ class ChatDecoder:
                 self._events.start()
         return self._events
 
-    def _decoded(self, events: Sequence[bytes]) -> bytes:
+    def _decoded(self, events: Iterable[bytes]) -> bytes:
         """The client's events for the data of the provider's."""
         shown: list[bytes] = []
         try:
@@ -296,7 +225,7 @@ class ChatDecoder:
 
     def _tell(self, usage: Any) -> None:
         before = self._usage
-        if (found := read_usage(usage)) is not None and (found.completion or before is None or not before.completion):
+        if (found := read_usage(usage, of_text=True)) is not None and (found.completion or before is None or not before.completion):
             if before is not None and before.prompt and not (found.prompt or found.reported):
                 found = replace(found, prompt=before.prompt, cached=before.cached, reported=True)  # which was told before
             self._usage, self._told = found, self.tokens
@@ -305,7 +234,7 @@ class ChatDecoder:
         """What each of those that end tells of itself, as Moonshot has it."""
         every = self._told_by.values()
         for choice in choices:
-            if type(choice) is dict and (found := read_usage(choice.get("usage"))) is not None:
+            if type(choice) is dict and (found := read_usage(choice.get("usage"), of_text=True)) is not None:
                 self._told_by[index if type(index := choice.get("index")) is int else -1 - len(self._told_by)] = found
                 completion, reasoning = sum(each.completion for each in every), sum(each.reasoning for each in every)
                 found = Usage(found.prompt, completion, found.cached, reasoning, all(each.reported for each in every))
@@ -347,6 +276,15 @@ class ChatDecoder:
         kind, message = ("stream_truncated", CUT) if self.started else ("invalid_response", "The provider's stream ended before it began.")
         self.failure = UpstreamError(kind, message)
         return b""
+
+
+def _data_of(event: Event) -> bytes:
+    """What an event holds. Raises UpstreamError where its name says that it is an error: some then have no member `error`."""
+    data = event.data
+    if event.name == b"error" and data and not data.startswith(DONE):
+        value = read_event(data)
+        raise error_in_body(value.get("error") or value)
+    return data
 
 
 def _without_usage(data: bytes) -> tuple[bytes, bytes]:

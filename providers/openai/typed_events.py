@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from providers.openai.errors import error_in_body
-from providers.openai.stream import CUT, DONE, TOO_LARGE, read_usage, with_later
+from providers.openai.stream import CUT, DONE, TOO_LARGE
+from providers.openai.usage import read_usage, with_later
 from providers.openai.value import read_event
 from proxy.core.call import Usage
 from proxy.core.errors import UpstreamError
 from proxy.core.sse import Event, EventDecoder, ProtocolError
 
 _DELTA = b".delta"
+_DATA = b"\ndata: {"
+_CR, _LF = b"\r\n"  # to look for a byte by its number costs less than to look for bytes
+
+#: So many beginnings of events are known, each of at most so many bytes.
+_MOST_BEGINNINGS = 256
+_LONGEST = 128
+
 _NUMBER = re.compile(rb'"sequence_number": ?(\d{1,15})')
 
 #: What a response begins with before the model has begun to work, each at most once: as a chat does with the role. See decision 005.
@@ -99,6 +109,8 @@ class TypedEventDecoder:
         """Take what is told of usage and of an end. Returns the event's type, where that is looked for."""
         name = event.name
         if name.endswith(_DELTA) and (self.started or self._last):
+            if not _is_object(event.data):
+                read_event(event.data)  # which says what is wrong with it, if anything is
             return None  # a piece of text: it ends nothing
         if not (name in (b"", b"error") or b"completed" in name or b"done" in name or b"response." in name):
             return None
@@ -150,10 +162,40 @@ def _shown(event: Event) -> bytes:
     return b"%bdata: %b\n\n" % (name, lines)
 
 
-def _is_delta(data: bytes) -> bool:
-    """Whether `data` is one canonical event that brings a piece of text, as `event: response.output_text.delta` does."""
-    if data[:7] != b"event: " or data[-3:] != b"}\n\n":
+class _Beginnings(dict[bytes, bool]):
+    """An event up to its object's brace -> whether it brings a piece of text, as `event: response.output_text.delta` does."""
+
+    def __missing__(self, begin: bytes) -> bool:
+        found = begin.startswith(b"event: ") and begin.endswith(_DELTA + _DATA)
+        if found and len(begin) <= _LONGEST:
+            if len(self) >= _MOST_BEGINNINGS:
+                self.clear()
+            self[begin] = found
+        return found
+
+
+_begins_delta: Final = _Beginnings().__getitem__
+
+
+class _Object(msgspec.Struct, gc=False):
+    """What it holds is passed over."""
+
+
+_decode: Final = msgspec.json.Decoder(_Object).decode
+
+
+def _is_object(data: bytes) -> bool:
+    """Whether it is a JSON object for certain."""
+    try:
+        _decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
-    end = data.find(b"\n")
-    is_piece = data[end - len(_DELTA) : end] == _DELTA and data[end + 1 : end + 8] == b"data: {"
-    return is_piece and data.count(b"\n") == 3 and b"\r" not in data
+    return True
+
+
+def _is_delta(data: bytes) -> bool:
+    """Whether `data` is one canonical event that brings a piece of text, and an object."""
+    end = data.find(_LF) + len(_DATA)
+    if not _begins_delta(data[:end]) or data[-3:] != b"}\n\n" or data.count(_LF) != 3 or _CR in data:
+        return False
+    return _is_object(data[end - 1 : -2])

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from proxy.core.errors import UpstreamError
+from proxy.core.sse import BOM
 
 #: An escape in a string: two that are one character, one that is half of such a pair, or any other.
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
@@ -21,8 +22,9 @@ def value_of(data: bytes) -> Any:
     """The value that `data` holds. Raises ValueError.
 
     A half of a surrogate pair, which RFC 8259 (section 8.2) lets stand in a string, is read as U+FFFD: servers that cut text into pieces
-    by UTF-16 send such, and clients read it.
+    by UTF-16 send such, and clients read it. A byte order mark before it is passed over (8.1).
     """
+    data = data.removeprefix(BOM)
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -139,10 +139,10 @@ class UpstreamError(GatewayError):
     """A provider's failure, in our words.
 
     `kind` is a key of `UPSTREAM_KINDS`; it gives status, type and code unless they are given. `reached` says whether the provider may have
-    begun to work on (and charge for) the request, `should_retry` what it said of trying again, `rate_limits` what it said of them (headers,
-    by lower-case name), `usage` what it reported before it failed, `more` what else of its error object the client may see (JSON by name),
-    and `spare_credential` that it refused, or limits, a credential while there is another. `answered`: it came with or behind a good
-    status, where no client would repeat by itself. `bound` names the limit of ours that ended it,
+    begun to work on (and charge for) the request, `should_retry` what it said of trying again, `headers` what the client may see of its
+    own (by lower-case name), `usage` what it reported before it failed, `more` what else of its error object the client may see (JSON by
+    name), and `spare_credential` that it refused, or limits, a credential while there is another. `answered`: it came with or behind a
+    good status, where no client would repeat by itself. `bound` names the limit of ours that ended it,
     one of `BOUNDS`, None where none did; `is_impatience`: that limit was stricter than the administrator's.
     """
 
@@ -182,7 +182,7 @@ class UpstreamError(GatewayError):
         self.code = code if code is not None else _CODES.get(kind, kind)
         self.retryable = retryable
         self.reached = reached
-        self.rate_limits: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
         self.more: dict[str, str] = {}
 
     def acquit(self) -> None:
@@ -202,7 +202,7 @@ class UpstreamError(GatewayError):
         self.param = self.param and without(self.param, secret)
         if self.event:
             self.event = event_without(self.event, secret)
-        self.rate_limits = {name: value for name, value in self.rate_limits.items() if not shows(value, secret)}
+        self.headers = {name: value for name, value in self.headers.items() if not shows(value, secret)}
         more = {name: json_without(value, secret) for name, value in self.more.items()}
         self.more = {name: value for name, value in more.items() if value is not None}
 

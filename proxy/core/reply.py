@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
+from proxy.core.sse import is_event_type
+
+#: The header of an answer, or of an error, that has the provider's own name of the request: `x-request-id` is ours.
+PROVIDER_REQUEST_ID = "x-comporta-provider-request-id"
+
 #: Called exactly once when the reply is over: None if it was delivered whole, else what ended it.
 Closer: TypeAlias = Callable[[BaseException | None], None]
 
@@ -39,7 +44,7 @@ class Reply:
 
     @property
     def is_event_stream(self) -> bool:
-        return self.stream is not None and self.headers.get("content-type", "").startswith("text/event-stream")
+        return self.stream is not None and is_event_type(self.headers.get("content-type", ""))
 
     def on_close(self, closer: Closer) -> None:
         """Have `closer` called when the reply is over; at once if it already is."""

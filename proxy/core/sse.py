@@ -10,7 +10,17 @@ import re
 from dataclasses import dataclass
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_BOM = b"\xef\xbb\xbf"
+
+#: What says its type twice has both in one value, with a comma.
+_TYPE = re.compile(r"text/event-stream[ \t]*(?:[;,]|\Z)")
+
+#: A byte order mark, as some put it before text.
+BOM = b"\xef\xbb\xbf"
+
+
+def is_event_type(content_type: str) -> bool:
+    """Whether a content type, in lower case, is that of events."""
+    return _TYPE.match(content_type) is not None
 
 
 class ProtocolError(ValueError):
@@ -85,9 +95,9 @@ class EventDecoder:
 
     def _strip_mark(self) -> bool:
         head = bytes(self._buffer[:3])
-        if len(head) < len(_BOM) and _BOM.startswith(head):
+        if len(head) < len(BOM) and BOM.startswith(head):
             return False
-        if head == _BOM:
+        if head == BOM:
             del self._buffer[:3]
         self._at_start = False
         return True

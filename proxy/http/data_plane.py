@@ -16,6 +16,7 @@ from proxy.core.errors import CapacityError, ClientDisconnected, GatewayError
 from proxy.core.metrics import Registry
 from proxy.core.protocols import Clock
 from proxy.core.reply import Reply
+from proxy.core.sse import is_event_type
 from proxy.http import body, errors, parse
 from proxy.http.known_head import Payload, WholeBody
 from proxy.http.own_head import OwnHead
@@ -332,7 +333,7 @@ class _Exchange:
 
     def _go_on(self, reply: Reply, piece: bytes) -> None:
         """A ping has begun a stream of events: only events may follow it, and above all no second head."""
-        if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+        if not is_event_type(reply.headers.get("content-type", "")):
             raise TypeError("the answer to a call that streams is no stream of events")
         self._writer.piece(piece)
 

@@ -62,7 +62,7 @@ def headers(error: GatewayError) -> dict[str, str]:
     if error.should_retry is not None:
         found["x-should-retry"] = "true" if error.should_retry else "false"
     if isinstance(error, UpstreamError):
-        found.update(error.rate_limits)
+        found.update(error.headers)
     if error.status == 401:
         found["www-authenticate"] = 'Bearer realm="comporta"'  # RFC 9110, 11.6.1
     if isinstance(error, MethodNotAllowed):

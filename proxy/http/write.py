@@ -12,6 +12,7 @@ from aiohttp.http import RawRequestMessage
 
 from proxy.core.errors import ClientDisconnected
 from proxy.core.recast import LINES
+from proxy.core.sse import is_event_type
 from proxy.http.outgoing import taken
 from proxy.http.server import Connection
 
@@ -108,7 +109,7 @@ class Writer:
 
     def start(self, status: int, headers: dict[str, str], piece: bytes = b"", lines: str = "") -> None:
         """Head and first piece of a body that goes on. Of an answer without a body the head is all. `lines` as for `whole`."""
-        self.is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
+        self.is_event_stream = is_event_type(headers.get("content-type", ""))
         if self.is_event_stream:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"

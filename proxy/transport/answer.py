@@ -21,6 +21,13 @@ HEAD_TOO_LARGE = "The provider's headers are larger than the limit."
 ASKED, BEGUN, HEAD, WHOLE = range(4)
 
 
+def _parser_of(answer: Answer) -> httptools.HttpResponseParser:
+    """A parser that takes blanks behind the size of a chunk, as nginx and Go do: some servers write each size in as many bytes."""
+    parser = httptools.HttpResponseParser(answer)
+    parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+    return parser
+
+
 class Answer:
     """One answer after the other, on the same connection."""
 
@@ -51,7 +58,7 @@ class Answer:
     def __init__(self, header_limit: int, body_limit: int) -> None:
         self._header_limit = header_limit
         self._body_limit = body_limit
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = _parser_of(self)
         self._parts: list[bytes] = []
         self._size = 0
         self.stage = ASKED
@@ -121,7 +128,7 @@ class Answer:
             self._head_tail = seen[-3:] if end < 0 else b""
             data = data[cut:]
             if self.stage < HEAD and end >= 0 and not self.keep_alive:
-                self._parser = httptools.HttpResponseParser(self)  # an interim answer that says `close` means the one behind it
+                self._parser = _parser_of(self)  # an interim answer that says `close` means the one behind it
         if data:
             self._parser.feed_data(data)
 

@@ -133,7 +133,7 @@ def test_no_secret_is_shown_however_an_event_spells_it():
 def test_a_word_in_the_place_of_a_key_takes_nothing_from_what_an_error_says_of_itself(key: str):
     error = UpstreamError("rejected", "too long: 12345", type="requests", code="context_length_exceeded", param="input")
     error.more = {"n_prompt_tokens": "12345", "metadata": '{"x":["EMPTY"]}'}
-    error.rate_limits = {"x-ratelimit-limit-tokens": "12300"}
+    error.headers = {"x-ratelimit-limit-tokens": "12300"}
     before = dict(vars(error))
     error.redact(key)
     assert vars(error) == before

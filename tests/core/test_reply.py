@@ -62,6 +62,7 @@ def test_a_closer_that_closes_again_does_no_harm():
         (lambda: Reply(stream=_nothing()), False),
         (lambda: Reply(stream=_nothing(), headers={"content-type": "audio/mpeg"}), False),
         (lambda: Reply(stream=_nothing(), headers={"content-type": "text/event-stream; charset=utf-8"}), True),
+        (lambda: Reply(stream=_nothing(), headers={"content-type": "text/event-streamx"}), False),
     ],
 )
 def test_an_event_stream_is_told_by_its_type(reply, expected: bool):

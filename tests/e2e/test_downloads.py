@@ -85,13 +85,18 @@ def test_what_is_no_file_is_neither_a_page_nor_elsewhere(single: Gateway, upstre
 
 
 @pytest.mark.parametrize(("upstreams", "shown"), [(429, 429), (400, 400), (500, 500), (401, 502)])
-def test_a_providers_error_says_what_is_left_of_its_rate_limits(single: Gateway, upstream: Upstream, upstreams: int, shown: int) -> None:
+def test_a_providers_error_says_its_name_of_the_request_and_what_is_left_of_its_rate_limits(
+    single: Gateway, upstream: Upstream, upstreams: int, shown: int
+) -> None:
     said = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}
-    upstream.play(error_response(upstreams, headers=[*said.items(), ("x-ratelimit-other", "1"), ("openai-version", "2019")]))
+    more = [("x-ratelimit-other", "1"), ("openai-version", "2019"), ("x-request-id", "upstream-own-id")]
+    upstream.play(error_response(upstreams, headers=[*said.items(), *more]))
     answer = ask(single.url, "GET", "/v1/files/file-1")
     assert answer.status == shown
     assert {name: answer.header(name) for name in said} == said
     assert (answer.header("x-ratelimit-other"), answer.header("openai-version")) == (None, "2020-10-01")
+    assert answer.header("x-comporta-provider-request-id") == "upstream-own-id"
+    assert single.record_of(answer)["provider_request_id"] == "upstream-own-id"
 
 
 def test_an_event_that_holds_a_large_image_goes_through(gateway: Gateway, upstream: Upstream) -> None:

@@ -49,6 +49,7 @@ def test_what_fails_before_anything_has_gone_out_is_tried_again(gateway: Gateway
         b'{"error":{"message":"m","type":"rate_limit_error"}}',
         b' {"error": {"message": "m", "code": 429}}',
         b'{\n  "error": {\n    "message": "m",\n    "code": 429\n  }\n}\n',
+        b'\xef\xbb\xbf{"error":{"message":"m","code":429}}',
     ],
 )
 def test_an_error_for_an_image_is_an_error(gateway: Gateway, upstream: Upstream, error: bytes, cut: Callable[[Script], Script]) -> None:
@@ -73,8 +74,8 @@ def test_what_says_of_itself_that_it_failed_can_be_read(gateway: Gateway, upstre
     assert (answer.status, answer.body) == (200, failed)
 
 
-def test_what_is_no_object_is_passed_on(gateway: Gateway, upstream: Upstream) -> None:
-    ranks = b'[{"index":0,"score":0.5}]'
+@pytest.mark.parametrize("ranks", [b'[{"index":0,"score":0.5}]', b'\xef\xbb\xbf{"results":[]}'], ids=["a list", "behind a byte order mark"])
+def test_what_is_whole_is_passed_on_as_it_came(gateway: Gateway, upstream: Upstream, ranks: bytes) -> None:
     upstream.play(response(200, ranks))
     assert ask(gateway.url, "POST", "/rerank", b'{"model":"test-model","query":"a","texts":["b"]}').body == ranks
 

@@ -104,6 +104,7 @@ def test_response_headers(gateway: Gateway, upstream: Upstream) -> None:
     assert [name for name, value in dropped if value in answer.all(name)] == []
     assert len(answer.all("x-request-id")) == 1
     assert answer.header("x-request-id") != "upstream-own-id"
+    assert answer.header("x-comporta-provider-request-id") == "upstream-own-id"
     assert answer.header("x-comporta-model") == "test-model"
     assert answer.header("x-comporta-provider") == "up"
     assert answer.header("x-comporta-attempts") == "1"

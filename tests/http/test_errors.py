@@ -37,7 +37,7 @@ def test_a_lone_surrogate_is_written_all_the_same(name: str):
 
 def test_the_providers_rate_limits_go_out_with_its_error():
     error = UpstreamError("rate_limit_exceeded", "Slow down.", retry_after=2.0)
-    error.rate_limits = {"x-ratelimit-remaining-requests": "0"}
+    error.headers = {"x-ratelimit-remaining-requests": "0"}
     assert errors.headers(error) == {
         "content-type": "application/json",
         "retry-after": "2",

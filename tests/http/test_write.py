@@ -217,7 +217,9 @@ def test_an_old_client_reads_until_the_connection_closes():
     assert not made.keep_alive
 
 
-@pytest.mark.parametrize(("kind", "aborted"), [("text/event-stream; charset=utf-8", False), ("audio/mpeg", True)])
+@pytest.mark.parametrize(
+    ("kind", "aborted"), [("text/event-stream; charset=utf-8", False), ("text/event-streamx", True), ("audio/mpeg", True)]
+)
 def test_a_broken_body_is_never_taken_for_a_whole_one(kind: str, aborted: bool):
     """Events tell it themselves; of all else the missing end must."""
     client = Client()

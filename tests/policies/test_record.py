@@ -195,6 +195,19 @@ async def test_a_stream_that_breaks_is_recorded_as_what_broke_it():
     assert [(found["status"], found["outcome"], found["error"]) for found in bench.lines] == [(502, "upstream_error", "stream_truncated")]
 
 
+@pytest.mark.parametrize(("named", "written"), [("req_1-a.b:c", "req_1-a.b:c"), ("x" * 200, None), (f"so {CANARY}", None), ("", None)])
+async def test_a_line_of_a_failure_has_the_providers_name_of_the_request_if_it_is_one(named: str, written: str | None):
+    told = {"x-comporta-provider-request-id": named}
+    refused = UpstreamError("server_error", "m")
+    refused.headers = told
+    bench = Bench()
+    with pytest.raises(UpstreamError):
+        await bench.run(make_call(), lambda call: refused)
+    broken = busy_call()
+    broken.end(await bench.run(broken, lambda call: Reply(200, dict(told))), StreamError("stream_truncated", "m"))
+    assert [found.get("provider_request_id") for found in bench.lines] == [written] * 2
+
+
 @pytest.mark.parametrize(
     ("target", "labels"),
     [

@@ -180,6 +180,40 @@ async def test_blanks_around_a_coding_say_nothing(coding: bytes, size: int):
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("early", [b"", EARLY.replace(b"Link", b"Connection: close\r\nLink")], ids=["alone", "behind an interim answer"])
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"2 ", None),
+        (b"2\t", None),
+        (b"2 \t  ", None),
+        (b"2 ;a=b", None),
+        (b" 2", "bad_upstream"),
+        (b"2 0", "bad_upstream"),
+        (b"2 a", "bad_upstream"),
+        (b"2\x0b", "bad_upstream"),
+        (b"2\xa0", "bad_upstream"),
+        (b"2 \n", "bad_upstream"),
+    ],
+)
+async def test_blanks_after_the_size_of_a_chunk_say_nothing(line: bytes, kind: str | None, early: bytes, size: int):
+    connection = Connection(lambda _: None, lambda _: None, header_limit=LIMIT, body_limit=LIMIT)
+    wire = Wire(connection)
+    connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+    answer = early + HEAD + line + b"\r\n{}\r\n0 \r\n\r\n"
+    for start in range(0, len(answer), size):
+        wire.feed(answer[start : start + size])
+    if kind is None:
+        assert connection.ready() == b"{}"
+        connection.close(reuse=True)
+        assert connection.is_usable
+        return
+    with pytest.raises(UpstreamError) as caught:
+        await connection.receive()
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
 async def test_an_interim_answer_that_speaks_of_a_close_means_that_of_the_one_behind_it(size: int):
     early = EARLY.replace(b"Link", b"Connection: close\r\nLink")
     assert await failure_of(early * 2 + head_of(100) + b"\r\n\r\n{}", size) is None
@@ -240,7 +274,7 @@ async def test_chunks_are_the_same_however_their_bytes_come(seed: int):
     dice = random.Random(seed)
     for _ in range(10):
         pieces = dice.choices(_TRICKS, k=dice.randint(1, 8))
-        lines = dice.choices(("{:x}", "{:X}", "0{:x}", "{:x};a=b", "{:x}"), k=len(pieces))
+        lines = dice.choices(("{:x}", "{:X}", "0{:x}", "{:x};a=b", "{:x} ", "{:x}"), k=len(pieces))
         framed = [_chunk(piece, line) for piece, line in zip(pieces, lines, strict=True)]
         connection, wire = connected()
         taker = await (Taker(connection)).attach()

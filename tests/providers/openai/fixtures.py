@@ -198,6 +198,17 @@ CHAT: dict[str, Stream] = {
         "server_error",
         done=False,
     ),
+    "an error later by its name alone": Stream(
+        chunk(delta(b"a")) + b'event: error\ndata: {"message":"no more","code":"overloaded"}\n\n' + chunk(delta(b"b")),
+        chunk(delta(b"a")),
+        None,
+        "overloaded",
+        done=False,
+    ),
+    "other names say nothing": Stream(
+        b"event: message\n" + chunk(delta(b"a")) + b"event: error\ndata:\n\n" + chunk(finish()) + b"event: error\n" + DONE,
+        chunk(delta(b"a")) + chunk(finish()) + DONE,
+    ),
     "an error later in MiniMax's way": Stream(
         chunk(delta(b"a")) + b'data: {"choices":[],"base_resp":{"status_code":1000,"status_msg":"unknown"}}\n\n' + chunk(delta(b"b")),
         chunk(delta(b"a")),
@@ -245,6 +256,14 @@ CHAT_REFUSED: dict[str, tuple[bytes, str, int]] = {
     "an error that is text": (b'data: {"error":"boom"}\n\n', "server_error", 502),
     "an error with a code of many digits": (b'data: {"error":{"code":"' + b"9" * 4400 + b'"}}\n\n', "server_error", 502),
     "a deep error with a status": (b'data: {"error":{"status":400,"x":' + b"[" * 300 + b"]" * 300 + b"}}\n\n", "rejected", 400),
+    "an error by its name alone": (b'event: error\ndata: {"message":"m","code":"rate_limit_exceeded"}\n\n', "rate_limit_exceeded", 429),
+    "an error by its name, as it stands elsewhere": (
+        b'event: error\ndata: {"error":{"message":"m","code":429}}\n\n',
+        "rate_limit_exceeded",
+        429,
+    ),
+    "an error by its name, which says nothing": (chunk(ROLE) + b"event: error\ndata: {}\n\n", "server_error", 502),
+    "an error by its name, which is no JSON": (b"event: error\ndata: boom\n\n", "invalid_response", 502),
     "an error in MiniMax's way": (
         b'data: {"choices":null,"usage":{"total_tokens":0},"base_resp":{"status_code":1002,"status_msg":"rate limit"}}\n\n',
         "rate_limit_exceeded",

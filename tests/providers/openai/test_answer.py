@@ -22,12 +22,30 @@ CHOICES = [{"index": 0, "message": {"role": "assistant", "content": "Ja, \u00e9"
     ("usage", "expected"),
     [
         ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}, Usage(7, 3, 0, 0, True)),
-        ({"prompt_tokens": 7}, Usage(7, 0, 0, 0, True)),
+        ({"prompt_tokens": 7, "total_tokens": 7}, Usage(7, 0, 0, 0, True)),
         ({"input_tokens": 7, "output_tokens": 3}, Usage(7, 3, 0, 0, True)),
         ({"prompt_tokens": 7, "input_tokens": 9, "completion_tokens": 3, "output_tokens": 4}, Usage(7, 3, 0, 0, True)),
         (
-            {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1}, "completion_tokens_details": None},
-            Usage(7, 0, 5, 0, True),
+            {
+                "prompt_tokens": 7,
+                "completion_tokens": 3,
+                "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1},
+                "completion_tokens_details": None,
+            },
+            Usage(7, 3, 5, 0, True),
+        ),
+        # DeepSeek's own; and with OpenAI's beside it, as others serve its models.
+        (
+            {"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": 5, "prompt_cache_miss_tokens": 2},
+            Usage(7, 3, 5, 0, True),
+        ),
+        (
+            {"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}},
+            Usage(7, 3, 4, 0, True),
+        ),
+        (
+            {"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": 5, "prompt_tokens_details": {"cached_tokens": None}},
+            Usage(7, 3, 5, 0, True),
         ),
         ({"prompt_tokens": 0, "completion_tokens": 3}, Usage(0, 3, 0, 0, True)),
     ],
@@ -48,6 +66,8 @@ def test_usage_is_read_in_both_spellings(usage: dict[str, Any], expected: Usage)
         {"choices": CHOICES, "usage": {"prompt_tokens": "7"}},
         {"choices": CHOICES, "usage": {"prompt_tokens": 7.0}},
         {"choices": CHOICES, "usage": {}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": 7}},
+        {"choices": CHOICES, "usage": {"prompt_tokens": 7, "completion_tokens": None}},
         {"choices": CHOICES, "usage": {"total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 12}},
         {"choices": CHOICES, "usage": {"prompt_tokens": None, "completion_tokens": None}},
@@ -80,11 +100,13 @@ def outcome(body: bytes, operation: str, *, made: bool) -> Any:
     ("operation", "usage", "expected"),
     [
         ("embedding", {"total_tokens": 12}, Usage(12, reported=True)),
-        ("embedding", {"total_tokens": -1}, None),
+        ("embedding", {"prompt_tokens": 12}, Usage(12, reported=True)),
+        ("embedding", {"total_tokens": -1}, Usage()),
+        ("embedding", None, Usage()),
         ("responses", {"total_tokens": 12}, None),
     ],
 )
-def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: dict[str, Any], expected: Usage | None):
+def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: dict[str, Any] | None, expected: Usage | None):
     assert PROVIDER._usage(make_call(operation), orjson.dumps({"data": [], "usage": usage})) == expected
 
 
@@ -98,12 +120,14 @@ def test_a_total_is_the_prompts_where_there_is_no_text(operation: str, usage: di
         ({"results": [{"usage": {"total_tokens": 9}}]}, None),
         ({"data": [], "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}}, None),
         ({"data": ["x" * 300_000], "usage": {"total_tokens": 7}}, Usage(7, reported=True)),
+        ({"results": [], "usage": {"prompt_tokens": 7}}, Usage(7, reported=True)),
         ({"usage": {"total_tokens": 7}, "data": ["x" * 300_000]}, None),
         ([], None),
     ],
 )
 def test_usage_is_found_in_answers_of_any_kind(answer: Any, expected: Usage | None):
-    assert PROVIDER.usage_of(orjson.dumps(answer)) == expected
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert PROVIDER.usage_of(mark + orjson.dumps(answer)) == expected
 
 
 @pytest.mark.parametrize(
@@ -134,6 +158,7 @@ USAGES = st.dictionaries(
             "input_tokens",
             "output_tokens",
             "total_tokens",
+            "prompt_cache_hit_tokens",
             "prompt_tokens_details",
             "output_tokens_details",
         ]

@@ -280,8 +280,11 @@ def test_an_answers_bytes_are_passed_on_and_its_usage_read():
         ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, "chat", Usage(2, 2)),
         ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9, "completion_tokens": -1}}, "chat", Usage(9, 2)),
         ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": -1, "completion_tokens": 9}}, "chat", Usage(2, 9)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9}}, "chat", Usage(9, 2)),
+        ({"choices": [{"text": "12345"}], "usage": {"prompt_tokens": 9, "completion_tokens": None}}, "chat", Usage(9, 2)),
         ({"status": "completed", "usage": {"output_tokens": 9}}, "responses", Usage(2, 9)),
-        ({"data": []}, "embedding", None),
+        ({"data": []}, "embedding", Usage(2)),
+        ({"data": [], "usage": {"prompt_tokens": 0, "total_tokens": 0}}, "embedding", Usage(2)),
         ({"error": None, "status": "completed"}, "responses", None),
     ],
 )
@@ -341,6 +344,17 @@ def test_what_a_policy_found_is_passed_on():
     with pytest.raises(UpstreamError) as caught:
         decode({"status": "failed", "error": {"code": "misalignment_policy_violation", "misalignment": {"error_type": "x"}}}, "responses")
     assert caught.value.more == {"misalignment": '{"error_type":"x"}'}
+
+
+@pytest.mark.parametrize("operation", ["chat", "responses", "embedding"])
+def test_a_byte_order_mark_before_an_answer_is_taken_off(operation: str):
+    whole = orjson.dumps(ANSWER)
+    call = make_call(operation)
+    assert provider().decode(call, ScriptedResponse(), b"\xef\xbb\xbf" + whole).body == whole
+    assert call.usage == Usage(3, 2, reported=True)
+    for broken in (b"\xef\xbb" + whole, b" \xef\xbb\xbf" + whole, b"\xef\xbb\xbf" * 5000 + whole):
+        with pytest.raises(UpstreamError):
+            provider().decode(call, ScriptedResponse(), broken)
 
 
 def test_every_cut_of_an_answer_is_invalid():

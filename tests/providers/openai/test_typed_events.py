@@ -142,9 +142,9 @@ def test_what_may_hold_part_of_a_key_or_is_in_no_known_shape_is_not_shown(event:
     [
         b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"error usage [DONE]"}\n\n',
         b'event: response.output_text.delta\ndata: {"type":"response.completed","usage":{"input_tokens":9}}\n\n',
-        b"event: response.output_text.delta\ndata: {nonsense}\n\n",
+        b'event: response.output_text.delta\ndata: {"delta":"\\ud83d"}\n\n',
+        b'event: response.output_text.delta\ndata: {"delta":"\xff"}\n\n',
         b'event: response.output_text.delta\ndata: {"a":1,\ndata: "b":2}\n\n',
-        b'event: response.output_text.delta\ndata: ["delta"]\n\n',
     ],
 )
 def test_a_piece_of_text_is_not_looked_into_however_it_comes(delta: bytes):
@@ -156,6 +156,16 @@ def test_a_piece_of_text_is_not_looked_into_however_it_comes(delta: bytes):
     decoder = TypedEventDecoder(LIMIT, terminal=True)
     assert b"".join(map(decoder.feed, (CREATED, delta, COMPLETED))) == CREATED + delta + COMPLETED
     assert (decoder.tokens, decoder.usage, decoder.failure) == (1, USAGE, None)
+
+
+@pytest.mark.parametrize("name", [b"response.output_text.delta", b"speech.audio.delta"])
+@pytest.mark.parametrize("data", [b"{nonsense}", b'{"delta":"a}', b'["delta"]', b'{"a":1}{}', b'"a"', b"{" + b'"a":{' * 40 + b"}"])
+def test_a_piece_of_text_that_is_no_object_ends_the_stream_however_it_comes(name: bytes, data: bytes):
+    good, bad = (b"event: %b\ndata: %b\n\n" % (name, each) for each in (b"{}", data))
+    for parts in ((CREATED, good, good, bad), *every_cut(CREATED + good + bad + COMPLETED)):
+        decoder = TypedEventDecoder(LIMIT, terminal=True)
+        assert read(decoder, parts) == b"".join(parts).partition(bad)[0]
+        assert kind_of(decoder.failure) == "invalid_response"
 
 
 def test_typed_events_count_their_deltas():
