@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from aiohttp.http import RawRequestMessage
 
+from proxy.core.reply import PROVIDER_REQUEST_ID
 from proxy.http.own_head import OURS
 from proxy.http.write import Writer
 
@@ -30,6 +31,7 @@ _EXPOSED = (
     "retry-after",
     "retry-after-ms",
     "www-authenticate",
+    PROVIDER_REQUEST_ID,
     "x-ratelimit-limit-requests",
     "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",
