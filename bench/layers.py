@@ -62,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of as a table")
     parser.add_argument("--output", type=Path, help="where the JSON is kept (bench/results/<date>-layers.json)")
     given = parser.parse_args(arguments)
-    for name in set(os.environ) - servers.clean_environment(os.environ).keys():
-        del os.environ[name]
+    clean = servers.clean_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(clean)
     try:
         result = measure(Parameters(rounds=given.rounds), sockets=not given.no_sockets)
     except (timeline.SeamMissing, rig.NoAnswer, servers.ServerFailed, servers.ToolMissing, slots.WrongAnswer) as error:

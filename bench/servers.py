@@ -145,12 +145,13 @@ def free_port() -> int:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what would configure a gateway: a measurement's configuration is its file alone.
+    """The environment without what would configure a gateway: a measurement's configuration is its file alone, and it has no data.
 
     Its bytecode is kept, as that of an installed one is: else each start would compile what has changed since the last time.
     """
     configuring = ("COMPORTA_", "OPENAI_", "OLLAMA_", "PYTHONDONTWRITEBYTECODE")
-    return {name: value for name, value in environment.items() if not name.startswith(configuring)}
+    clean = {name: value for name, value in environment.items() if not name.startswith(configuring)}
+    return {**clean, "XDG_DATA_HOME": os.devnull}  # nothing was ever stored there
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bench import overhead, report, servers, slots, wrk
 from bench.payload import Pace
 from bench.ratios import Sample
 from bench.servers import Server
+from proxy.settings.storage import is_there
 
 _RESULT = (
     'RESULT {"requests":1000,"bytes":640000,"seconds":2.5,"connect":1,"read":2,"write":3,"status":4,"timeout":5,'
@@ -146,8 +148,11 @@ def test_the_environment_configures_nothing():
         "COMPORTA_SERVER__LISTEN": "x",
         "OLLAMA_HOST": "y",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_DATA_HOME": "/home/of/who/measures",
     }
-    assert servers.clean_environment(environment) == {"PATH": "/bin"}
+    clean = servers.clean_environment(environment)
+    assert not is_there(clean)
+    assert clean == {"PATH": "/bin", "XDG_DATA_HOME": os.devnull}
 
 
 def test_a_missing_tool_is_named_with_what_to_install():
