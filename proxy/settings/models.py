@@ -49,6 +49,22 @@ class RangeSettings(Section):
 
 Plain: TypeAlias = str | int | float | bool
 
+#: What facts are that are no text, and how that is written. What a request's metadata says may be anything.
+_WRITTEN: dict[str, tuple[tuple[type, ...], str]] = {
+    "stream": ((bool, int), "true or false, without quotes"),
+    "prompt_tokens": ((int, float, RangeSettings), "a number without quotes, or {above: 1000}"),
+    "max_tokens": ((int, float, RangeSettings), "a number without quotes, or {above: 1000}"),
+}
+_TEXT = ((str,), 'text, such as "1" in quotes')
+
+
+def _require_written(name: str, value: Any) -> None:
+    """Raises ValueError for what the fact `name` never is."""
+    kinds, written = _WRITTEN.get(name, _TEXT)
+    for one in value if isinstance(value, list) else [value]:
+        if type(one) not in kinds:
+            raise ValueError(f"{name!r} is never {'a range' if isinstance(one, RangeSettings) else repr(one)}; write {written}")
+
 
 class TargetEntry(Section):
     """One of several who may serve a model."""
@@ -65,9 +81,11 @@ class TargetEntry(Section):
     @field_validator("when")
     @classmethod
     def _facts(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
+        for name, wanted in value.items():
             if name not in FACTS and not (name.startswith(METADATA) and name != METADATA):
                 raise ValueError(f"nothing is known of {name!r}; {nearest(name, [*FACTS, METADATA + 'NAME'])}")
+            if name in FACTS:
+                _require_written(name, wanted)
         operations = value.get("operation", [])
         for operation in operations if isinstance(operations, list) else [operations]:
             if operation not in OPERATIONS:

@@ -114,6 +114,30 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ('stream: "true"', "'stream' is never 'true'; write true or false, without quotes"),
+        ("stream: {above: 0}", "'stream' is never a range"),
+        ('prompt_tokens: "8000"', "'prompt_tokens' is never '8000'; write a number without quotes"),
+        ("max_tokens: true", "'max_tokens' is never True"),
+        ("tier: 1", "'tier' is never 1; write text, such as \"1\" in quotes"),
+        ("user: [ana, 7]", "'user' is never 7"),
+        ("task_type: {below: 2}", "'task_type' is never a range"),
+    ],
+)
+def test_a_condition_that_no_request_meets_is_refused(refused: Refused, when: str, said: str):
+    text = HEAD + f"  m: {{targets: [a, {{provider: b, when: {{{when}}}}}]}}"
+    check_told(refused(text), 3, "models.m.targets[1].when", said)
+
+
+@pytest.mark.parametrize(
+    "when", ["stream: false", "stream: [true, false]", "max_tokens: [1, 2.5]", 'metadata.beta: [true, "1", 1]', "user: 'no'"]
+)
+def test_a_condition_is_written_as_the_request_says_it(loaded: Load, when: str):
+    loaded(HEAD + f"  m: {{targets: [a, {{provider: b, when: {{{when}}}}}]}}")
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_told_with_its_place(refused: Refused, case: str):
     text, line, path, said = WRONG[case]
