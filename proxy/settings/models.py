@@ -205,16 +205,16 @@ def _is_addressed(name: str, listed: Sequence[str]) -> bool:
 def _check_cycles(models: Mapping[str, Entry], findings: Findings) -> None:
     """One problem for each fallback that leads back to a model on the way to it."""
     done: set[str] = set()
-
-    def go(name: str, way: tuple[str, ...]) -> None:
-        for path, _, to in chained(name, models[name]):
-            if to in (*way, name):
-                circle = (*way, name)[(*way, name).index(to) :]
-                findings.problem(path, f"leads in a circle: {' -> '.join((*circle, to))}", "a chain of fallbacks has an end")
-            elif to in models and to not in done:
-                go(to, (*way, name))
-        done.add(name)
-
     for name in models:
-        if name not in done:
-            go(name, ())
+        way, left = [name], [chained(name, models[name])]
+        while way:
+            if way[-1] in done or (step := next(left[-1], None)) is None:
+                done.add(way.pop())
+                left.pop()
+                continue
+            path, _, to = step
+            if to in way:
+                findings.problem(path, f"leads in a circle: {' -> '.join((*way[way.index(to) :], to))}", "a chain of fallbacks has an end")
+            elif to in models:
+                way.append(to)
+                left.append(chained(to, models[to]))

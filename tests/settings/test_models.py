@@ -138,6 +138,13 @@ def test_a_condition_is_written_as_the_request_says_it(loaded: Load, when: str):
     loaded(HEAD + f"  m: {{targets: [a, {{provider: b, when: {{{when}}}}}]}}")
 
 
+def test_a_chain_of_fallbacks_may_be_long_and_end_in_a_circle(loaded: Load, refused: Refused):
+    chain = "".join(f"  m{place}: {{provider: a, fallback: [m{place + 1}]}}\n" for place in range(2000))
+    loaded(HEAD + chain + "  m2000: a\n")
+    (problem,) = refused(HEAD + chain + "  m2000: {provider: a, fallback: [m1999]}\n")
+    assert (problem.path, "m1999 -> m2000 -> m1999" in str(problem)) == ("models.m2000.fallback[0]", True)
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_told_with_its_place(refused: Refused, case: str):
     text, line, path, said = WRONG[case]
