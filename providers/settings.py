@@ -103,7 +103,10 @@ class NetworkSettings(Section):
     base_url: BaseURL = Field(description="where it is, up to and with its version, such as /v1")
     api_key: SecretRef | None = Field(None, description="its key, by reference")
     api_keys: tuple[SecretRef, ...] = Field((), description="several keys, used in turn")
-    headers: dict[str, str] = Field(default_factory=dict, description="further headers for every request")
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="further headers for every request; Host: who is asked at base_url, whose certificate stays that of its own host",
+    )
     pool: PoolSettings = Field(default_factory=PoolSettings, description="connections")
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="patience")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="sizes of answers")

@@ -169,6 +169,8 @@ class ConfigurationFile:
     @staticmethod
     def _bytes(path: Path) -> bytes:
         try:
+            if path.is_fifo():
+                raise _unreadable("it is a pipe, which is read once")
             return path.read_bytes()
         except OSError as error:
             raise _unreadable(error.strerror or type(error).__name__) from None

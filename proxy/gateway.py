@@ -27,10 +27,9 @@ from proxy.interpreter import require_extensions, settle_garbage, uncollected
 from proxy.loop import LagMeter, Watchdog
 from proxy.pressure import Pressure, descriptors
 from proxy.recollection import Recollection
-from proxy.secrets import Followed
 from proxy.settings import ServerSettings, Settings
 from proxy.settings.access import is_open, is_said_open, needs_storage, stored_credentials
-from proxy.snapshot import Snapshot, follow
+from proxy.snapshot import Groundwork, Snapshot, groundwork
 from proxy.sockets import bind
 from proxy.standing import Standing
 from proxy.turns import PATIENCE, Turns
@@ -226,9 +225,9 @@ class Gateway:
         tls = None if settings is self.settings else context_for(settings.server.tls)
         keeper = await self._opened_keeper(settings) if self._keeper is None and stores else self._keeper
         try:
-            followed = await self._followed(settings, keeper)
+            ground = await self._groundwork(settings, keeper)
             lent = self._lent(keeper)
-            made = Snapshot(settings, self._environ, lent, before=self._current, exposed=self._exposed, followed=followed)
+            made = Snapshot(settings, self._environ, lent, before=self._current, exposed=self._exposed, ground=ground)
             if self.standing.checker.asks and settings is not self.settings:
                 await self._require_listed(made)
         except BaseException:
@@ -236,11 +235,12 @@ class Gateway:
             raise
         return Prepared(made, keeper, tls)
 
-    async def _followed(self, settings: Settings, keeper: Keeper | None) -> Followed:
-        """What the references to providers' keys lead to: those into the store are read, files and keyrings are a thread's work."""
+    async def _groundwork(self, settings: Settings, keeper: Keeper | None) -> Groundwork:
+        """A thread's work, but for the keys in the store, which are read before."""
         if keeper is not None:
             await keeper.read_credentials(settings)
-        return await asyncio.to_thread(follow, settings, self._environ, None if keeper is None else keeper.secrets)
+        store = None if keeper is None else keeper.secrets
+        return await asyncio.to_thread(groundwork, settings, self._environ, store, before=self._current)
 
     async def _renew(self) -> None:
         """Serve with other keys where the store has others now."""

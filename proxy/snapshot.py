@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from proxy.pipeline import INSTALLED, PER_ATTEMPT, PER_REQUEST, acting, compose,
 from proxy.routing.bill import Bill
 from proxy.routing.binding import BINDING
 from proxy.routing.router import Router
+from proxy.routing.table import Table
 from proxy.routing.walk import leads_on
 from proxy.secrets import Followed, SecretError, Store
 from proxy.settings import SIMULATED, Settings
@@ -58,25 +60,25 @@ class Snapshot:
         *,
         before: Snapshot | None = None,
         exposed: bool | None = None,
-        followed: Followed | None = None,
+        ground: Groundwork | None = None,
     ) -> None:
         """Providers that are in `before` with the same settings and the same keys are taken from there, with their connections.
 
-        `exposed` says whether other machines reach the listener; None: as the configuration has it. `followed` are the references to
-        providers' keys, as `follow` has them; None: they are followed here, and none into the store.
+        `exposed` says whether other machines reach the listener; None: as the configuration has it. `ground` is what `groundwork` made of
+        `settings`; None: it is made here, and no reference to a key is followed into the store.
         """
         self.settings = settings
         self._exposed = exposed
-        self.table = table_of(settings)
+        ground = ground or groundwork(settings, environ, before=before)
+        self.table = ground.table
         # Asked for once: where a plug-in is configured, each time goes through the metadata of everything that is installed.
         same = before if before is not None and before.settings is settings else None
         self._kinds: Mapping[str, Any] = policies.kinds(settings.policies) if same is None else same._kinds
         named = (_kind(name, section) for name, section in settings.providers.items())
         self._providers: Mapping[str, Any] = providers.kinds(named) if same is None else same._providers
-        self.followed = find = followed or follow(settings, environ)
-        trust = cache(ssl.create_default_context)  # it reads all CA certificates: once for all providers
+        self.followed = find = ground.followed
         self.upstreams = {
-            name: _kept(name, section, find, before) or build_upstream(name, section, self._providers, find, services.clock, trust)
+            name: _kept(name, section, find, before) or build_upstream(name, section, self._providers, find, services.clock, ground.trust)
             for name, section in settings.providers.items()
         }
         self._services = services
@@ -292,3 +294,28 @@ def follow(settings: Settings, environ: Mapping[str, str], store: Store | None =
     """What the references to providers' keys lead to. It reads files and asks the keyring: a thread's work."""
     references = [reference for section in settings.providers.values() for reference in getattr(section, "references", ())]
     return Followed(references, environ, store)
+
+
+@dataclass(frozen=True, slots=True)
+class Groundwork:
+    """What takes time of a snapshot and follows from the configuration alone. `trust` makes the context that providers share."""
+
+    followed: Followed
+    table: Table
+    trust: Callable[[], ssl.SSLContext]
+
+
+def groundwork(settings: Settings, environ: Mapping[str, str], store: Store | None = None, *, before: Snapshot | None = None) -> Groundwork:
+    """Nothing that serves is touched, so that a thread can do it: a thousand models take some ten milliseconds, and the certificates
+    that new providers are held against twenty.
+    """
+    followed = follow(settings, environ, store)
+    trust = cache(ssl.create_default_context)  # it reads all CA certificates: once for all providers
+    for name, section in settings.providers.items():
+        if _is_held_against_all(section) and _kept(name, section, followed, before) is None:
+            trust()
+    return Groundwork(followed, table_of(settings), trust)
+
+
+def _is_held_against_all(section: Section) -> bool:
+    return isinstance(section, NetworkSettings) and section.ca is None and section.base_url.startswith("https:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -103,6 +104,18 @@ async def test_what_is_applied_is_in_the_file_in_force_and_kept_with_what_was_th
     assert [one.text for one in kept if one is not None] == [SECOND, FIRST]
     assert [row.action for row in await Audit(database).list()] == ["configuration.add", "configuration.add"]
     assert list(file.parent.glob(".gateway.yaml.*")) == []
+
+
+async def test_a_pipe_is_neither_waited_for_nor_written(file: Path, gateway: Gateway, database: Database):
+    file.unlink()
+    os.mkfifo(file)
+    found = configuring(file, gateway, database)
+    async with asyncio.timeout(10):
+        told = (await found.current()).problems[0].message
+        with pytest.raises(ClientError, match="it is a pipe") as refused:
+            await found.apply("ada", SECOND, None)
+    assert "it is a pipe, which is read once" in told
+    assert (refused.value.status, file.is_fifo()) == (409, True)
 
 
 async def test_values_are_listed_in_a_thread(file: Path, database: Database):

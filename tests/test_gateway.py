@@ -17,7 +17,7 @@ from proxy.core.errors import CapacityError
 from proxy.core.keys import digest, generate
 from proxy.gateway import Gateway
 from proxy.keeping import Keeper
-from proxy.settings import Settings, load
+from proxy.settings import ModelEntry, Settings, load
 from proxy.sockets import bind
 from proxy.vault import new_key
 from tests.lifecycle.test_certificate import write_certificate
@@ -126,6 +126,26 @@ async def test_storage_that_cannot_be_served_with_is_not_kept(served: Served, en
     await records.users.create("root", "ada")
     await records.keys.create("root", records.new_key(public, "ada", digest(token, records.pepper), token[-4:]))
     assert await served.knows(token), "keys are not looked up"
+
+
+class Models(dict[str, Any]):
+    """Models that note in which threads all of them are gone through."""
+
+    def __init__(self, models: dict[str, Any], threads: set[str]) -> None:
+        super().__init__(models)
+        self._threads = threads
+
+    def items(self) -> Any:
+        self._threads.add(threading.current_thread().name)
+        return super().items()
+
+
+async def test_many_models_keep_no_stream_waiting_while_a_change_is_prepared(served: Served):
+    gateway, threads = served.gateway, set[str]()
+    settings = gateway.settings.model_copy(update={"models": Models({"fast": ModelEntry(provider="sim", model="sim")}, threads)})
+    await gateway.reload(settings)
+    assert gateway.settings is settings
+    assert threads and threading.main_thread().name not in threads
 
 
 async def test_a_change_that_fails_or_is_dropped_lets_the_next_one_in(served: Served, environ: Environ):

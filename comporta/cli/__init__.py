@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -46,8 +48,22 @@ _COMMANDS = {
 }
 
 
+#: What a file, or a device, says that takes nothing more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 class _Commands(Group):
     """Imports only the command that is asked for: a server that starts need not know how keys are rotated."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            streams.drop_output()
+            click.echo(f"Error: this cannot be written: {error.strerror}", err=True)
+            raise SystemExit(1) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args[:1] == ["serve"]:

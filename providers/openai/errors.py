@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from providers.openai.value import lenient_value_of
+from providers.openai.value import beginning_of, lenient_value_of
 from proxy.core.errors import UPSTREAM_KINDS, UpstreamError
 from proxy.core.retry_after import parse_retry_after
 from proxy.core.sse import EventDecoder
@@ -269,7 +269,7 @@ def _fields(body: bytes) -> dict[str, Any]:
     say `Message`, servers in Go often `msg`, MiniMax's own API `base_resp`.
     """
     try:
-        value = lenient_value_of(body)
+        value = _value_of(body)
     except ValueError:
         return {}
     if isinstance(value, list) and len(value) == 1:
@@ -294,6 +294,14 @@ def _in_events(body: bytes) -> dict[str, Any]:
     decoder = EventDecoder()
     events = [event.data for event in decoder.feed(body)]
     return next(filter(None, map(_fields, (*events, decoder.eof()))), {})
+
+
+def _value_of(body: bytes) -> Any:
+    """Of a body that was not read to its end, as one that repeats a long request, what its beginning says. Raises ValueError."""
+    try:
+        return lenient_value_of(body)
+    except ValueError:
+        return beginning_of(body)
 
 
 def _plain(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:

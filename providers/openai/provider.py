@@ -43,6 +43,10 @@ BESIDE = frozenset({"/classify", "/pooling", "/tokenize", "/detokenize"})
 #: Operations whose stream ends with `[DONE]` after a finish_reason, and whose usage must be asked for.
 CHAT_STREAMS = frozenset({"chat", "completion"})
 
+#: Mistral's: a legacy completion's request that knows no `stream_options`, and a chat's answer, with its usage in the last event.
+#: Source: `FIMCompletionStreamRequest` and `CompletionChunk` of https://github.com/mistralai/client-python
+_FILL_IN = "/fim/completions"
+
 #: Bytes of a body of which objects may be made to find its usage.
 _SMALL = 256 * 1024
 
@@ -97,7 +101,7 @@ class OpenAI:
         raw, body, model = call.raw, call.body, target.model
         if model is not None and body.get("model") != model and "model" in body:
             raw = set_member(raw, "model", orjson.dumps(model), present=True)
-        if call.stream and self._stream_usage and call.operation in CHAT_STREAMS:
+        if call.stream and self._stream_usage and call.operation in CHAT_STREAMS and call.path != _FILL_IN:
             # A body of a stream has a member at least: the one that says so.
             raw = with_first(raw, _USAGE_ASKED) if "stream_options" not in body else _asking_for_usage(raw, body)
         return UpstreamRequest(call.method, sent.url, sent.headers, raw, sent.kept)
@@ -176,7 +180,7 @@ class OpenAI:
             # Some servers leave the reason out behind calls of tools alone.
             may_call = "tools" in body or "functions" in body
             endings = None if may_call or call.target is None else self._endings_of(call.operation, call.target.model)
-            wants_usage = not self._stream_usage or _asks_for_usage(body)
+            wants_usage = not self._stream_usage or call.path == _FILL_IN or _asks_for_usage(body)
             return ChatDecoder(limit, choices=choices, wants_usage=wants_usage, endings=endings)
         return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
 

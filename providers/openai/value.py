@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import orjson
+from pydantic_core import from_json
 
 from proxy.core.errors import UpstreamError
 from proxy.core.sse import BOM
@@ -52,6 +53,11 @@ def lenient_value_of(data: bytes, *, most: int = _MOST_LENIENT) -> Any:
         if len(data) > most:
             raise
         return value_of(data.decode("utf-8-sig", "replace").encode())
+
+
+def beginning_of(data: bytes) -> Any:
+    """The value that `data` is the beginning of, as far as it goes: its last string may be cut. Raises ValueError."""
+    return from_json(data, allow_partial="trailing-strings")
 
 
 def _whole(escape: re.Match[bytes]) -> bytes:

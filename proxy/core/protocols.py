@@ -112,7 +112,8 @@ class Policy(Protocol):
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """What goes to a provider. `url` is absolute and comes from configuration; `headers` have lower-case names.
+    """What goes to a provider. `url` is absolute and comes from configuration; `headers` have lower-case names; a `host` among
+    them is sent in the place of the address's own.
 
     `body` is bytes, or the client's content where that is passed on as it arrives. In `kept` a transport may keep what it makes of the
     rest: requests that share it are the same but for their bodies, and their `headers` are one object.

@@ -3,7 +3,7 @@
 The pass-through routes are those of OpenAI's published API description (https://github.com/openai/openai-openapi) and of its Python
 library, which is ahead of it; a test compares them. Of the realtime API only what is HTTP: its WebSocket (`GET /realtime`) is not.
 Then what servers of open models have beside it: `/rerank`, `/score`, `/classify`, `/pooling`, `/tokenize`, `/detokenize`
-(https://docs.vllm.ai/en/stable/serving/online_serving/).
+(https://docs.vllm.ai/en/stable/serving/online_serving/); and Mistral's `/fim/completions` (https://docs.mistral.ai/api/).
 The operation groups routes for the record and for what a key may be granted.
 """
 
@@ -16,6 +16,7 @@ from urllib.parse import unquote
 _TABLE = """
 chat            POST             /chat/completions
 completion      POST             /completions
+completion      POST             /fim/completions
 embedding       POST             /embeddings
 models          GET              /models
 models          GET,DELETE       /models/{model}

@@ -26,10 +26,11 @@ from proxy.settings.tree import Node, leaves_of
 _PROVIDER_NAME = re.compile(r"[a-z0-9._-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
-#: What says how a request is written there, and to whom (RFC 9110, 7.2, 7.6.1 and 8.6).
+#: What says how a request is written there (RFC 9110, 7.6.1 and 8.6).
 _CONNECTION_HEADERS = frozenset(
-    {"connection", "content-encoding", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+    {"connection", "content-encoding", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _WEB_PORTS = {"http": 80, "https": 443}
 
 
@@ -169,7 +170,7 @@ def _has_port(parts: SplitResult) -> bool:
 def _headers(settings: Settings, findings: Findings) -> None:
     for name, section in settings.providers.items():
         headers = getattr(section, "headers", None)
-        for header in headers if isinstance(headers, Mapping) else ():
+        for header, value in headers.items() if isinstance(headers, Mapping) else ():
             path = ("providers", name, "headers", header)
             if header.lower() in _CREDENTIAL_HEADERS:
                 findings.problem(path, "a credential is not written as a header", 'use api_key: "env:NAME"')
@@ -177,6 +178,17 @@ def _headers(settings: Settings, findings: Findings) -> None:
                 findings.problem(path, "is no further header: the gateway writes it itself, for each request")
             elif not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header):
                 findings.problem(path, "is no header name")
+            elif header.lower() == "host":
+                _host(section, path, value, findings)
+
+
+def _host(section: Any, path: tuple[str, ...], value: str, findings: Findings) -> None:
+    """Who is asked at the provider's address (RFC 9110, 7.2)."""
+    found = _HOST.fullmatch(value)
+    if found is None or int(found[1] or 1) not in range(1, 65536):
+        findings.problem(path, "is no host, with or without a port", "such as models.example.com")
+    elif getattr(section, "proxy", None) and str(getattr(section, "base_url", "")).startswith("http://"):
+        findings.warning(path, "is lost: where nothing is encrypted, an HTTP proxy writes the address's own host", "use https://")
 
 
 def _simulated(settings: Settings, findings: Findings) -> None:

@@ -49,6 +49,22 @@ class RangeSettings(Section):
 
 Plain: TypeAlias = str | int | float | bool
 
+#: What facts are that are no text, and how that is written. What a request's metadata says may be anything.
+_WRITTEN: dict[str, tuple[tuple[type, ...], str]] = {
+    "stream": ((bool, int), "true or false, without quotes"),
+    "prompt_tokens": ((int, float, RangeSettings), "a number without quotes, or {above: 1000}"),
+    "max_tokens": ((int, float, RangeSettings), "a number without quotes, or {above: 1000}"),
+}
+_TEXT = ((str,), 'text, such as "1" in quotes')
+
+
+def _require_written(name: str, value: Any) -> None:
+    """Raises ValueError for what the fact `name` never is."""
+    kinds, written = _WRITTEN.get(name, _TEXT)
+    for one in value if isinstance(value, list) else [value]:
+        if type(one) not in kinds:
+            raise ValueError(f"{name!r} is never {'a range' if isinstance(one, RangeSettings) else repr(one)}; write {written}")
+
 
 class TargetEntry(Section):
     """One of several who may serve a model."""
@@ -65,9 +81,11 @@ class TargetEntry(Section):
     @field_validator("when")
     @classmethod
     def _facts(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
+        for name, wanted in value.items():
             if name not in FACTS and not (name.startswith(METADATA) and name != METADATA):
                 raise ValueError(f"nothing is known of {name!r}; {nearest(name, [*FACTS, METADATA + 'NAME'])}")
+            if name in FACTS:
+                _require_written(name, wanted)
         operations = value.get("operation", [])
         for operation in operations if isinstance(operations, list) else [operations]:
             if operation not in OPERATIONS:
@@ -187,16 +205,16 @@ def _is_addressed(name: str, listed: Sequence[str]) -> bool:
 def _check_cycles(models: Mapping[str, Entry], findings: Findings) -> None:
     """One problem for each fallback that leads back to a model on the way to it."""
     done: set[str] = set()
-
-    def go(name: str, way: tuple[str, ...]) -> None:
-        for path, _, to in chained(name, models[name]):
-            if to in (*way, name):
-                circle = (*way, name)[(*way, name).index(to) :]
-                findings.problem(path, f"leads in a circle: {' -> '.join((*circle, to))}", "a chain of fallbacks has an end")
-            elif to in models and to not in done:
-                go(to, (*way, name))
-        done.add(name)
-
     for name in models:
-        if name not in done:
-            go(name, ())
+        way, left = [name], [chained(name, models[name])]
+        while way:
+            if way[-1] in done or (step := next(left[-1], None)) is None:
+                done.add(way.pop())
+                left.pop()
+                continue
+            path, _, to = step
+            if to in way:
+                findings.problem(path, f"leads in a circle: {' -> '.join((*way[way.index(to) :], to))}", "a chain of fallbacks has an end")
+            elif to in models:
+                way.append(to)
+                left.append(chained(to, models[to]))

@@ -57,9 +57,11 @@ def mark_of(path: FilePath) -> Mark:
 def read_file(path: FilePath) -> Node:
     """The file as nodes. Raises SettingsError for one that cannot be read or is not YAML."""
     try:
-        if path.stat().st_size > _MAX_FILE:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)  # what a device or a pipe holds has no size before
+        if len(data) > _MAX_FILE:
             raise SettingsError([Problem(str(path), None, "", f"is larger than {_MAX_FILE >> 20} MiB, which no configuration is")])
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise SettingsError([Problem(str(path), None, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:

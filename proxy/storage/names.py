@@ -6,7 +6,15 @@ import re
 
 from proxy.core.errors import ClientError
 
+_LONGEST_ID = 200
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def require_id(id: str) -> None:
+    """Raises ClientError (400) for one that nobody could be told by."""
+    if not id.strip() or len(id) > _LONGEST_ID:
+        raise ClientError(f"id: wants 1 to {_LONGEST_ID} characters that are not all blanks.", param="id", code="invalid_value")
 
 
 def require_plain(**names: str | None) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, delete, insert, select, update
 from proxy.core.errors import ClientError
 from proxy.storage.database import Database
 from proxy.storage.faults import missing
-from proxy.storage.names import require_plain
+from proxy.storage.names import require_id, require_plain
 from proxy.storage.tables import users
 
 #: What may be changed of one that is there.
@@ -47,6 +47,7 @@ class Users:
         return tuple(_user(row) for row in rows)
 
     async def create(self, actor: str, id: str, *, name: str | None = None, tier: str | None = None) -> User:
+        require_id(id)
         require_plain(id=id, name=name, tier=tier)
         statement = insert(users).values(id=id, name=name, tier=tier)
         await self._database.change(actor, "user.create", f"user {id}", None, _shown(id), statement)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from proxy.transport.lookups import is_literal, look_up
 
 
 class PrivateAddress(OSError):
@@ -32,7 +31,7 @@ class PinnedResolver(AbstractResolver):
             raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
         found = [(str(info[4][0]), info[0]) for info in infos]
         # A literal address, or localhost, is what the administrator wrote: that is the permission.
-        if not self._allow_private and host != "localhost" and not _is_literal(host):
+        if not self._allow_private and host != "localhost" and not is_literal(host):
             found = [(address, kind) for address, kind in found if is_public(address)]
             if not found:
                 raise PrivateAddress(f"{host} resolves to a private address")
@@ -43,41 +42,6 @@ class PinnedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-async def look_up(host: str, port: int, *, ask: Callable[..., Any] = socket.getaddrinfo, **options: Any) -> Any:
-    """What `ask` tells of a name, on a thread of its own. Raises what it raises.
-
-    The loop's threads are few, and a name whose servers are silent holds one for ten seconds and more: four of them would keep every
-    other name waiting. A thread that is still held ends with the process.
-    """
-    if _is_literal(host):
-        return socket.getaddrinfo(host, port, **options | {"flags": socket.AI_NUMERICHOST})
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[Any] = loop.create_future()
-
-    def tell(settle: Callable[[Any], None], outcome: Any) -> None:
-        if not found.done():
-            settle(outcome)
-
-    def work() -> None:
-        try:
-            told = found.set_result, ask(host, port, **options)
-        except Exception as error:  # noqa: BLE001 - who waits raises it
-            told = found.set_exception, error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, *told)
-
-    threading.Thread(target=work, name="lookup", daemon=True).start()
-    return await found
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 #: Prefixes of IPv6 addresses whose last 32 bits are the IPv4 address that they lead to: RFC 4291, 2.5.5.1; RFC 6052, 2.1.

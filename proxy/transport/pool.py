@@ -47,7 +47,7 @@ class PooledTransport:
         parts = urlsplit(base_url)
         is_secure = parts.scheme == "https"
         self._origin = f"{parts.scheme}://{parts.netloc}"
-        self._host_header = f"host: {parts.netloc}\r\n"
+        self._host = parts.netloc
         self._most = connections
         self._keep_alive = keep_alive
         self._outbox = Outbox()
@@ -126,8 +126,9 @@ class PooledTransport:
     def _head(self, request: UpstreamRequest) -> bytes:
         """All of a head that does not speak of the body."""
         target = request.url[len(self._origin) :]
-        lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
-        return f"{request.method} {target or '/'} HTTP/1.1\r\n{self._host_header}{''.join(lines)}".encode("utf-8", "surrogateescape")
+        headers = {"host": self._host, **request.headers}
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        return f"{request.method} {target or '/'} HTTP/1.1\r\n{''.join(lines)}".encode("utf-8", "surrogateescape")
 
     async def _send_content(self, connection: Connection, content: Content, head: asyncio.Future[None], timeouts: Timeouts) -> None:
         """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+
+import pytest
 
 from tests.cli.conftest import Command
 
@@ -72,3 +76,10 @@ def test_without_a_file_the_environment_is_checked(command: Command):
 def test_a_file_that_is_not_there_is_told(command: Command):
     result = command("check", "gone.yaml")
     assert (result.exit_code, "gone.yaml: cannot be read: No such file" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [("check", "--json"), ("--help",)])
+def test_output_for_which_there_is_no_room_is_told_in_one_line(arguments: tuple[str, ...]):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "comporta", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: this cannot be written: No space left on device\n")

@@ -43,6 +43,13 @@ def test_names_with_control_characters_are_refused(run):
         assert (refused.exit_code, "holds a control character" in refused.output) == (1, True), refused.output
 
 
+def test_a_user_has_an_id_that_can_be_seen(run):
+    for id in ("", "  ", "a" * 201):
+        refused = run("users", "add", id)
+        assert (refused.exit_code, "id: wants 1 to 200 characters" in refused.output) == (1, True), refused.output
+    assert run("users", "add", "Ana Silva").exit_code == 0
+
+
 def test_a_key_is_shown_once_and_then_by_its_end(run, tmp_path: Path):
     run("users", "add", "ana")
     made = run("keys", "create", "ana", "--models", "fast,sim", "--expires", "90d")

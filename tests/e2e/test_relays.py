@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.gateway import Gateway, error_of
 from tests.support.raw_client import ask
-from tests.support.script import Reset, Script, chunk, head, json_response, response, script
+from tests.support.script import (
+    DONE,
+    Reset,
+    Script,
+    chat_chunks,
+    chunk,
+    completion,
+    delta,
+    event,
+    head,
+    json_response,
+    response,
+    script,
+    sse,
+    usage,
+)
 from tests.support.upstream import Upstream
 
 FAILURES = "llm_upstream_failures_total"
@@ -78,6 +94,30 @@ def test_what_says_of_itself_that_it_failed_can_be_read(gateway: Gateway, upstre
 def test_what_is_whole_is_passed_on_as_it_came(gateway: Gateway, upstream: Upstream, ranks: bytes) -> None:
     upstream.play(response(200, ranks))
     assert ask(gateway.url, "POST", "/rerank", b'{"model":"test-model","query":"a","texts":["b"]}').body == ranks
+
+
+FILL_IN = b'{"model":"test-model","prompt":"def f(","suffix":"return a","stream":%b}'
+
+
+@pytest.mark.parametrize("path", ["/fim/completions", "/v1/fim/completions"])
+def test_code_that_is_filled_in_is_answered_as_a_chat(gateway: Gateway, upstream: Upstream, path: str) -> None:
+    upstream.play(json_response(200, completion()))
+    answer = ask(gateway.url, "POST", path, FILL_IN % b"false")
+    assert (answer.status, json.loads(answer.body)) == (200, completion())
+    sent = upstream.wait_request()
+    assert (sent.target, sent.body) == ("/v1/fim/completions", FILL_IN % b"false")
+    record = gateway.record_of(answer)
+    assert (record["operation"], record["usage"], record["completion_tokens"]) == ("completion", "reported", 3)
+
+
+def test_code_that_is_filled_in_may_be_a_stream(gateway: Gateway, upstream: Upstream) -> None:
+    events = [*chat_chunks(finish=None, used=None), event(delta("", finish="stop", usage=usage(7, 3)))]
+    upstream.play(sse(events))
+    answer = ask(gateway.url, "POST", "/v1/fim/completions", FILL_IN % b"true")
+    assert (answer.status, answer.body) == (200, b"".join(events) + DONE)
+    assert upstream.wait_request().body == FILL_IN % b"true"
+    record = gateway.record_of(answer)
+    assert (record["usage"], record["prompt_tokens"], record["completion_tokens"]) == ("reported", 7, 3)
 
 
 def test_what_fails_later_is_counted(gateway: Gateway, upstream: Upstream) -> None:

@@ -93,11 +93,33 @@ def test_credentials_do_not_go_into_headers(refused: Refused, header: str):
     assert "api_key" in str(problem)
 
 
-@pytest.mark.parametrize("header", ["Host", "content-length", "Transfer-Encoding", "connection"])
+@pytest.mark.parametrize("header", ["Upgrade", "content-length", "Transfer-Encoding", "connection"])
 def test_what_is_written_for_each_request_is_no_further_header(refused: Refused, header: str):
     (problem,) = refused(_provider("https://a.example", f", headers: {{{header}: abc}}"))
     assert (problem.line, problem.path) == (2, f"providers.a.headers.{header}")
     assert "the gateway writes it itself" in str(problem)
+
+
+@pytest.mark.parametrize("host", ["llama.models.example.com", "LLAMA-1", "a_b.example:8443", "10.0.0.1:80", '"[::1]:8000"'])
+def test_a_provider_may_be_asked_by_another_name_than_its_address(loaded: Load, host: str):
+    text = _provider("https://a.example", f", headers: {{Host: {host}}}")
+    assert loaded(text).settings.providers["a"].model_dump()["headers"] == {"Host": host.strip('"')}
+    assert _warnings(loaded, text) == ""
+
+
+@pytest.mark.parametrize(
+    "host", ["", "https://a.example", "a.example/v1", "a.example:", "a.example:70000", "a b", "a,b", "me@a", "::1", "é"]
+)
+def test_the_name_a_provider_is_asked_by_is_a_host(refused: Refused, host: str):
+    (problem,) = refused(_provider("https://a.example", f', headers: {{host: "{host}"}}'))
+    assert (problem.line, problem.path) == (2, "providers.a.headers.host")
+    assert "is no host, with or without a port" in str(problem)
+
+
+def test_a_host_that_the_proxy_replaces_is_told(loaded: Load):
+    other = ', headers: {Host: b.example}, proxy: "http://10.0.0.1:3128"'
+    assert "an HTTP proxy writes the address's own host" in _warnings(loaded, _provider("http://10.0.0.2/v1", other))
+    assert _warnings(loaded, _provider("https://a.example", other)) == ""
 
 
 def test_a_header_needs_a_name_that_is_one(refused: Refused):

@@ -114,6 +114,37 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ('stream: "true"', "'stream' is never 'true'; write true or false, without quotes"),
+        ("stream: {above: 0}", "'stream' is never a range"),
+        ('prompt_tokens: "8000"', "'prompt_tokens' is never '8000'; write a number without quotes"),
+        ("max_tokens: true", "'max_tokens' is never True"),
+        ("tier: 1", "'tier' is never 1; write text, such as \"1\" in quotes"),
+        ("user: [ana, 7]", "'user' is never 7"),
+        ("task_type: {below: 2}", "'task_type' is never a range"),
+    ],
+)
+def test_a_condition_that_no_request_meets_is_refused(refused: Refused, when: str, said: str):
+    text = HEAD + f"  m: {{targets: [a, {{provider: b, when: {{{when}}}}}]}}"
+    check_told(refused(text), 3, "models.m.targets[1].when", said)
+
+
+@pytest.mark.parametrize(
+    "when", ["stream: false", "stream: [true, false]", "max_tokens: [1, 2.5]", 'metadata.beta: [true, "1", 1]', "user: 'no'"]
+)
+def test_a_condition_is_written_as_the_request_says_it(loaded: Load, when: str):
+    loaded(HEAD + f"  m: {{targets: [a, {{provider: b, when: {{{when}}}}}]}}")
+
+
+def test_a_chain_of_fallbacks_may_be_long_and_end_in_a_circle(loaded: Load, refused: Refused):
+    chain = "".join(f"  m{place}: {{provider: a, fallback: [m{place + 1}]}}\n" for place in range(2000))
+    loaded(HEAD + chain + "  m2000: a\n")
+    (problem,) = refused(HEAD + chain + "  m2000: {provider: a, fallback: [m1999]}\n")
+    assert (problem.path, "m1999 -> m2000 -> m1999" in str(problem)) == ("models.m2000.fallback[0]", True)
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_told_with_its_place(refused: Refused, case: str):
     text, line, path, said = WRONG[case]

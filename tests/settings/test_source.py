@@ -118,6 +118,20 @@ def test_an_enormous_file_is_not_read(tmp_path: Path):
         read_file(path)
 
 
+def test_what_has_no_end_is_not_read_to_it():
+    with pytest.raises(SettingsError, match="/dev/zero: is larger than 4 MiB"):
+        read_file(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=repr)
+def test_a_line_may_end_in_any_way(tmp_path: Path, end: str):
+    path = tmp_path / "gateway.yaml"
+    path.write_bytes(f"\ufeffa: 1{end}b: |{end}  x{end}  y{end}c: 2{end}".encode())
+    root = read_file(path)
+    assert root.plain() == {"a": 1, "b": "x\ny\n", "c": 2}
+    assert {dotted(at): node.line for at, node in root.leaves()} == {"a": 1, "b": 2, "c": 5}
+
+
 def test_an_empty_file_is_no_file(loaded: Load):
     assert loaded("# nothing\n").settings == loaded(None).settings
 

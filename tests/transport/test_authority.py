@@ -72,9 +72,9 @@ def transport(url: str, **more: Any) -> Transport:
     return build_upstream("up", section, {"openai": OpenAI}, str, SystemClock()).transport
 
 
-async def ask(found: Transport, url: str) -> bytes:
+async def ask(found: Transport, url: str, headers: dict[str, str] | None = None) -> bytes:
     try:
-        response = await found.send(UpstreamRequest("GET", f"{url}/models"), PATIENCE)
+        response = await found.send(UpstreamRequest("GET", f"{url}/models", headers or {}), PATIENCE)
         body = b"".join([piece async for piece in pieces_of(response)])
         response.close(reuse=True)
         return body
@@ -98,6 +98,59 @@ async def test_nobody_else_trusts_it(authority: tuple[Path, ssl.SSLContext]):
     async with answering(authority[1]) as url:
         with pytest.raises(UpstreamError) as caught:
             await ask(transport(url), url)
+    assert caught.value.kind == "tls"
+
+
+@asynccontextmanager
+async def recording(context: ssl.SSLContext | None, *, tunnels: bool = False) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that answers one request for each connection, with the heads it was sent; it `tunnels` to itself as a proxy does."""
+    heads: list[bytes] = []
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if tunnels:
+            assert context is not None
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await writer.start_tls(context)
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if tunnels else context)
+    try:
+        yield f"127.0.0.1:{listening.sockets[0].getsockname()[1]}", heads
+    finally:
+        listening.close()
+        await asyncio.gather(*filter(None, tasks))
+
+
+OTHER = {"host": "llama.models.example.com"}
+
+
+@pytest.mark.parametrize("way", ["plain", "tls", "proxy"])
+async def test_another_host_takes_the_place_of_the_addresss_own(authority: tuple[Path, ssl.SSLContext], way: str):
+    file, context = authority
+    more = {} if way == "plain" else {"ca": str(file)}
+    async with recording(None if way == "plain" else context, tunnels=way == "proxy") as (where, heads):
+        base = f"{'http' if way == 'plain' else 'https'}://{where}/v1"
+        if way == "proxy":
+            more["proxy"] = f"http://{where}"
+        assert await ask(transport(base, **more), base, OTHER) == b"{}"
+    hosts = [line.lower() for line in heads[-1].split(b"\r\n") if line.lower().startswith(b"host:")]
+    assert hosts == [b"host: llama.models.example.com"]
+    if way == "proxy":
+        assert heads[0].startswith(f"CONNECT {where} HTTP/1.1\r\n".encode())
+
+
+async def test_another_host_is_nobody_elses_certificate(authority: tuple[Path, ssl.SSLContext]):
+    file, context = authority
+    async with recording(context) as (where, _):
+        base = f"https://localhost:{where.partition(':')[2]}/v1"
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport(base, ca=str(file)), base, {"host": "127.0.0.1"})
     assert caught.value.kind == "tls"
 
 

@@ -399,3 +399,23 @@ def test_googles_endpoint_says_in_the_body_how_long_to_wait(delay: Any, hint: fl
     assert (error.kind, error.retry_after) == ("rate_limit_exceeded", hint)
     assert error_in_body(fields).retry_after == hint
     assert error_of_status(429, {"retry-after": "3"}, orjson.dumps([{"error": fields}])).retry_after == 3.0
+
+
+LONG = b"x" * 2**18
+
+
+@pytest.mark.parametrize(
+    ("cut", "said", "code"),
+    [
+        (b'{"error":{"code":"context_length_exceeded","message":"too long: ' + LONG, "too long: xxx", "context_length_exceeded"),
+        (b'{"detail":[{"loc":["body","messages"],"msg":"Field required","input":"' + LONG, "body.messages: Field required", None),
+        (b'{"error":{"message":"said","param":null,"code":"c"},"request":{"messages":["' + LONG, "said", "c"),
+        (b'{"request":{"messages":["' + LONG, "The provider refused the request.", "invalid_request"),
+        (b"{" + LONG, "The provider refused the request.", "invalid_request"),
+        (b"<html>" + LONG, "The provider refused the request.", "invalid_request"),
+    ],
+)
+def test_a_refusal_of_which_only_the_beginning_was_read_says_what_stands_there(cut: bytes, said: str, code: str | None):
+    error = error_of_status(400, {"content-type": "application/json"}, cut[: 2**18])
+    assert error.message.startswith(said) and len(error.message) <= 4000
+    assert error.code == code

@@ -94,6 +94,12 @@ def test_usage_is_not_asked_of_a_server_that_refuses_to_be_asked():
     assert provider(stream_usage=False).encode(call_of(raw), Target("p", "m")).body == raw
 
 
+def test_usage_is_not_asked_of_what_tells_it_unasked():
+    raw = b'{"model":"m","prompt":"a","suffix":"b","stream":true}'
+    request = provider().encode(call_of(raw, "completion", path="/fim/completions"), Target("p", "m"))
+    assert (request.url, request.body) == ("https://api.example/v1/fim/completions", raw)
+
+
 @pytest.mark.parametrize(
     ("path", "query", "url"),
     [
