@@ -132,7 +132,8 @@ async def read_form(call: Call, arrival: Arrival, content_type: str, length: int
         if passed:
             held.append(passed)
     form = FormContent(reader, held, arrival, length)
-    call.model = form.model
+    if reader.model != b"" or call.model is None:  # the path may have named one
+        call.model = form.model
     if arrival.is_over:
         form.require_end()
     return form

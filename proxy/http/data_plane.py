@@ -266,6 +266,7 @@ class _Exchange:
 
     async def _receive_for(self, model: str, call: Call) -> None:
         """A request whose path says its model."""
+        call.model = parse.checked_model(model)
         arriving = self._receive(call)
         if arriving is not None:
             await arriving
