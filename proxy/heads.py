@@ -25,6 +25,7 @@ _SHOWN = frozenset(
         "openai-processing-ms",
         "openai-version",
         "openai-model",
+        "openai-poll-after-ms",  # how long to wait before asking again: official SDKs that poll go by it
         "retry-after",
         "retry-after-ms",
     )

@@ -182,7 +182,8 @@ class OpenAI:
             endings = None if may_call or call.target is None else self._endings_of(call.operation, call.target.model)
             wants_usage = not self._stream_usage or call.path == _FILL_IN or _asks_for_usage(body)
             return ChatDecoder(limit, choices=choices, wants_usage=wants_usage, endings=endings)
-        return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=call.body.get("background") is True)
+        at_once = call.body.get("background") is True
+        return TypedEventDecoder(limit, terminal=call.operation == "responses", at_once=at_once, subscribed=call.operation == "agents")
 
     def _endings_of(self, operation: str, model: str | None) -> Endings:
         found = self._endings.get((operation, model))

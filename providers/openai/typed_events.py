@@ -39,12 +39,14 @@ class TypedEventDecoder:
 
     `terminal`: the stream (of the Responses API) ends with an event of its own, and is cut without one. Its opening events are held, and
     start it not, unless it starts `at_once`: a response in the background is its client's from its id on, and may wait for long.
+    `subscribed`: it tells of what is asked for elsewhere, often only once this one is there. So it starts with its head, and goes on behind
+    an error, which is told of something else.
     """
 
-    def __init__(self, limit: int, *, terminal: bool, at_once: bool = False) -> None:
+    def __init__(self, limit: int, *, terminal: bool, at_once: bool = False, subscribed: bool = False) -> None:
         self.made: str | None = None  # the response's id
         self.tokens = 0
-        self.started = False
+        self.started = self._subscribed = subscribed
         self.done = False
         self.mended = False
         self.failure: UpstreamError | None = None
@@ -122,7 +124,7 @@ class TypedEventDecoder:
         usage = inner.get("usage") if isinstance(inner, dict) else value.get("usage")
         if usage and (found := read_usage(usage) or _by_time(usage)) is not None:
             self._usage, self._told = found, self.tokens
-        if kind == "error" or (name in (b"", b"error") and value.get("error")):
+        if not self._subscribed and (kind == "error" or (name in (b"", b"error") and value.get("error"))):
             error = value.get("error") or {member: value[member] for member in value if member != "type"}
             raise self._failed(error_in_body(error), event if name or kind == "error" else None)
         if kind == _FAILED and self._terminal:

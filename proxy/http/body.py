@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from copy import copy
 
 from proxy.core.call import Call, Content
@@ -28,6 +28,14 @@ _MOST_FIELDS = 64 * 1024
 #: whole, nginx only the pause; this is Apache's way (mod_reqtimeout, `MinRate`), which large uploads over slow lines survive.
 _PAUSES = 4
 _RATE = 4096
+
+
+def length_of(headers: Mapping[str, str], reader: Payload) -> int | None:
+    """How many bytes it has, where that is known before all of it has come."""
+    if isinstance(reader, WholeBody):
+        return len(reader.data)
+    announced = headers.get("Content-Length")
+    return None if announced is None else int(announced)
 
 
 def in_hand(reader: Payload, limit: int) -> bytes:
@@ -132,7 +140,8 @@ async def read_form(call: Call, arrival: Arrival, content_type: str, length: int
         if passed:
             held.append(passed)
     form = FormContent(reader, held, arrival, length)
-    call.model = form.model
+    if reader.model != b"" or call.model is None:  # the path may have named one
+        call.model = form.model
     if arrival.is_over:
         form.require_end()
     return form

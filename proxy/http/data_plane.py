@@ -38,8 +38,11 @@ WHOLE = frozenset({"chat", "completion", "embedding"})
 #: What clients send that have nothing to say. The second is that of clients in C#.
 _NO_BODY = (b"", b"null")
 
-#: Operations whose streams are kept alive by comments; a client that asked for a stream of these expects events and nothing else.
+#: Operations whose streams are kept alive by comments before they have begun, too: who asked for one expects events and nothing else.
 PINGED = frozenset({"chat", "completion", "responses"})
+
+#: Operations of whose streams each event says what it is, an error too.
+_TYPED = frozenset({"responses", "stored_response", "agents"})
 
 _NEVER = float("inf")
 
@@ -268,6 +271,7 @@ class _Exchange:
 
     async def _receive_for(self, model: str, call: Call) -> None:
         """A request whose path says its model."""
+        call.model = parse.checked_model(model)
         arriving = self._receive(call)
         if arriving is not None:
             await arriving
@@ -279,11 +283,7 @@ class _Exchange:
             if call.operation in WHOLE:
                 raise parse.invalid_json("The request has no body.")
             return
-        if isinstance(payload, WholeBody):
-            length: int | None = len(payload.data)
-        else:
-            announced = headers.get("Content-Length")
-            length = None if announced is None else int(announced)
+        length = body.length_of(headers, payload)
         content_type = headers.get("Content-Type", "")
         is_json = call.operation in WHOLE or parse.is_json(call.operation, content_type)
         most = limits.max_body if is_json else limits.max_upload
@@ -307,16 +307,15 @@ class _Exchange:
         if call.operation in WHOLE or raw not in _NO_BODY:
             call.raw = raw
             parse.read_members(call, parse.parse_object(raw))
-        if call.stream and call.operation in PINGED and (ping := self.serving.limits.ping) != _NEVER:
-            self.due = self._plane._clock.monotonic() + ping
-            self._plane._pings.add(self)
+        if call.stream and call.operation in PINGED:
+            self._start_pings()
 
     # -- the answer --
 
     async def _answer(self, reply: Reply, stream: AsyncIterator[bytes]) -> None:
         writer = self._writer
         own = self._plane.own_lines(self._call, reply.headers)
-        first = (stream.take_begun() if isinstance(stream, EventStream) else b"") or await anext(stream, b"")
+        first = stream.take_begun() if isinstance(stream, EventStream) else await anext(stream, b"")
         if writer.begun:
             self._go_on(reply, first)
         else:
@@ -324,6 +323,8 @@ class _Exchange:
             if writer.head_only:
                 return
         if isinstance(stream, EventStream):
+            if self.due == _NEVER:
+                self._start_pings()
             await stream.pipe(writer)
         else:
             async for piece in stream:
@@ -356,7 +357,7 @@ class _Exchange:
         """The stream has begun and cannot be finished: one error event, no `[DONE]`, close."""
         writer = self._writer
         if writer.is_event_stream:
-            writer.piece(errors.event(error, typed=self._call.operation == "responses"))
+            writer.piece(errors.event(error, typed=self._call.operation in _TYPED))
         writer.end_broken()
 
     def _break_off(self, error: Exception) -> None:
@@ -388,6 +389,11 @@ class _Exchange:
                         headers = {"content-type": EVENT_STREAM}
                         writer.start(200, headers, PING, plane.early_lines(call, headers))
         plane._pings.add(self)
+
+    def _start_pings(self) -> None:
+        if (ping := self.serving.limits.ping) != _NEVER:
+            self.due = self._plane._clock.monotonic() + ping
+            self._plane._pings.add(self)
 
     def _stop_pings(self) -> None:
         self.due = _NEVER

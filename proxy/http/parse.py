@@ -93,7 +93,10 @@ def _is_deep(value: dict[str, Any]) -> bool:
 
 
 def read_members(call: Call, body: dict[str, Any]) -> None:
-    """Check and take what the gateway uses of a body. Raises ClientError that names the member."""
+    """Check and take what the gateway uses of a body. Raises ClientError that names the member.
+
+    An empty model says nothing where the path has named one (`call.model`): Azure's clients send it.
+    """
     names = "".join(body)
     if not names.isascii() or names != names.lower():
         _refuse_look_alikes(body)
@@ -107,7 +110,7 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
             raise ClientError(f"{name!r} must be {expected}.", param=name, code="invalid_type")
     model = body.get("model")
     if model is not None:
-        call.model = checked_model(model)
+        call.model = checked_model(model or call.model or model)
         if call.principal.models is not None:
             require_one_model(call.raw, model)
     stream = body.get("stream")
@@ -122,11 +125,7 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
 
 
 def ask_for(call: Call, model: str) -> None:
-    """Have a call ask for `model`, whatever its body says.
-
-    Raises ClientError (400) for what is no name, or can stand nowhere.
-    """
-    model = checked_model(model)
+    """Have a call ask for `model`, whatever its body says. Raises ClientError (400) where it can stand nowhere."""
     if call.content is not None:
         call.content = call.content.named(model)
     elif not call.raw:

@@ -82,6 +82,7 @@ def test_response_headers(gateway: Gateway, upstream: Upstream) -> None:
     passed = [
         ("openai-version", "2020-10-01"),
         ("openai-processing-ms", "12"),
+        ("openai-poll-after-ms", "250"),
         ("x-ratelimit-limit-requests", "60"),
         ("x-ratelimit-remaining-tokens", "149984"),
         ("x-ratelimit-reset-requests", "6m0s"),

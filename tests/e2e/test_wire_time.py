@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.support.script import (
     DONE,
     LAST_CHUNK,
     Fin,
+    Gate,
     Reset,
     Send,
     Stall,
@@ -52,6 +55,40 @@ def test_pings_while_waiting_and_in_between(tight: Gateway, upstream: Upstream) 
     assert len([at for at in pings if at > content]) in (2, 3), pings
     assert answer.body.replace(b": ping\n\n", b"") == b"".join(events) + DONE
     assert tight.record_of(answer)["outcome"] == "ok"
+
+
+def test_a_subscription_begins_before_its_first_event_and_is_pinged(tight: Gateway, upstream: Upstream) -> None:
+    """An agent's session is subscribed to before it is told to do anything; what is told to it only then is what brings events."""
+    told = threading.Event()
+    events = [
+        b'event: error\ndata: {"type":"error","event_id":"e1","error":{"type":"server_error","message":"m"}}\n\n',
+        b'event: agent.session.idle\ndata: {"type":"agent.session.idle","event_id":"e2"}\n\n',
+    ]
+    upstream.play(script(stream_head(), Gate(told), *map(chunk, events), LAST_CHUNK))
+    with urllib.request.urlopen(f"{tight.url}/v1/agents/sessions/s1/events", timeout=5) as answer:
+        assert answer.status == 200
+        assert answer.readline() == b": ping\n"
+        told.set()
+        assert answer.read().replace(b": ping\n\n", b"").lstrip() == b"".join(events)
+
+
+def test_a_stored_response_is_pinged_while_it_stands_still(tight: Gateway, upstream: Upstream) -> None:
+    first, last = (
+        b'event: response.%b\ndata: {"type":"response.%b","response":{}}\n\n' % (kind, kind) for kind in (b"queued", b"completed")
+    )
+    upstream.play(script(stream_head() + chunk(first), Wait(0.7), chunk(last) + LAST_CHUNK))
+    with RawClient(tight.url) as client:
+        answer = client.ask("GET", "/v1/responses/resp_1?stream=true")
+    assert answer.body in (first + b": ping\n\n" * count + last for count in (1, 2))
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/resp_1?stream=true", "/v1/agents/sessions/s1/events"])
+def test_a_stream_of_named_events_that_a_get_asked_for_breaks_with_a_named_one(tight: Gateway, upstream: Upstream, path: str) -> None:
+    upstream.play(script(stream_head() + chunk(b'event: x\ndata: {"type":"x","sequence_number":4}\n\n'), Reset()))
+    last = ask(tight.url, "GET", path).body.split(b"\n\n")[1]
+    name, _, data = last.partition(b"\ndata: ")
+    assert (name, json.loads(data)["type"], json.loads(data)["sequence_number"]) == (b"event: error", "error", 5)
+    assert json.loads(data)["error"]["code"] == "stream_interrupted"
 
 
 def test_no_pings_while_events_come(tight: Gateway, upstream: Upstream) -> None:

@@ -46,6 +46,17 @@ def test_the_path_decides_which_model_is_asked_for(routed: Gateway, double: Prov
     assert double.last.json["model"] == "gpt-4.1-mini"
 
 
+def test_an_empty_model_beside_a_path_that_names_one_says_nothing(routed: Gateway, double: ProviderDouble) -> None:
+    """As Microsoft's own examples have it."""
+    options: dict[str, Any] = {"azure_endpoint": routed.url, "api_key": CLIENT_KEY, "api_version": VERSION, "max_retries": 0}
+    with openai.AzureOpenAI(**options, azure_deployment="fast", timeout=10.0) as client:
+        assert client.chat.completions.create(model="", messages=HELLO).choices[0].message.content == "You said: hello"
+    assert double.last.json["model"] == "gpt-4.1-mini"
+    with openai.AzureOpenAI(**options, azure_deployment="whisper-2", timeout=10.0) as client:
+        assert client.audio.transcriptions.create(file=("talk.mp3", SPEECH, "audio/mpeg"), model="").text
+    assert (double.last.part("model"), double.last.part("file")) == (b"whisper-1", SPEECH)
+
+
 def test_a_form_is_passed_on_under_the_models_name(client: openai.AzureOpenAI, double: ProviderDouble) -> None:
     heard = client.audio.transcriptions.create(file=("talk.mp3", SPEECH, "audio/mpeg"), model="whisper-2")
     assert heard.text

@@ -301,3 +301,14 @@ def test_what_ends_a_numbered_stream_is_numbered_on(events: tuple[bytes, ...], f
         name = orjson.loads(data)["type"].encode()
         decoder.feed(b"event: %b\ndata: %b\n\n" % (name, data))
     assert decoder.following == following
+
+
+def test_a_subscription_begins_with_its_head_and_an_error_is_an_event_of_it():
+    failed = b'event: error\ndata: {"type":"error","event_id":"e1","error":{"type":"server_error","message":"m"}}\n\n'
+    idle = b'event: agent.session.idle\ndata: {"type":"agent.session.idle","event_id":"e2"}\n\n'
+    for upstream in (failed + idle, failed.partition(b"\n")[2] + idle):
+        for parts in every_cut(upstream):
+            decoder = TypedEventDecoder(LIMIT, terminal=False, subscribed=True)
+            assert decoder.started
+            assert read(decoder, parts) == upstream
+            assert (decoder.failure, decoder.done) == (None, False)
