@@ -846,6 +846,27 @@ async def test_bytes_that_nobody_asked_for_never_become_an_answer():
         assert server.connections == 2
 
 
+@BOTH
+@pytest.mark.parametrize("said", [OK.replace(b"{}", b"no"), OK[:20], b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
+async def test_what_is_said_on_an_idle_connection_closes_it_and_answers_nobody(make: Make, said: bytes):
+    is_idle = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await is_idle.wait()
+        writer.write(said)
+        await reader.read()
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        assert await ask(transport, server.url) == (200, b"{}")
+        is_idle.set()
+        async with asyncio.timeout(1):
+            await server.gone.wait()
+        assert await ask(transport, server.url) == (200, b"{}")
+        assert server.connections == 2
+
+
 # -- whose failure it is --
 
 
