@@ -1,4 +1,4 @@
-"""Connections of aiohttp's client: what is said on one while it lies idle is nobody's answer, and closes it."""
+"""Connections of aiohttp's client: nothing that is said on one while it lies idle is an answer, and an answer that breaks off has begun."""
 
 from __future__ import annotations
 
@@ -14,13 +14,32 @@ from aiohttp.tracing import Trace
 
 class _Handler(ResponseHandler):
     is_idle = False
+    #: Whether bytes of an answer have come, and whether its head has.
+    has_begun = has_head = False
 
     def data_received(self, data: bytes) -> None:
-        if self.is_idle and data:  # without any it goes on with what has come
-            # aiohttp would keep it for the next request, whose answer it would become.
-            self.abort()
-        else:
-            super().data_received(data)
+        if data:  # without any aiohttp goes on with what has come
+            if self.is_idle:
+                # aiohttp would keep it for the next request, whose answer it would become.
+                self.abort()
+                return
+            self.has_begun = True
+        super().data_received(data)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        message, _ = data
+        self.has_head = message.code >= 200
+        super().feed_data(data, size)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.has_begun and not self.has_head:
+            # aiohttp would say no more than that it was lost, as where it had been closed while it lay idle.
+            exc = aiohttp.ClientPayloadError("cut off in its head")
+        super().connection_lost(exc)
+
+    def await_request(self) -> None:
+        self.is_idle = True
+        self.has_begun = self.has_head = False
 
 
 class Connector(aiohttp.TCPConnector):
@@ -31,7 +50,7 @@ class Connector(aiohttp.TCPConnector):
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         super()._release(key, protocol, should_close=should_close)
         if isinstance(protocol, _Handler):
-            protocol.is_idle = True
+            protocol.await_request()
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         found = await super()._get(key, traces)
