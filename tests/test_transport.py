@@ -407,6 +407,25 @@ async def test_what_a_provider_has_worked_on_is_not_sent_again(make: Make):
 
 
 @BOTH
+@pytest.mark.parametrize("begun", [b"H", OK[:60], b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["a byte", "half a head", "an interim answer"])
+async def test_a_request_whose_answer_had_begun_is_not_sent_again(make: Make, begun: bytes):
+    """Its provider closes a kept connection at once, but not without a word."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await request_of(reader)
+        writer.write(begun)
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        assert await ask(transport, server.url) == (200, b"{}")
+        with pytest.raises(UpstreamError) as caught:
+            await ask(transport, server.url)
+        assert (caught.value.kind, caught.value.reached) == ("bad_upstream", True)
+        assert server.connections == 1
+
+
+@BOTH
 async def test_a_fresh_connection_that_dies_is_not_replaced(make: Make):
     async with serving(answering(b"", close=True)) as server, reaching(make, server.url) as transport:
         with pytest.raises(UpstreamError) as caught:
@@ -842,6 +861,27 @@ async def test_bytes_that_nobody_asked_for_never_become_an_answer():
     """A second answer behind the first: the connection is in doubt, and the next request goes over another."""
     async with serving(answering(OK + OK.replace(b"{}", b"no"), OK)) as server, reaching(pooled, server.url) as transport:
         assert await ask(transport, server.url) == (200, b"{}")
+        assert await ask(transport, server.url) == (200, b"{}")
+        assert server.connections == 2
+
+
+@BOTH
+@pytest.mark.parametrize("said", [OK.replace(b"{}", b"no"), OK[:20], b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
+async def test_what_is_said_on_an_idle_connection_closes_it_and_answers_nobody(make: Make, said: bytes):
+    is_idle = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await is_idle.wait()
+        writer.write(said)
+        await reader.read()
+
+    async with serving(serve) as server, reaching(make, server.url) as transport:
+        assert await ask(transport, server.url) == (200, b"{}")
+        is_idle.set()
+        async with asyncio.timeout(1):
+            await server.gone.wait()
         assert await ask(transport, server.url) == (200, b"{}")
         assert server.connections == 2
 

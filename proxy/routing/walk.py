@@ -80,13 +80,25 @@ class Walk:
         self._left -= len(asked)
 
     def outcome(self, error: GatewayError) -> GatewayError:
-        """What the client is told at the end: the last failure; or, if every target was out, when to come back."""
-        if not self._all_out or not may_move(error):
+        """What the client is told at the end: the last failure, and where that has a hint, when the first of all is back; or, if every
+        target was out, when to come back.
+        """
+        if not may_move(error):
+            return error
+        if not self._all_out:
+            if error.retry_after is not None:
+                error.retry_after = min(error.retry_after, self._soonest())
             return error
         # Asked for now: what was tried as the last resort may have asked for a longer rest since.
         wait = max(min(self._router.rests(each) or 0.0 for each in self._out), _SOON)
         message = "Every provider of this model has failed of late and is given a rest."
         return CapacityError(message, code="all_targets_unavailable", retry_after=wait)
+
+    def _soonest(self) -> float:
+        """Seconds until the first of those that are out is back."""
+        seen = (*(each.target for each in self._call.attempts), *self._out)
+        rests = [rest for each in seen if (rest := self._router.rests(each)) is not None]
+        return max(min(rests, default=float("inf")), _SOON)
 
     def _onward(self, error: GatewayError) -> Step | None:
         """To another target of the same model, which a request that is at fault itself would not please either."""

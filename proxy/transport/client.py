@@ -17,6 +17,7 @@ from proxy.core.call import Content, Timeouts
 from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError
 from proxy.core.protocols import UNSENT, ShortCut, UpstreamRequest
 from proxy.transport.addresses import PinnedResolver
+from proxy.transport.connector import Connector
 from proxy.transport.framing import is_chunked_at_most
 
 REFUSES = "The provider does not accept connections."
@@ -338,13 +339,8 @@ class ClientTransport:
         trace.on_connection_reuseconn.append(_note_reuse)
         trace.on_request_headers_sent.append(_note_sending)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections,
-                resolver=self._resolver,
-                ssl=self._tls,
-                use_dns_cache=True,
-                ttl_dns_cache=10,
-                **options,
+            connector=Connector(
+                limit=self._connections, resolver=self._resolver, ssl=self._tls, use_dns_cache=True, ttl_dns_cache=10, **options
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

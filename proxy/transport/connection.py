@@ -18,6 +18,7 @@ from proxy.core.recast import NO_CHUNK, chunk_of
 from proxy.outbox import Outbox
 from proxy.transport.answer import ASKED, BEGUN, FRAMING_TOO_LARGE, HEAD, LOST, NOT_HTTP, WHOLE, Answer
 from proxy.transport.framing import IN_CHUNKS, LINE_END, OF_LENGTH, TAIL, Refused, read_chunks
+from proxy.transport.sending import has_left
 from proxy.transport.shortened import shortened
 
 #: A body of which more than this lies unread stops the reading, so that a slow client slows the provider down.
@@ -80,6 +81,12 @@ class Connection(Answer, asyncio.Protocol):
     @property
     def is_usable(self) -> bool:
         return not self.closed and not self.busy
+
+    @property
+    def descriptor(self) -> int:
+        """Its socket's; negative where it has none."""
+        found = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if found is None else found.fileno()
 
     def begin(self, data: bytes) -> asyncio.Future[None]:
         """Send a request's head, and its body if that is whole. The future is done with the answer's head, or its failure: `check`."""
@@ -185,7 +192,7 @@ class Connection(Answer, asyncio.Protocol):
         if not self.busy:
             return
         # A failure has closed the connection; see `fail` and `connection_lost`.
-        fit = reuse and self.keep_alive and not self.closed and (self._outgoing <= _LARGE or self._is_sent())
+        fit = reuse and self.keep_alive and not self.closed and (self._outgoing <= _LARGE or has_left(self._transport, self.status))
         if fit and self.stage == WHOLE and not self._parts:
             self.busy = self.draining = False
             self._released(self)
@@ -195,16 +202,6 @@ class Connection(Answer, asyncio.Protocol):
             self._released(self)
         else:
             self.abort()
-
-    def _is_sent(self) -> bool:
-        """Whether the request has left, as far as can be told: the next one would wait behind the rest of it.
-
-        Over TLS, what is encrypted counts as sent, wherever it lies. Who served the request has read it; who refused it may not have.
-        """
-        transport = self._transport
-        if transport is None or transport.get_write_buffer_size():
-            return False
-        return self.status < 300 or transport.get_extra_info("ssl_object") is None
 
     def abort(self) -> None:
         """Close at once. Nothing is sent any more, nothing read."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from proxy.core.call import Content, Timeouts
-from proxy.core.errors import CONNECT, START, TOTAL, UpstreamError, late
+from proxy.core.errors import CONNECT, START, UpstreamError, late
 from proxy.core.protocols import UNSENT, UpstreamRequest
 from proxy.outbox import Outbox
 from proxy.ticks import on_tick
@@ -19,8 +19,7 @@ from proxy.transport.answer import HEAD
 from proxy.transport.client import NO_PLACE, may_be_sent_again, uncounted
 from proxy.transport.connection import Connection
 from proxy.transport.dialler import Dialler
-
-_FOREVER = float("inf")
+from proxy.transport.sending import FOREVER, Sending, least
 
 #: How long the end of an answer that has been read may take before its connection is given up, in seconds.
 _DRAIN = 1.0
@@ -96,7 +95,7 @@ class PooledTransport:
                     await self._send_content(connection, request.body, head, timeouts)
                 if connection.stage < HEAD:
                     connection.check()
-                connection.due = _FOREVER
+                connection.due = FOREVER
                 return connection
             except BaseException as error:
                 connection.abort()
@@ -132,7 +131,7 @@ class PooledTransport:
 
     async def _send_content(self, connection: Connection, content: Content, head: asyncio.Future[None], timeouts: Timeouts) -> None:
         """Pass a body on as it arrives. An answer that comes before the body's end ends the sending, and the connection's use."""
-        body = _Sending(connection, content, timeouts)
+        body = Sending(connection, content, timeouts)
 
         async def pump() -> None:
             await body.run()
@@ -175,7 +174,7 @@ class PooledTransport:
         by_connect = timeouts.connect is not None and timeouts.connect <= left
         has_place = False
         try:
-            async with asyncio.timeout(None if patience == _FOREVER else max(patience, 0.0)):
+            async with asyncio.timeout(None if patience == FOREVER else max(patience, 0.0)):
                 idle = await self._place(fresh)
                 if idle is not None:
                     return idle
@@ -261,7 +260,7 @@ class PooledTransport:
             if self._sweeping is None:
                 self._sweep_soon()
         else:
-            connection.due = _FOREVER
+            connection.due = FOREVER
             connection.idle_since = time.monotonic()
             if self._waiting and self._hand(connection):
                 return
@@ -280,7 +279,7 @@ class PooledTransport:
     def _sweep(self) -> None:
         """End what is late, as `proxy.sweeper` does, and go on while anything has an end: no request is noted down for it."""
         now = time.monotonic()
-        mortal = [connection for connection in self._live if connection.due != _FOREVER]
+        mortal = [connection for connection in self._live if connection.due != FOREVER]
         for connection in mortal:
             if connection.due <= now:
                 connection.expire()
@@ -309,38 +308,3 @@ class PooledTransport:
             else:
                 connection.abort()
         self._idle.clear()
-
-
-class _Sending:
-    """A body on its way over a connection; at its end its answer may take as long as `first_token`.
-
-    A total that nobody has set begins anew with each piece. `bound` is the limit by which the connection is due.
-    """
-
-    def __init__(self, connection: Connection, content: Content, timeouts: Timeouts) -> None:
-        self._connection = connection
-        self._content = content
-        self._timeouts = timeouts
-        self.bound = TOTAL
-
-    async def run(self) -> None:
-        connection, limits = self._connection, self._timeouts
-        chunked = self._content.length is None
-        end = time.monotonic() + least(limits.left, None)
-        pause = least(limits.total, None) if "total" in limits.defaults else None
-        async for piece in self._content:
-            await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            if pause is not None:
-                connection.due = min(time.monotonic() + pause, end)
-        if chunked:
-            await connection.write(b"0\r\n\r\n")
-        due = time.monotonic() + least(limits.first_token, None)
-        if due < connection.due:
-            connection.due, self.bound = due, START
-
-
-def least(one: float | None, other: float | None) -> float:
-    """The shorter of two limits in seconds; infinity where there is none."""
-    if one is None:
-        return _FOREVER if other is None else other
-    return one if other is None or one < other else other

@@ -341,6 +341,23 @@ async def test_when_to_come_back_is_what_holds_once_all_have_failed(world: World
     assert (caught.value.code, caught.value.retry_after) == ("all_targets_unavailable", 55.0)
 
 
+@pytest.mark.parametrize(("first", "told"), [(40.0, 38.0), (200.0, 90.0), (2.5, 1.0)], ids=["sooner", "later", "at any moment"])
+async def test_a_client_comes_back_when_the_first_of_those_that_were_asked_does(world: World, first: float, told: float):
+    async def target(call: Call) -> Reply:
+        assert call.target is not None
+        rest = first if call.target.provider == "p" else 90.0
+        world.board.of(call.target).closed_until = world.clock.now + rest
+        call.attempts.append(Attempt(call.target, world.clock.now))
+        if call.target.provider == "p":
+            world.clock.move(2.0)
+        raise UpstreamError("rate_limit_exceeded", "later", retry_after=rest)
+
+    handler = compose([Route(world.router), Fallback(FallbackSettings(), world.services, world.router)], target)
+    with pytest.raises(UpstreamError) as caught:
+        await handler(make_call(model="plain"))
+    assert (caught.value.status, caught.value.retry_after) == (429, told)
+
+
 async def test_what_the_last_one_asked_may_have_cost_is_not_that_of_one_that_never_was(world: World):
     """Each keeps its own: see `Attempt.usage`."""
 
