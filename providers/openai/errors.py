@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -14,6 +15,9 @@ from proxy.core.retry_after import parse_retry_after
 from proxy.core.sse import EventDecoder
 
 _LONGEST_MESSAGE = 4000
+
+#: So many events of a refusal are read: what comes behind more of them is no refusal.
+_MOST_EVENTS = 32
 
 #: What else of a refusal's error object says what the client must change: what the model wrote (Groq), which filter it was (Azure), what
 #: a policy found, or what of a picture was blocked at which stage (OpenAI), how long the prompt is and how long it may be (llama.cpp),
@@ -293,7 +297,7 @@ def _in_events(body: bytes) -> dict[str, Any]:
     """The error object of a body that is sent as events, since a stream was asked for."""
     decoder = EventDecoder()
     events = [event.data for event in decoder.feed(body)]
-    return next(filter(None, map(_fields, (*events, decoder.eof()))), {})
+    return next(filter(None, map(_fields, islice((*events, decoder.eof()), _MOST_EVENTS))), {})
 
 
 def _value_of(body: bytes) -> Any:

@@ -57,7 +57,7 @@ def lenient_value_of(data: bytes, *, most: int = _MOST_LENIENT) -> Any:
 
 def beginning_of(data: bytes) -> Any:
     """The value that `data` is the beginning of, as far as it goes: its last string may be cut. Raises ValueError."""
-    return from_json(data, allow_partial="trailing-strings")
+    return from_json(data.decode("utf-8-sig", "replace"), allow_partial="trailing-strings")
 
 
 def _whole(escape: re.Match[bytes]) -> bytes:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
-#: What says its type twice has both in one value, with a comma.
-_TYPE = re.compile(r"text/event-stream[ \t]*(?:[;,]|\Z)")
+#: What says its type twice has both in one value, with a comma; some servers forget the semicolon before the charset.
+_TYPE = re.compile(r"text/event-stream(?:[ \t]*(?:[;,]|\Z)|[ \t]+charset=)")
 
 #: A byte order mark, as some put it before text.
 BOM = b"\xef\xbb\xbf"

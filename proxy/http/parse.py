@@ -110,7 +110,7 @@ def read_members(call: Call, body: dict[str, Any]) -> None:
             raise ClientError(f"{name!r} must be {expected}.", param=name, code="invalid_type")
     model = body.get("model")
     if model is not None:
-        call.model = checked_model(model or call.model or model)
+        call.model = checked_model(call.model or model if model == "" else model)
         if call.principal.models is not None:
             require_one_model(call.raw, model)
     stream = body.get("stream")

@@ -184,6 +184,23 @@ def test_other_members_are_written_as_their_provider_wants(name: str):
     assert call.model == "m"
 
 
+def test_an_empty_model_says_nothing_where_the_path_has_named_one():
+    call = make_call(raw=b'{"model":"",%b}' % LONG, principal=LIMITED)
+    call.model = "dear"
+    parse.read_members(call, parse.parse_object(call.raw))
+    assert call.model == "dear"
+
+
+@pytest.mark.parametrize("model", ["false", "0", "[]", "{}"])
+@pytest.mark.parametrize("first", ["", '"model":"dear",'])
+def test_what_is_no_name_is_refused_also_where_the_path_has_named_a_model(first: str, model: str):
+    call = make_call(raw=b'{%b"model":%b,%b}' % (first.encode(), model.encode(), LONG), principal=LIMITED)
+    call.model = "dear"
+    with pytest.raises(ClientError) as caught:
+        parse.read_members(call, parse.parse_object(call.raw))
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, "model", "invalid_type")
+
+
 @pytest.mark.parametrize(
     ("operation", "body", "model", "stream"),
     [

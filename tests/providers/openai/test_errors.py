@@ -411,6 +411,8 @@ LONG = b"x" * 2**18
         (b'{"detail":[{"loc":["body","messages"],"msg":"Field required","input":"' + LONG, "body.messages: Field required", None),
         (b'{"error":{"message":"said","param":null,"code":"c"},"request":{"messages":["' + LONG, "said", "c"),
         (b'{"request":{"messages":["' + LONG, "The provider refused the request.", "invalid_request"),
+        (b'\xef\xbb\xbf{"error":{"message":"marked' + LONG, "markedxxx", "invalid_request"),
+        (b'{"error":{"message":"half \xf0\x9f of one' + LONG, "half \ufffd of one", "invalid_request"),
         (b"{" + LONG, "The provider refused the request.", "invalid_request"),
         (b"<html>" + LONG, "The provider refused the request.", "invalid_request"),
     ],
@@ -419,3 +421,10 @@ def test_a_refusal_of_which_only_the_beginning_was_read_says_what_stands_there(c
     error = error_of_status(400, {"content-type": "application/json"}, cut[: 2**18])
     assert error.message.startswith(said) and len(error.message) <= 4000
     assert error.code == code
+
+
+def test_of_a_refusal_in_many_events_the_first_are_read():
+    """A stream that comes with the status of a failure is no reason to read each of ten thousand pieces of text."""
+    refusal = b"data: " + body() + b"\n\n"
+    assert error_of_status(400, {}, b'data: {"choices":[]}\n\n' * 9 + refusal).message == "said"
+    assert error_of_status(400, {}, b'data: {"choices":[]}\n\n' * 100 + refusal).message == "The provider refused the request."
