@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from proxy.settings.discovery import is_literal, is_loopback_name
+from proxy.core.hosts import is_literal
+from proxy.settings.discovery import is_loopback_name
 from proxy.settings.model import Settings
 
 _POLICY = "authenticate"

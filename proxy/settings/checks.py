@@ -13,11 +13,12 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from proxy.core.hierarchy import Hierarchy
+from proxy.core.hosts import is_literal
 from proxy.core.names import nearest
 from proxy.http.certificate import context_for
 from proxy.settings.access import is_exposed, is_open
 from proxy.settings.cors import ANY
-from proxy.settings.discovery import is_literal, is_loopback_name
+from proxy.settings.discovery import is_loopback_name
 from proxy.settings.messages import KEY, Findings
 from proxy.settings.model import SIMULATED, Address, ServerSettings, Settings
 from proxy.settings.models import chained, check_models

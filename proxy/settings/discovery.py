@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
+from proxy.core.hosts import is_literal
 from proxy.settings.tree import Node
 
 #: Whether something accepts a connection at host and port, soon.
@@ -92,12 +92,3 @@ def _reachable(host: str) -> str:
 def is_loopback_name(host: str) -> bool:
     """RFC 6761 6.3: these names mean this machine and nothing else."""
     return host == "localhost" or host.endswith(".localhost")
-
-
-def is_literal(host: str) -> bool:
-    """Whether `host` is an IP address rather than a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

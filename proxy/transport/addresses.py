@@ -9,7 +9,8 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from proxy.transport.lookups import is_literal, look_up
+from proxy.core.hosts import is_literal
+from proxy.transport.lookups import look_up
 
 
 class PrivateAddress(OSError):

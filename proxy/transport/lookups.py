@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from collections import deque
@@ -12,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from proxy.core.hosts import is_literal
 
 #: So many names are looked up at once, and so many of those that were not found last time: whatever hangs, they leave places to the others.
 _MOST = 32
@@ -104,12 +105,3 @@ def _tell(found: asyncio.Future[Any], outcome: Any) -> None:
 
 #: The process's own: names are looked up for every provider, of this configuration or the one before.
 look_up = Lookups()
-
-
-def is_literal(host: str) -> bool:
-    """Whether it is an address and no name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
